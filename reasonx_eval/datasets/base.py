@@ -1,0 +1,101 @@
+"""What a dataset is: ids, and one sample at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from reasonx_eval.errors import DataError, UsageError, unknown
+from reasonx_eval.files import sha256_lines
+from reasonx_eval.types import Sample
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What `list` and `info` show, and what `doctor --prepare` explains.
+
+    licence, homepage, size : how to get the official files
+    splits : split name -> number of samples (None: depends on the files)
+    """
+
+    name: str
+    title: str
+    targets: tuple[str, ...]
+    splits: Mapping[str, int | None]
+    licence: str
+    homepage: str
+    size: str
+    needs_root: bool = True
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class Dataset(ABC):
+    """A split of a dataset on disk (or rendered), read lazily, one sample at a time.
+
+    Subclasses must be cheap to construct, picklable, and safe to call from several threads and
+    forked workers: file handles open lazily and never travel between processes.
+    A constructor raises DataError when the folder can't be this dataset at all; damage of a single
+    file is a SampleError from `load`, which names the file.
+    """
+
+    info: ClassVar[DatasetInfo]
+
+    def __init__(self, root: Path | None, split: str, options: Mapping[str, Any] | None = None) -> None:
+        if split not in self.info.splits:
+            raise unknown("split", split, self.info.splits, where=self.info.name)
+        known = dict(self.info.options)
+        for key in options or {}:
+            if key not in known:
+                raise unknown("dataset option", key, known, where=self.info.name)
+        if self.info.needs_root:
+            if root is None:
+                raise UsageError("this dataset is read from files: say where they are", where=self.info.name,
+                                 fix=f"--root DIR, or REASONX_DATA=DIR with a folder {self.info.name} in it; "
+                                     f"how to get them: reasonx-eval doctor {self.info.name} --prepare")  # fmt: skip
+            if not Path(root).is_dir():
+                raise DataError(f"no such folder: {root}", where=self.info.name,
+                                fix=f"reasonx-eval doctor {self.info.name} --prepare")  # fmt: skip
+        self.root = Path(root) if root is not None else None
+        self.split = split
+        self.options: Mapping[str, Any] = dict(options or {})
+
+    @property
+    @abstractmethod
+    def ids(self) -> Sequence[str]:
+        """All sample ids of the split, in the dataset's own order; known without reading any sample."""
+
+    @abstractmethod
+    def load(self, sample_id: str, want: Collection[str] | None = None) -> Sample:
+        """Read one sample.
+
+        Parameters
+        ----------
+        sample_id : str
+            One of `ids`.
+        want : collection of target names, optional
+            Which targets to read; None reads all this dataset has. The image is decoded on first use.
+
+        Raises
+        ------
+        SampleError
+            A missing, truncated or wrongly shaped file; names the file and the likely cause.
+        """
+
+    def files(self, sample_id: str) -> Sequence[Path]:
+        """The files a sample is read from (for digests, doctor and error messages); may be empty."""
+        return ()
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def ids_digest(self) -> str:
+        """sha256 of the ids joined by newlines."""
+        return sha256_lines(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)

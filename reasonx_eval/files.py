@@ -1,0 +1,62 @@
+"""Files that are never half written, and their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write to a temporary name beside `path`, sync, rename: a reader sees the old file or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces, for digests. NaN is refused: it has no JSON form."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def sha256_file(path: Path, block: int = 1 << 20) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(block):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_lines(lines: Iterable[str]) -> str:
+    """Digest of a list of ids: sha256 of the lines joined by newlines, no newline at the end."""
+    return sha256_text("\n".join(lines))
+
+
+def safe_name(sample_id: str) -> str:
+    """A sample id as a relative file path without suffix; refuses ids that would leave the folder."""
+    parts = sample_id.split("/")
+    if any(p in ("", ".", "..") for p in parts) or "\\" in sample_id or "\0" in sample_id:
+        raise ValueError(f"sample id {sample_id!r} is not a safe relative path")
+    return "/".join(parts)

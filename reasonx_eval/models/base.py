@@ -1,0 +1,84 @@
+"""What a model is: kinds it can predict, and predictions without alignment."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reasonx_eval.errors import UsageError
+from reasonx_eval.types import Kind, Prediction, Sample
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Who made a prediction: stored in every result.
+
+    name : shown in tables
+    source : registered name, path or hub id it came from
+    weights_sha256 : digest of the weights (or of the saved predictions), None for weightless baselines
+    options : resolved options that change the output
+    """
+
+    name: str
+    source: str
+    weights_sha256: str | None = None
+    licence: str | None = None
+    parameters: int | None = None
+    base: str | None = None
+    trained_on: tuple[str, ...] = ()
+    reward: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Model(ABC):
+    """A predictor. It says what it outputs and never aligns, crops or clips to ground truth."""
+
+    #: largest number of samples that one call of `predict` takes
+    batch_size: int = 1
+    #: whether predict looks at Sample.image (scoring saved predictions doesn't: no decoding then)
+    needs_image: bool = True
+    #: targets it reads from the sample (only oracles and target-sized baselines do)
+    needs_targets: tuple[str, ...] = ()
+    #: whether `predict` may be called from several threads at once
+    thread_safe: bool = False
+
+    @property
+    @abstractmethod
+    def info(self) -> ModelInfo: ...
+
+    @property
+    @abstractmethod
+    def kinds(self) -> Mapping[str, tuple[Kind, ...]]:
+        """Task -> the kinds it can give, preferred first."""
+
+    @abstractmethod
+    def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
+        """Predict one map per sample, in order, independent of the batch they come in.
+
+        Any randomness comes from ``seeding.rng(seed, sample.id)``. Values are float32, [H, W] or
+        [H, W, 3], of any size; the runner resizes, aligns and scores.
+        """
+
+    def kind_for(self, task: str, accepts: Sequence[str]) -> Kind:
+        """The preferred kind of this model that a protocol accepts.
+
+        Raises
+        ------
+        UsageError
+            The model has no such output; says what it has and what is accepted.
+        """
+        have = self.kinds.get(task, ())
+        for kind in have:
+            if kind in accepts:
+                return kind
+        if have:
+            raise UsageError(f"model gives {', '.join(have)}, but the protocol accepts only {', '.join(accepts)}",
+                             where=self.info.name, fix="reasonx-eval list protocols")  # fmt: skip
+        raise UsageError(f"model predicts {', '.join(self.kinds) or 'nothing'}, not {task}", where=self.info.name)
+
+    def close(self) -> None:
+        """Free what `predict` holds."""
+        return None
