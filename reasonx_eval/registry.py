@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from reasonx_eval.config import dataset_root
 from reasonx_eval.errors import ReasonXError, UsageError, unknown
+
+if TYPE_CHECKING:
+    from reasonx_eval.datasets.base import Dataset
+    from reasonx_eval.models.base import Model
 
 #: dataset name -> "module:Class"
 DATASETS: Mapping[str, str] = {
@@ -64,3 +70,43 @@ def resolve(group: str, table: Mapping[str, str], what: str, name: str) -> Any:
 def describe_failure(error: Exception) -> str:
     """One line for `list`: why a plug-in is not available."""
     return error.what if isinstance(error, ReasonXError) else f"{type(error).__name__}: {error}"
+
+
+def dataset_class(name: str) -> type[Dataset]:
+    """The class behind a dataset name."""
+    found: type[Dataset] = resolve("reasonx_eval.datasets", DATASETS, "dataset", name)
+    return found
+
+
+def get_dataset(
+    name: str,
+    root: str | Path | None = None,
+    split: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Open a dataset by name.
+
+    Parameters
+    ----------
+    name : a registered or plugged-in name, or the path of a folder or TOML file for dataset ``folder``
+    root : where its files lie; None looks in the environment and the user's file (config.dataset_root)
+    split : None takes the first split the dataset lists
+    options : dataset options; see ``reasonx-eval info NAME``
+
+    Raises
+    ------
+    UsageError, DataError
+        Unknown name, split or option; no folder named; a folder that is not this dataset.
+    """
+    if name not in DATASETS and (name.endswith(".toml") or (Path(name) / "dataset.toml").is_file()):
+        name, root = "folder", root if root is not None else name
+    cls = dataset_class(name)
+    where = dataset_root(name, root)
+    return cls(where, split or next(iter(cls.info.splits)), options)
+
+
+def get_model(spec: str, **options: Any) -> Model:
+    """Load a model by name, folder, file or plug-in; see models.load.load_model."""
+    from reasonx_eval.models.load import load_model
+
+    return load_model(spec, **options)

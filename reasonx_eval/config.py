@@ -1,0 +1,62 @@
+"""Where datasets lie: flag > environment > user file."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from reasonx_eval.errors import UsageError
+
+
+class UserConfig(BaseModel):
+    """``~/.config/reasonx/config.toml``: a [roots] table, dataset name -> folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    roots: dict[str, str] = {}
+
+
+def config_path() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME")
+    return (Path(base) if base else Path.home() / ".config") / "reasonx" / "config.toml"
+
+
+def user_config() -> UserConfig:
+    """The user's file, or the defaults where there is none.
+
+    Raises
+    ------
+    UsageError
+        The file is not valid TOML or has an unknown key.
+    """
+    path = config_path()
+    if not path.is_file():
+        return UserConfig()
+    try:
+        return UserConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
+    except ValidationError as error:
+        detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UsageError(f"{detail}. Known: [roots] NAME = \"folder\"", where=str(path)) from None
+
+
+def dataset_root(name: str, flag: str | Path | None) -> Path | None:
+    """The folder of a dataset, or None when nothing names one.
+
+    ``--root``, then ``REASONX_DATA_<NAME>`` (dashes as underscores), then the folder NAME in
+    ``REASONX_DATA``, then [roots] in the user's file.
+    """
+    if flag is not None:
+        return Path(flag).expanduser()
+    own = os.environ.get("REASONX_DATA_" + name.upper().replace("-", "_"))
+    if own:
+        return Path(own).expanduser()
+    shared = os.environ.get("REASONX_DATA")
+    if shared and (Path(shared).expanduser() / name).is_dir():
+        return Path(shared).expanduser() / name
+    listed = user_config().roots.get(name)
+    return Path(listed).expanduser() if listed else None
