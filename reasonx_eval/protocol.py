@@ -96,12 +96,14 @@ class MapSpec(_Spec):
     space : where values are compared: linear, srgb (piecewise) or gamma (power 1/2.2)
     transfer : as in WhdrSpec
     scale : none; lsq (one least-squares scalar for all channels, in linear values)
+    exposure : p90 multiplies both by 0.8 / (90th percentile of the target's brightness), for unbounded irradiance
     lmse : local MSE as Grosse 2009 (window, shift in pixels; global ratio) or Luo (window = fraction of the long side)
     """
 
     space: Literal["linear", "srgb", "gamma"] = "linear"
     transfer: Literal["srgb", "gamma2.2"] = "srgb"
     scale: Literal["none", "lsq"] = "lsq"
+    exposure: Literal["none", "p90"] = "none"
     clip01: bool = False
     lmse: Literal["grosse", "luo"] = "grosse"
     resize: Literal["bilinear", "nearest", "none"] = "bilinear"
@@ -199,7 +201,8 @@ class Protocol(_Spec):
                     f"resize:{'none' if w.resize == 'none' else 'pred->image'}", *scaled]  # fmt: skip
         if self.map:
             m = self.map
-            return [f"space:{m.space}.{m.transfer}", f"scale:{m.scale}", *(["clip:0-1"] if m.clip01 else []),
+            exposed = [] if m.exposure == "none" else [f"exposure:{m.exposure}"]
+            return [f"space:{m.space}.{m.transfer}", f"scale:{m.scale}", *exposed, *(["clip:0-1"] if m.clip01 else []),
                     f"lmse:{m.lmse}", f"resize:{_resize(m.resize)}"]  # fmt: skip
         assert self.pairs is not None
         return [f"modality:{self.pairs.modality}", f"margin:{self.pairs.margin:g}"]

@@ -146,12 +146,12 @@ class Prediction:
     """What a model says about one image, before any alignment.
 
     kind : what the values mean; the runner, never the model, aligns
-    value : float32 [H, W] for depth and disparity, [H, W, 3] for the rest
+    value : float32 or float64 [H, W] for depth and disparity, [H, W, 3] for the rest; metrics never round it
     seconds : time spent on this image, if measured
     """
 
     kind: Kind
-    value: NDArray[np.float32]
+    value: NDArray[np.floating[Any]]
     seconds: float | None = None
 
 
@@ -180,6 +180,7 @@ class Record:
 
     metrics : name -> value; a metric that is undefined for this sample is None (null), never 0
     stats : sufficient statistics that pooled metrics aggregate (name -> number)
+    data : digest of the ground truth it was scored against (16 hex digits)
     undefined : why this sample has no value although nothing failed (WHDR without judgements)
     error : why it failed; then metrics is empty
     """
@@ -190,6 +191,7 @@ class Record:
     alignment: Mapping[str, Any] | None = None
     group: str | None = None
     stats: Mapping[str, float] = field(default_factory=dict)
+    data: str | None = None
     notes: tuple[str, ...] = ()
     undefined: str | None = None
     error: str | None = None
