@@ -1,0 +1,103 @@
+"""Depth: crop and range make the mask, the fit runs in the prediction's own space, metrics run in metres."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval import align
+from reasonx_eval.errors import SampleError
+from reasonx_eval.metrics.depth import depth_metrics
+from reasonx_eval.protocol import DepthSpec, Protocol, align_space
+from reasonx_eval.resize import resize
+from reasonx_eval.scoring import Scored
+from reasonx_eval.types import DepthTarget, Prediction, Sample, Target
+
+# Eigen et al. 2014, for 480 x 640 frames: the border of the depth camera's projection is left out
+EIGEN_NYU = (slice(45, 471), slice(41, 601))
+
+
+def crop_window(crop: str, height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns that a named crop keeps.
+
+    Raises
+    ------
+    SampleError
+        The crop is defined for another image size.
+    """
+    if crop == "none":
+        return slice(0, height), slice(0, width)
+    if crop == "eigen":
+        if (height, width) != (480, 640):
+            raise SampleError(f"the Eigen crop is defined for 480x640 images, this one is {height}x{width}",
+                              fix="a protocol without crop: reasonx-eval list protocols")  # fmt: skip
+        return EIGEN_NYU
+    if crop == "garg":
+        top, bottom, left, right = 0.40810811, 0.99189189, 0.03594771, 0.96405229
+    elif crop == "eigen-kitti":
+        top, bottom, left, right = 0.3324324, 0.91351351, 0.0359477, 0.96405229
+    else:
+        raise AssertionError(crop)
+    return slice(int(top * height), int(bottom * height)), slice(int(left * width), int(right * width))
+
+
+def evaluation_mask(target: DepthTarget, spec: DepthSpec) -> NDArray[np.bool_]:
+    """Pixels that count, bool [H, W]: the dataset's mask, min < depth < max (strict), inside the crop."""
+    height, width = target.depth.shape
+    rows, columns = crop_window(spec.crop, height, width)
+    if spec.crop == "none" and spec.range_m is None:
+        return target.valid
+    mask = np.zeros((height, width), dtype=bool)
+    mask[rows, columns] = target.valid[rows, columns]
+    if spec.range_m is not None:
+        low, high = spec.range_m
+        # compared in the file's float32, as the published scripts do: 0.001 m as stored is not > 0.001
+        with np.errstate(invalid="ignore"):
+            mask &= target.depth > np.float32(low)
+            mask &= target.depth < np.float32(high)
+    return mask
+
+
+def score_depth(sample: Sample, target: Target, prediction: Prediction, protocol: Protocol) -> Scored:
+    assert isinstance(target, DepthTarget)
+    spec = protocol.depth
+    assert spec is not None
+    mask = evaluation_mask(target, spec)
+    n_valid = int(np.count_nonzero(mask))
+    if n_valid == 0:
+        raise SampleError(_empty_reason(target, spec))
+    value = match_size(prediction.value, target.depth.shape, spec.resize)
+    space = align_space(spec.align, prediction.kind)
+    value = align.to_space(pred=value, kind=prediction.kind, space=space)
+    alignment = align.fit(pred=value, target=target.depth, valid=mask, mode=spec.align.mode, space=space,
+                          subsample=spec.align.subsample)  # fmt: skip
+    if not alignment.determined:
+        raise SampleError(f"the {spec.align.mode} alignment is undetermined: {alignment.reason}")
+    metrics = depth_metrics(
+        pred=value, target=target.depth, valid=mask, alignment=alignment, clip_m=spec.clip_m, floor_m=spec.floor_m,
+        disparity_floor=spec.align.disparity_floor, names=protocol.metrics,
+    )  # fmt: skip
+    notes = ("the fit turned the prediction around (negative scale)",) if alignment.scale < 0 else ()
+    return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=notes)
+
+
+def match_size(value: NDArray[np.floating], shape: tuple[int, ...], how: str) -> NDArray[np.floating]:
+    """The prediction at the ground truth's size, by the protocol's rule."""
+    if value.shape[:2] == shape[:2]:
+        return value
+    if how == "none":
+        raise SampleError(f"the prediction is {value.shape[0]}x{value.shape[1]}, the ground truth "
+                          f"{shape[0]}x{shape[1]}, and the protocol does not resize")  # fmt: skip
+    return resize(value, (shape[0], shape[1]), how)
+
+
+def _empty_reason(target: DepthTarget, spec: DepthSpec) -> str:
+    """Why nothing is left to score, with the guess that is nearly always right."""
+    seen = target.depth[target.valid]
+    if seen.size == 0:
+        return "the ground truth has no valid pixel"
+    middle = float(np.median(seen))
+    low, high = spec.range_m or (0.0, float("inf"))
+    guess = ": millimetres?" if middle > high and low < middle / 1000 < high else ""
+    return (f"no valid pixel lies in {low:g}-{high:g} m inside crop '{spec.crop}'; "
+            f"the median depth is {middle:.4g}{guess}")  # fmt: skip

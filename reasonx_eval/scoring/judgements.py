@@ -1,0 +1,60 @@
+"""WHDR: reflectance at the judged points, in the space the protocol names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval import color
+from reasonx_eval.errors import UndefinedScore
+from reasonx_eval.metrics.whdr import whdr_parts
+from reasonx_eval.protocol import Protocol, WhdrSpec
+from reasonx_eval.resize import resize
+from reasonx_eval.scoring import Scored
+from reasonx_eval.types import JudgementTarget, Prediction, Sample, Target
+
+Curve = Callable[[NDArray[np.floating]], NDArray[np.float64]]
+
+
+def reflectance_curve(kind: str, spec: WhdrSpec) -> Curve | None:
+    """From the values a model gives to the space that ratios are taken in; None changes nothing."""
+    encoded = kind == "albedo_srgb"
+    if spec.space == "linear":
+        return (lambda v: color.decode(v, spec.transfer)) if encoded else None
+    if spec.space == "stored" or encoded:
+        return None
+    return lambda v: color.encode(v, "gamma2.2" if spec.space == "gamma" else "srgb")
+
+
+def score_judgements(sample: Sample, target: Target, prediction: Prediction, protocol: Protocol) -> Scored:
+    assert isinstance(target, JudgementTarget)
+    spec = protocol.whdr
+    assert spec is not None
+    if len(target.pairs) == 0:
+        raise UndefinedScore("no judgement with weight: WHDR is undefined for this image")
+    value: NDArray[np.floating] = prediction.value
+    curve = reflectance_curve(prediction.kind, spec)
+    if spec.rescale == "half-one" or spec.resize == "image":
+        # these rules look at the whole map, so it is converted whole; otherwise only judged points are
+        value, curve = _whole(value, curve, spec, sample), None
+    metrics: dict[str, float] = {}
+    for delta in spec.deltas:
+        parts = whdr_parts(reflectance=value, judgements=target, delta=delta, curve=curve)
+        name = f"whdr{100 * delta:g}"
+        metrics |= {name: parts.whdr, f"{name}_eq": parts.whdr_eq, f"{name}_ineq": parts.whdr_ineq}
+    return Scored(metrics={k: metrics[k] for k in protocol.metrics}, n_valid=len(target.pairs))
+
+
+def _whole(value: NDArray[np.floating], curve: Curve | None, spec: WhdrSpec, sample: Sample) -> NDArray[np.floating]:
+    full = value if curve is None else curve(value)
+    if spec.rescale == "half-one":
+        low, high = float(full.min()), float(full.max())
+        if not high > low:
+            raise UndefinedScore("a constant prediction can't be rescaled to [0.5, 1]")
+        full = (full.astype(np.float64) - low) / (high - low) / 2 + 0.5
+    if spec.resize == "image":
+        height, width = sample.image.shape[:2]
+        full = resize(full, (height, width), "bilinear")
+    return full
