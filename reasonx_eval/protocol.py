@@ -7,22 +7,46 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from reasonx_eval import __version__
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.files import canonical_json, sha256_text
 from reasonx_eval.types import TASK_OF_KIND, Kind, Modality, TargetName, Task
 
+#: the metrics a protocol may name, by target; WHDR's names follow from its thresholds instead
+METRICS: Final[Mapping[str, tuple[str, ...]]] = {
+    "depth": ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "mae", "irmse", "delta1", "delta2", "delta3"),
+    "normals": ("mean_deg", "median_deg", "rmse_deg",
+                "within_5", "within_7_5", "within_11_25", "within_22_5", "within_30"),
+    "albedo": ("si_mse", "lmse", "psnr", "ssim", "map_rmse"),
+    "irradiance": ("si_mse", "lmse", "psnr", "ssim", "map_rmse"),
+    "pairs": ("agreement",),
+}  # fmt: skip
+
+T = TypeVar("T")
+# types are strict ("1" is no number), but TOML has lists where Python has tuples
+Row = Annotated[tuple[T, ...], Field(min_length=1, strict=False)]
+Span = Annotated[tuple[float, float], Field(strict=False)]
+
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class AlignSpec(_Spec):
@@ -52,11 +76,18 @@ class DepthSpec(_Spec):
     """
 
     align: AlignSpec
-    range_m: tuple[float, float] | None = None
+    range_m: Span | None = None
     crop: Literal["none", "eigen", "garg", "eigen-kitti"] = "none"
-    clip_m: tuple[float, float] | None = None
+    clip_m: Span | None = None
     floor_m: float = Field(1e-6, gt=0)
     resize: Literal["bilinear", "nearest", "none"] = "bilinear"
+
+    @field_validator("range_m", "clip_m")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError(f"{list(value)} is not 0 <= min < max, in metres")
+        return value
 
     @field_serializer("range_m", "clip_m")
     def _finite_json(self, value: tuple[float, float] | None) -> list[float | str] | None:
@@ -66,8 +97,8 @@ class DepthSpec(_Spec):
 class NormalsSpec(_Spec):
     """Normal rules: ground truth counts where min_norm < |n| < max_norm (and the dataset calls it valid)."""
 
-    min_norm: float = 0.0
-    max_norm: float | None = None
+    min_norm: float = Field(0.0, ge=0)
+    max_norm: float | None = Field(None, gt=0)
     round_per_image: int | None = Field(None, ge=0, le=12)
     resize: Literal["bilinear", "nearest", "none"] = "bilinear"
 
@@ -83,7 +114,7 @@ class WhdrSpec(_Spec):
     resize : none (points are fractions, any size works) or image (bilinear to the photo's size first)
     """
 
-    deltas: tuple[float, ...] = Field(min_length=1)
+    deltas: Row[Annotated[float, Field(gt=0, lt=1)]]
     space: Literal["linear", "gamma", "srgb", "stored"] = "linear"
     transfer: Literal["srgb", "gamma2.2"] = "srgb"
     rescale: Literal["none", "half-one"] = "none"
@@ -96,6 +127,7 @@ class MapSpec(_Spec):
     space : where values are compared: linear, srgb (piecewise) or gamma (power 1/2.2)
     transfer : as in WhdrSpec
     scale : none; lsq (one least-squares scalar for all channels, in linear values)
+    clip01 : both are clipped to [0, 1], after scale and exposure (p90 always clips)
     exposure : p90 multiplies both by 0.8 / (90th percentile of the target's brightness), for unbounded irradiance
     lmse : local MSE as Grosse 2009 (window, shift in pixels; global ratio) or Luo (window = fraction of the long side)
     """
@@ -128,8 +160,8 @@ class Protocol(_Spec):
     dataset_options: Mapping[str, Any] = {}
     split: str
     n: int | None = Field(None, ge=1)
-    accepts: tuple[Kind, ...] = Field(min_length=1)
-    metrics: tuple[str, ...] = Field(min_length=1)
+    accepts: Row[Kind]
+    metrics: Row[str]
     pool: Literal["image", "pixel"] = "image"
     depth: DepthSpec | None = None
     normals: NormalsSpec | None = None
@@ -138,9 +170,9 @@ class Protocol(_Spec):
     pairs: PairsSpec | None = None
     title: str
     notes: str = ""
-    sources: tuple[str, ...] = ()
+    sources: tuple[str, ...] = Field((), strict=False)
     compat: str | None = None
-    default_for: tuple[str, ...] = ()
+    default_for: tuple[str, ...] = Field((), strict=False)
 
     @model_validator(mode="after")
     def _consistent(self) -> Protocol:
@@ -152,8 +184,20 @@ class Protocol(_Spec):
         for kind in self.accepts:
             if TASK_OF_KIND[kind] != self.task:
                 raise ValueError(f"accepts '{kind}', which is not a kind of task '{self.task}'")
-        if self.pool == "pixel" and self.target != "normals":
+        if self.pool == "pixel" and self.normals is None:
             raise ValueError("pool = 'pixel' is defined for normals only")
+        if self.pool == "pixel" and self.normals and self.normals.round_per_image is not None:
+            raise ValueError("round_per_image has no meaning with pool = 'pixel'")
+        return self
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> Protocol:
+        known = metric_names(self.target, self.whdr)
+        for name in self.metrics:
+            if name not in known:
+                raise ValueError(f"unknown metric '{name}' for target '{self.target}'{_near(name, known)}")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"a metric is listed twice in {list(self.metrics)}")
         return self
 
     @property
@@ -208,6 +252,19 @@ class Protocol(_Spec):
         return [f"modality:{self.pairs.modality}", f"margin:{self.pairs.margin:g}"]
 
 
+def metric_names(target: str, whdr: WhdrSpec | None = None) -> tuple[str, ...]:
+    """The metrics a protocol of this target may name; whdr10, whdr10_eq, whdr10_ineq for threshold 0.10."""
+    if whdr is None:
+        return METRICS[target]
+    return tuple(f"whdr{100 * d:g}{part}" for d in whdr.deltas for part in ("", "_eq", "_ineq"))
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    return (f"; did you mean '{near[0]}'?" if near else ".") + " Known: " + ", ".join(names)
+
+
 def _resize(how: str) -> str:
     return "none" if how == "none" else "pred->gt" if how == "bilinear" else f"pred->gt.{how}"
 
@@ -229,6 +286,19 @@ def _depth_parts(spec: DepthSpec, kind: str) -> list[str]:
             f"resize:{_resize(spec.resize)}"]  # fmt: skip
 
 
+_TABLES: Final[Mapping[tuple[int | str, ...], type[_Spec]]] = {
+    (): Protocol, ("depth",): DepthSpec, ("depth", "align"): AlignSpec, ("normals",): NormalsSpec,
+    ("whdr",): WhdrSpec, ("map",): MapSpec, ("pairs",): PairsSpec,
+}  # fmt: skip
+
+
+def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    where = ".".join(map(str, loc)) or "file"
+    if kind == "extra_forbidden" and loc[:-1] in _TABLES:
+        return f"{where}: unknown key{_near(str(loc[-1]), _TABLES[loc[:-1]].model_fields)}"
+    return f"{where}: {message.removeprefix('Value error, ')}"
+
+
 def parse_protocol(text: str, where: str) -> Protocol:
     """A protocol from TOML text.
 
@@ -242,7 +312,7 @@ def parse_protocol(text: str, where: str) -> Protocol:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not valid TOML: {error}", where=where) from None
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
+        lines = "; ".join(_explain(e["loc"], e["type"], e["msg"]) for e in error.errors())
         raise UsageError(lines, where=where, fix="reasonx-eval info depth/nyuv2  (a complete example)") from None
 
 
