@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 MAX_PIXELS = 200_000_000
 
 
-def _decode(path: Path | str, data: bytes | None, decode: Callable[[bytes], _T]) -> _T:
+def decode_file(path: Path | str, data: bytes | None, decode: Callable[[bytes], _T]) -> _T:
     """Read (unless `data` is given) and decode; every failure is a SampleError with the file's name."""
     where = str(path)
     try:
@@ -61,7 +61,7 @@ def read_rgb(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
                     raise ValueError(f"mode {image.mode}: a 16-bit or float image where an 8-bit photo is expected")
                 return np.asarray(image.convert("RGB"))
 
-    return _decode(path, data, decode)
+    return decode_file(path, data, decode)
 
 
 def read_png(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
@@ -76,7 +76,7 @@ def read_png(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
             raise ValueError("no end chunk")
         return np.asarray(imagecodecs.png_decode(raw))
 
-    return _decode(path, data, decode)
+    return decode_file(path, data, decode)
 
 
 def read_npy(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
@@ -88,7 +88,7 @@ def read_npy(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
             raise ValueError("an archive, not one array")
         return array
 
-    return _decode(path, data, decode)
+    return decode_file(path, data, decode)
 
 
 def read_exr(path: Path | str) -> NDArray[np.float32]:
@@ -104,7 +104,7 @@ def read_exr(path: Path | str) -> NDArray[np.float32]:
             return np.asarray(next(iter(channels.values())), dtype=np.float32)
         raise ValueError(f"channels {sorted(channels)}: expected R, G, B or a single one")
 
-    return _decode(path, None, decode)
+    return decode_file(path, None, decode)
 
 
 def write_png(path: Path, array: NDArray[Any]) -> None:
