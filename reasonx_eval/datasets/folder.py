@@ -1,0 +1,242 @@
+"""A folder of one's own data, described by a small ``dataset.toml`` (folder_card.py)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval.datasets.base import Dataset, DatasetInfo
+from reasonx_eval.datasets.folder_card import (
+    Card,
+    ColourCard,
+    DepthCard,
+    JudgementsCard,
+    MapCard,
+    NormalsCard,
+    find_card,
+    read_card,
+)
+from reasonx_eval.datasets.maps import (
+    as_plane,
+    as_rgb,
+    decode_colour,
+    decode_normals,
+    image_size,
+    read_map,
+    read_mask,
+)
+from reasonx_eval.datasets.reading import pinhole, require_id, wanted
+from reasonx_eval.errors import DataError, SampleError, unknown
+from reasonx_eval.files import safe_name, sha256_file
+from reasonx_eval.images import decode_file, read_rgb
+from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample, Target
+
+ALL = "all"
+
+
+class Folder(Dataset):
+    """Any photos with any of depth, normals, albedo, irradiance and judgements, read as ``dataset.toml`` says.
+
+    The root is the folder with ``dataset.toml`` in it, or the path of such a file.
+    """
+
+    info = DatasetInfo(
+        name="folder",
+        title="Your own folder, described by a dataset.toml",
+        targets=("depth", "normals", "judgements", "albedo", "irradiance"),
+        splits={ALL: None},
+        licence="that of your files",
+        homepage="",
+        size="your own files",
+        options={"card": "sha256 that the dataset.toml must have (recorded with every result)"},
+    )
+
+    def __init__(self, root: Path | None, split: str = ALL, options: Mapping[str, Any] | None = None) -> None:
+        card_path = find_card(Path(root)) if root is not None else None
+        super().__init__(card_path.parent if card_path is not None else None, ALL, options)
+        assert self.root is not None
+        assert card_path is not None
+        self.card_path = card_path
+        self.card: Card = read_card(card_path)
+        if split not in self.splits:
+            raise unknown("split", split, self.splits, where=self.name)
+        self.split = split
+        digest = sha256_file(card_path)
+        if self.options.get("card", digest) != digest:
+            raise DataError(f"the card's sha256 is {digest}, expected {self.options['card']}: it was edited",
+                            where=str(card_path))  # fmt: skip
+        # the card decides what the numbers mean, so it belongs to the identity of a run
+        self.options = {**self.options, "card": digest}
+        self._ids = tuple(self._find_ids())
+
+    @property
+    def name(self) -> str:
+        return self.card.name
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the card, and "all"."""
+        return tuple(dict.fromkeys([ALL, *self.card.splits]))
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets that the card describes."""
+        return self.card.targets
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self._ids
+
+    def _find_ids(self) -> list[str]:
+        rule = self.card.splits.get(self.split, "*")
+        if any(c in rule for c in "*?["):
+            ids = [i for i in self._image_ids() if fnmatchcase(i, rule)]
+            if not ids:
+                raise DataError(f"no image matches {self.card.images} with ids like '{rule}'", where=str(self.root),
+                                fix=f"compare 'images' in {self.card_path} with the files' names")  # fmt: skip
+            return ids
+        assert self.root is not None
+        return read_ids(self.root / rule)
+
+    def _image_ids(self) -> list[str]:
+        """Ids of all files that match the card's `images`, sorted."""
+        assert self.root is not None
+        head, *rest = self.card.images.split("{id}")
+        # a second {id} must repeat the first
+        expression = re.escape(head) + "(?P<id>.+)" + "(?P=id)".join(map(re.escape, rest))
+        base = self.root / head.rsplit("/", 1)[0] if "/" in head else self.root
+        if not base.is_dir():
+            raise DataError(f"no folder {base}, where the card says the images are", where=str(self.card_path))
+        names = (p.relative_to(self.root).as_posix() for p in base.rglob("*") if p.is_file())
+        return sorted(m["id"] for m in (re.fullmatch(expression, n) for n in names) if m)
+
+    def _path(self, pattern: str, sample_id: str) -> Path:
+        assert self.root is not None
+        return self.root / pattern.replace("{id}", sample_id)
+
+    def files(self, sample_id: str) -> Sequence[Path]:
+        patterns = [self.card.images]
+        for name in self.card.targets:
+            table = getattr(self.card, name)
+            patterns.append(table.path)
+            patterns += [p for p in (getattr(table, "mask", None), getattr(table, "intrinsics", None))
+                         if isinstance(p, str)]  # fmt: skip
+        return tuple(dict.fromkeys(self._path(p, sample_id) for p in patterns))
+
+    def load(self, sample_id: str, want: Collection[str] | None = None) -> Sample:
+        require_id(self, sample_id)
+        photo = self._path(self.card.images, sample_id)
+        size = image_size(photo)
+        names = self.card.targets if want is None else [t for t in self.info.targets if wanted(want, t)]
+        targets = {name: self._target(name, sample_id, size) for name in names}
+        return Sample(sample_id, partial(read_rgb, photo), targets, group=self.card.group_of(sample_id))
+
+    def _target(self, name: str, sample_id: str, size: tuple[int, int]) -> Target:
+        table = getattr(self.card, name)
+        if table is None:
+            raise SampleError(f"the card has no table [{name}]", where=str(self.card_path))
+        path = self._path(table.path, sample_id)
+        if isinstance(table, JudgementsCard):
+            from reasonx_eval.datasets.iiw import read_judgements
+
+            return read_judgements(path)
+        stored = read_map(path, key=table.key)
+        masked = self._mask(table, sample_id, size)
+        if isinstance(table, DepthCard):
+            return self._depth(table, as_plane(stored, size, path), masked, sample_id)
+        if isinstance(table, NormalsCard):
+            bits = {"png8": np.dtype(np.uint8), "png16": np.dtype(np.uint16)}.get(table.encoding)
+            if bits is not None and stored.dtype != bits:
+                raise SampleError(f"holds {stored.dtype}, but the card says encoding = \"{table.encoding}\"",
+                                  where=str(path))  # fmt: skip
+            normal, valid = decode_normals(as_rgb(stored, size, path), table.frame, bits is not None, path)
+            return NormalTarget(normal, valid & masked)
+        assert isinstance(table, ColourCard)
+        value = decode_colour(as_rgb(stored, size, path, grey=name == "irradiance"), table.encoding)
+        value = (value * np.float64(table.scale)).astype(np.float32)
+        return MapTarget(value, np.isfinite(value).all(axis=2) & masked)
+
+    def _mask(self, table: MapCard, sample_id: str, size: tuple[int, int]) -> NDArray[np.bool_]:
+        if table.mask is None:
+            return np.ones(size, dtype=np.bool_)
+        return read_mask(self._path(table.mask, sample_id), size)
+
+    def _depth(self, table: DepthCard, plane: NDArray[Any], masked: NDArray[np.bool_], sample_id: str) -> DepthTarget:
+        value = plane.astype(np.float64)
+        valid = np.isfinite(value) & ~np.isin(plane, table.invalid) & (value > 0) & masked
+        matrix = self._intrinsics(table, sample_id)
+        metres = value * table.scale
+        if table.kind == "disparity":
+            metres = np.divide(1.0, metres, out=np.zeros_like(metres), where=valid)
+        elif table.kind == "distance":
+            assert matrix is not None
+            metres = metres / _ray_lengths(matrix, value.shape)
+        return DepthTarget(metres.astype(np.float32), valid, matrix)
+
+    def _intrinsics(self, table: DepthCard, sample_id: str) -> NDArray[np.float64] | None:
+        if table.intrinsics is None:
+            return None
+        if isinstance(table.intrinsics, str):
+            return read_intrinsics(self._path(table.intrinsics, sample_id))
+        return pinhole(*table.intrinsics)
+
+
+def _ray_lengths(matrix: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Length of the ray (x/z, y/z, 1) through the centre of each pixel, float64 [H, W]."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    x = (columns - matrix[0, 2]) / matrix[0, 0]
+    y = (rows - matrix[1, 2]) / matrix[1, 1]
+    return np.asarray(np.sqrt(x * x + y * y + 1.0))
+
+
+def read_ids(path: Path) -> list[str]:
+    """Ids of a list file, one a line, in the file's order; empty lines and lines that start with # are left out.
+
+    Raises
+    ------
+    DataError
+        No such file, no id in it, an id twice, or an id that leaves the folder.
+    """
+    if not path.is_file():
+        raise DataError("the list of ids is missing", where=str(path),
+                        fix="a text file with one id a line, or a pattern like 'kitchen/*' in [splits]")  # fmt: skip
+    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    ids = [line for line in lines if line and not line.startswith("#")]
+    if not ids:
+        raise DataError("the list of ids is empty", where=str(path))
+    seen: set[str] = set()
+    for sample_id in ids:
+        if sample_id in seen:
+            raise DataError(f"id '{sample_id}' is listed twice", where=str(path))
+        seen.add(sample_id)
+        try:
+            safe_name(sample_id)
+        except ValueError as error:
+            raise DataError(str(error), where=str(path)) from None
+    return ids
+
+
+def read_intrinsics(path: Path) -> NDArray[np.float64]:
+    """A 3x3 matrix from .npy, or from text with 9 numbers or the four fx fy cx cy.
+
+    Raises
+    ------
+    SampleError
+        Missing, not numbers, or neither 4 nor 9 of them.
+    """
+    if path.suffix == ".npy":
+        numbers = np.asarray(read_map(path), dtype=np.float64).ravel()
+    else:
+        numbers = decode_file(path, None, lambda raw: np.array(raw.decode().replace(",", " ").split(), np.float64))
+    if numbers.size == 4:
+        return pinhole(*numbers.tolist())
+    if numbers.size != 9:
+        raise SampleError(f"holds {numbers.size} numbers, expected fx fy cx cy or a 3x3 matrix", where=str(path))
+    return numbers.reshape(3, 3)
