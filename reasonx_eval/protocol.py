@@ -142,7 +142,11 @@ class MapSpec(_Spec):
 
 
 class PairsSpec(_Spec):
-    """Ordinal agreement at point pairs: which modality of the pairs, and the thresholds of a relation."""
+    """Ordinal agreement at point pairs: which modality of the pairs, and the thresholds of a relation.
+
+    margin : a pair whose ground truth differs by less (of the range, or in linear value) is left out; albedo has none
+    same_distance : albedo only; two points have the same base colour if linear RGB differs by less (Euclidean)
+    """
 
     modality: Modality
     margin: float = Field(0.02, ge=0)
@@ -249,7 +253,8 @@ class Protocol(_Spec):
             return [f"space:{m.space}.{m.transfer}", f"scale:{m.scale}", *exposed, *(["clip:0-1"] if m.clip01 else []),
                     f"lmse:{m.lmse}", f"resize:{_resize(m.resize)}"]  # fmt: skip
         assert self.pairs is not None
-        return [f"modality:{self.pairs.modality}", f"margin:{self.pairs.margin:g}"]
+        limit = f"same:{self.pairs.same_distance:g}" if self.pairs.modality == "albedo" else f"margin:{self.pairs.margin:g}"
+        return [f"modality:{self.pairs.modality}", limit]
 
 
 def metric_names(target: str, whdr: WhdrSpec | None = None) -> tuple[str, ...]:
