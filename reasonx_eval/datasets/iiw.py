@@ -1,0 +1,198 @@
+"""Intrinsic Images in the Wild: photos with human judgements of relative reflectance."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+
+from reasonx_eval.datasets.base import Dataset, DatasetInfo
+from reasonx_eval.datasets.reading import find_folder, require_id, wanted
+from reasonx_eval.datasets.splits import split_lines
+from reasonx_eval.errors import SampleError
+from reasonx_eval.images import read_rgb
+from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget, Sample, Target
+
+_CODES = {"1": FIRST, "2": SECOND, "E": SAME}
+
+
+class IIW(Dataset):
+    """``ID.png`` and ``ID.json`` of the official release.
+
+    The root is the folder with ``data/`` or ``iiw-dataset/data/`` in it, or the data folder itself. The ids come
+    from the package, never from the disk: a missing file is an error of its sample, not a smaller split.
+    """
+
+    info: ClassVar[DatasetInfo] = DatasetInfo(
+        name="iiw",
+        title="Intrinsic Images in the Wild (Bell et al. 2014)",
+        targets=("judgements",),
+        splits={"test": 1046, "all": 5230},
+        licence="annotations: research use, see the homepage; photos: Creative Commons, per photo",
+        homepage="https://opensurfaces.cs.cornell.edu/publications/intrinsic/",
+        size="1.5 GB (iiw-dataset-release-0.zip)",
+    )
+
+    def __init__(self, root: Path | None, split: str, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(root, split, options)
+        self._folder = find_folder(self, ("data", "iiw-dataset/data", "."), _has_samples, "ID.json of this dataset")
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return split_lines(f"iiw_{self.split}")
+
+    def files(self, sample_id: str) -> Sequence[Path]:
+        return (self._folder / f"{sample_id}.png", self._folder / f"{sample_id}.json")
+
+    def load(self, sample_id: str, want: Collection[str] | None = None) -> Sample:
+        require_id(self, sample_id)
+        photo, judgements = self.files(sample_id)
+        targets: dict[str, Target] = {}
+        if wanted(want, "judgements"):
+            targets["judgements"] = read_judgements(judgements)
+        return Sample(id=sample_id, source=partial(read_rgb, photo), targets=targets)
+
+
+def _has_samples(folder: Path) -> bool:
+    known = frozenset(split_lines("iiw_all"))
+    with os.scandir(folder) as entries:
+        return any(e.name.endswith(".json") and e.name[:-5] in known for e in entries)
+
+
+def read_judgements(path: Path) -> JudgementTarget:
+    """The judgements of one photo that count, in file order, by the rules of the official ``whdr.py``.
+
+    Dropped: ``darker`` other than 1, 2 or E; ``darker_score`` null or <= 0; either point not opaque.
+
+    Raises
+    ------
+    SampleError
+        A missing or truncated file, or a field that is absent or of another type; names the field.
+    """
+    data = _load_json(path)
+    where = _Where(path)
+    rows: dict[int, int] = {}
+    opaque: list[bool] = []
+    points: list[tuple[float, float]] = []
+    for i, point in enumerate(where.objects(data, "intrinsic_points")):
+        at = f"intrinsic_points[{i}]"
+        key = where.integer(point, "id", at)
+        if key in rows:
+            where.fail(f"{at}.id", f"{key} is the id of an earlier point too")
+        rows[key] = i
+        points.append((where.fraction(point, "x", at), where.fraction(point, "y", at)))
+        opaque.append(where.flag(point, "opaque", at))
+
+    pairs: list[tuple[int, int]] = []
+    darker: list[int] = []
+    weight: list[float] = []
+    for i, comparison in enumerate(where.objects(data, "intrinsic_comparisons")):
+        at = f"intrinsic_comparisons[{i}]"
+        code = where.darker(comparison, at)
+        score = where.score(comparison, at)
+        if code is None or score is None or score <= 0:
+            continue
+        first, second = (where.point(comparison, k, at, rows) for k in ("point1", "point2"))
+        if opaque[first] and opaque[second]:
+            pairs.append((first, second))
+            darker.append(code)
+            weight.append(score)
+    return JudgementTarget(
+        points=np.array(points, dtype=np.float64).reshape(-1, 2),
+        pairs=np.array(pairs, dtype=np.int64).reshape(-1, 2),
+        darker=np.array(darker, dtype=np.int8),
+        weight=np.array(weight, dtype=np.float64),
+    )
+
+
+def _load_json(path: Path) -> Any:
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not a number of JSON")
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SampleError("file is missing", where=str(path), fix="reasonx-eval doctor iiw --prepare") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SampleError(f"can't be read: {error}", where=str(path)) from None
+    if not text.strip():
+        raise SampleError("file is empty: an interrupted copy or download?", where=str(path))
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise SampleError(f"not valid JSON ({error}): truncated?", where=str(path)) from None
+
+
+class _Where:
+    """Typed access to the fields of one file; every failure names the file and the field."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def fail(self, field: str, what: str) -> NoReturn:
+        raise SampleError(f"{field}: {what}", where=str(self._path))
+
+    def get(self, record: Mapping[str, Any], key: str, at: str) -> Any:
+        if key not in record:
+            self.fail(f"{at}.{key}", "is missing")
+        return record[key]
+
+    def objects(self, data: Any, key: str) -> list[dict[str, Any]]:
+        if not isinstance(data, dict):
+            self.fail("file", f"expected an object with {key}, got {_kind(data)}")
+        items = data.get(key)
+        if not isinstance(items, list):
+            self.fail(key, "is missing" if key not in data else f"expected a list, got {_kind(items)}")
+        for i, item in enumerate(items):
+            if not isinstance(item, dict):
+                self.fail(f"{key}[{i}]", f"expected an object, got {_kind(item)}")
+        return items
+
+    def integer(self, record: Mapping[str, Any], key: str, at: str) -> int:
+        value = self.get(record, key, at)
+        if not isinstance(value, int) or isinstance(value, bool):
+            self.fail(f"{at}.{key}", f"expected an integer, got {_kind(value)}")
+        return value
+
+    def number(self, value: Any, field: str) -> float:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < 1e300:
+            self.fail(field, f"expected a number, got {_kind(value)}")
+        return float(value)
+
+    def fraction(self, record: Mapping[str, Any], key: str, at: str) -> float:
+        value = self.number(self.get(record, key, at), f"{at}.{key}")
+        if not 0.0 <= value <= 1.0:
+            self.fail(f"{at}.{key}", f"expected a fraction of the image in [0, 1], got {value:g}")
+        return value
+
+    def flag(self, record: Mapping[str, Any], key: str, at: str) -> bool:
+        value = self.get(record, key, at)
+        if value is not None and not isinstance(value, bool):
+            self.fail(f"{at}.{key}", f"expected true, false or null, got {_kind(value)}")
+        return bool(value)
+
+    def darker(self, record: Mapping[str, Any], at: str) -> int | None:
+        value = self.get(record, "darker", at)
+        if value is not None and not isinstance(value, str):
+            self.fail(f"{at}.darker", f"expected '1', '2', 'E' or null, got {_kind(value)}")
+        return None if value is None else _CODES.get(value)
+
+    def score(self, record: Mapping[str, Any], at: str) -> float | None:
+        value = self.get(record, "darker_score", at)
+        return None if value is None else self.number(value, f"{at}.darker_score")
+
+    def point(self, record: Mapping[str, Any], key: str, at: str, rows: Mapping[int, int]) -> int:
+        value = self.integer(record, key, at)
+        if value not in rows:
+            self.fail(f"{at}.{key}", f"{value} is not the id of any point")
+        return rows[value]
+
+
+def _kind(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, (str, int, float, bool)) or value is None else type(value).__name__
+    return text if len(text) <= 40 else text[:37] + "..."
