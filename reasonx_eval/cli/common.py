@@ -1,0 +1,119 @@
+"""What several verbs share: options, progress, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL, UsageError
+
+if TYPE_CHECKING:
+    from reasonx_eval.results import Result
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def parse_options(pairs: Sequence[str], flag: str) -> dict[str, str]:
+    """``("a=1", "b=x")`` to a dict.
+
+    Raises
+    ------
+    UsageError
+        An item without "=", or a key twice.
+    """
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"{flag} takes KEY=VALUE, not '{pair}'")
+        if key in found:
+            raise UsageError(f"{flag} {key} is given twice")
+        found[key] = value
+    return found
+
+
+def run_folder(out: Path, protocol_ref: str, model_name: str, shard: str | None) -> Path:
+    """``OUT/PROTOCOL@V/MODEL``, with the shard in the name if there is one."""
+    model = re.sub(r"[^A-Za-z0-9._+-]+", "-", model_name).strip("-.") or "model"
+    suffix = "" if shard is None else f".shard-{shard.replace('/', '-of-')}"
+    return out / protocol_ref / f"{model}{suffix}"
+
+
+def evaluation_options(command: F) -> F:
+    """The options that `run` and `score` share."""
+    for option in reversed(_EVALUATION):
+        command = option(command)
+    return command
+
+
+_EVALUATION = [
+    click.option("--dataset", "datasets", metavar="NAME[,NAME]", help="Dataset, for its default protocols."),
+    click.option("--protocol", "protocols", metavar="NAME[,NAME]", help="Named protocols, e.g. depth/nyuv2@1."),
+    click.option("--task", type=click.Choice(["depth", "normals", "albedo", "irradiance"]),
+                 help="Only this task's default protocol."),
+    click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's files."),
+    click.option("--dataset-option", "dataset_options", multiple=True, metavar="KEY=VALUE",
+                 help="How the files are laid out; see info DATASET."),
+    click.option("--split", help="Another split than the protocol's: only with a generic protocol."),
+    click.option("--out", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
+                 help="Runs go to OUT/PROTOCOL/MODEL."),
+    click.option("--limit", type=int, help="Only N samples, spread evenly; the result is partial."),
+    click.option("--samples", metavar="ID[,ID]", help="Only these samples; the result is partial."),
+    click.option("--shard", metavar="I/N", help="Every N-th sample from the I-th; join with merge."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of the model's noise."),
+    click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True,
+                 help="Threads that load and score."),
+    click.option("--save-predictions", is_flag=True, help="Keep the predictions, to score or look at later."),
+    click.option("--keep-pixels", is_flag=True, help="Keep per-pixel errors of protocols that pool pixels."),
+    click.option("--retry-failed", is_flag=True, help="Score failed samples again."),
+    click.option("--force", is_flag=True, help="Replace a run that is already there."),
+    click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress."),
+]  # fmt: skip
+
+
+@contextmanager
+def progress_bar(label: str, quiet: bool) -> Iterator[Callable[[int, int, int], None] | None]:
+    """A bar on stderr with rate and remaining time; nothing where stderr is not a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+               TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[failed]}"))  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None, rate="", failed="")
+
+        def update(done: int, total: int, failed: int) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            rate = "" if not speed else f"{speed:.1f} img/s" if speed >= 1 else f"{1 / speed:.1f} s/img"
+            bar.update(task, completed=done, total=total, rate=rate,
+                       failed=f"[red]failed {failed}[/red]" if failed else "failed 0")  # fmt: skip
+
+        yield update
+
+
+def print_results(results: Sequence[tuple[Result, Path]], *, as_json: bool) -> None:
+    """The answer on stdout: a table a result, or JSON (one object, or a list of several)."""
+    if as_json:
+        documents = [r.model_dump(mode="json", by_alias=True) for r, _ in results]
+        click.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1, ensure_ascii=False))
+        return
+    from reasonx_eval.report.tables import print_result
+
+    for result, path in results:
+        print_result(result, path)
+
+
+def exit_code(results: Sequence[Result]) -> int:
+    """0 when every sample that was asked for has its number, else 6."""
+    return EXIT_PARTIAL if any(r.failed or r.status == "failed" for r in results) else EXIT_OK
