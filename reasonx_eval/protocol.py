@@ -253,8 +253,9 @@ class Protocol(_Spec):
             return [f"space:{m.space}.{m.transfer}", f"scale:{m.scale}", *exposed, *(["clip:0-1"] if m.clip01 else []),
                     f"lmse:{m.lmse}", f"resize:{_resize(m.resize)}"]  # fmt: skip
         assert self.pairs is not None
-        limit = f"same:{self.pairs.same_distance:g}" if self.pairs.modality == "albedo" else f"margin:{self.pairs.margin:g}"
-        return [f"modality:{self.pairs.modality}", limit]
+        o = self.pairs
+        limit = f"same:{o.same_distance:g}" if o.modality == "albedo" else f"margin:{o.margin:g}"
+        return [f"modality:{o.modality}", limit]
 
 
 def metric_names(target: str, whdr: WhdrSpec | None = None) -> tuple[str, ...]:
