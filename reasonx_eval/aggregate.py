@@ -74,8 +74,9 @@ def _means(records: Sequence[Record], names: Sequence[str]) -> dict[str, Value]:
     if not names:
         return {}
     values = np.array([[r.metrics[m] for m in names] for r in records], dtype=np.float64)  # [n, metrics]
-    low, high = stats.bootstrap_ci(values, confidence=CONFIDENCE, resamples=RESAMPLES, seed=BOOTSTRAP_SEED,
-                                   groups=_groups(records))  # fmt: skip
+    ends = stats.bootstrap_ci(values, confidence=CONFIDENCE, resamples=RESAMPLES, seed=BOOTSTRAP_SEED,
+                              groups=_groups(records))  # fmt: skip
+    low, high = ends or (None, None)
     # fsum: the mean does not depend on the order of the records
     return {
         name: Value(value=math.fsum(values[:, k]) / len(values), n=len(values),
@@ -85,7 +86,7 @@ def _means(records: Sequence[Record], names: Sequence[str]) -> dict[str, Value]:
 
 
 def _end(ends: NDArray[np.float64] | None, k: int) -> float | None:
-    return None if ends is None or not math.isfinite(ends[k]) else float(ends[k])
+    return None if ends is None else float(ends[k])
 
 
 class _PixelFiles:
@@ -142,11 +143,11 @@ def _ratio(name: str) -> tuple[str, Callable[[float], float]]:
 
 def _ratio_interval(records: Sequence[Record], name: str) -> tuple[float | None, float | None]:
     numerator, finish = _ratio(name)
-    low, high = stats.bootstrap_ratio_ci(
+    ends = stats.bootstrap_ratio_ci(
         np.array([r.stats[numerator] for r in records]), np.array([r.stats["count"] for r in records]),
         confidence=CONFIDENCE, resamples=RESAMPLES, seed=BOOTSTRAP_SEED, groups=_groups(records),
     )  # fmt: skip
-    return (None if low is None else finish(low)), (None if high is None else finish(high))
+    return (None, None) if ends is None else (finish(float(ends[0])), finish(float(ends[1])))
 
 
 def _median_interval(files: _PixelFiles, records: Sequence[Record]) -> tuple[float | None, float | None]:

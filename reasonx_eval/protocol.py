@@ -5,6 +5,7 @@ The signature of a protocol travels with every number that it produced.
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -213,6 +214,13 @@ class Protocol(_Spec):
     def rules(self) -> dict[str, Any]:
         """Every field that can change a number, JSON-able."""
         return self.model_dump(mode="json", exclude={"title", "notes", "sources", "compat", "default_for"})
+
+    @classmethod
+    def from_rules(cls, rules: Mapping[str, Any]) -> Protocol:
+        """The protocol whose rules a result holds, whether or not this installation knows it."""
+        # JSON has no infinity: rules spell it "inf"
+        finite = json.loads(json.dumps(dict(rules)).replace('"inf"', "Infinity"))
+        return cls.model_validate({**finite, "title": str(rules.get("name", ""))})
 
     @property
     def digest(self) -> str:

@@ -1,0 +1,100 @@
+"""Results as tables: rich on a terminal, the same columns as plain text in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from reasonx_eval.metrics.info import metric_info
+from reasonx_eval.results import Result, Value
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+    """A table on stdout; `right` are the columns to align right.
+
+    A pipe gets every character: nothing is cut to a terminal's width.
+    """
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for k, name in enumerate(columns):
+            table.add_column(name, justify="right" if k in right else "left", overflow="fold")
+        for row in rows:
+            # Text, not str: a model may be called "[red]"
+            table.add_row(*(Text(cell) for cell in row))
+        Console().print(table)
+        return
+    widths = [max(len(c) for c in column) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = [c.rjust(w) if k in right else c.ljust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
+        click.echo("  ".join(cells).rstrip())
+
+
+def arrow(name: str) -> str:
+    return "↑" if metric_info(name).higher_is_better else "↓"
+
+
+def decimals(value: Value) -> int:
+    """Digits after the point: two significant ones of the interval's width, 4 without an interval."""
+    if value.value is None or value.ci_low is None or value.ci_high is None:
+        return 4
+    width = value.ci_high - value.ci_low
+    if not width > 0:
+        return 4
+    digits = 1
+    while digits < 8 and width * 10**digits < 10:
+        digits += 1
+    return max(digits, 4 if abs(value.value) < 10 else 2)
+
+
+def format_value(value: Value) -> tuple[str, str]:
+    """``("0.0553", "[0.0531, 0.0575]")``; an absent value shows its reason."""
+    if value.value is None:
+        return "-", value.reason or "absent"
+    digits = decimals(value)
+    if value.ci_low is None or value.ci_high is None:
+        return f"{value.value:.{digits}f}", "no interval from one image" if value.n < 2 else "no interval"
+    return f"{value.value:.{digits}f}", f"[{value.ci_low:.{digits}f}, {value.ci_high:.{digits}f}]"
+
+
+def metric_rows(aggregate: Mapping[str, Value]) -> list[list[str]]:
+    rows = []
+    for name, value in aggregate.items():
+        info = metric_info(name)
+        number, interval = format_value(value)
+        rows.append([f"{name} {arrow(name)}", number, interval, info.unit or "", str(value.n)])
+    return rows
+
+
+def status_line(result: Result) -> str:
+    parts = [f"{result.n_scored}/{result.n_total} scored"]
+    if result.n_undefined:
+        parts.append(f"{result.n_undefined} without a defined value")
+    if result.failed:
+        parts.append(f"{len(result.failed)} failed")
+    if not result.selection.whole:
+        asked = result.selection
+        parts.append(f"shard {asked.shard}" if asked.shard else "a selection of the split")
+    return f"{result.status}: " + ", ".join(parts)
+
+
+def print_result(result: Result, path: Path | None = None) -> None:
+    """One result: model, status, metrics with intervals, signature."""
+    click.echo(f"{result.model.name} on {result.dataset.name} ({result.dataset.split})  {status_line(result)}")
+    print_table(["metric", "value", "95% interval", "unit", "n"], metric_rows(result.aggregate), right=(1, 4))
+    for note in result.notes:
+        click.echo(f"note: {note}")
+    for sample, reason in list(result.failed.items())[:5]:
+        click.echo(f"failed: {sample}: {reason}")
+    if len(result.failed) > 5:
+        click.echo(f"failed: ... and {len(result.failed) - 5} more, in records.jsonl")
+    click.echo(result.signature)
+    if path is not None:
+        click.echo(f"-> {path / 'result.json'}")
+    click.echo()
