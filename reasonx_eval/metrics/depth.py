@@ -1,0 +1,218 @@
+"""Depth metrics: the plain formulas, and one pass over a map that gives all of them.
+
+Formulas: Eigen, Puhrsch and Fergus 2014, and the KITTI depth benchmark (log10: Saxena 2009;
+SILog: population variance, times 100). p is aligned depth, g ground truth, both in metres.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval import align
+from reasonx_eval.blocks import check_maps, depth_pairs, dot
+from reasonx_eval.errors import unknown
+from reasonx_eval.types import Alignment
+
+Floats = NDArray[np.float64]
+
+
+def abs_rel(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Mean |p - g| / g, in [0, inf)."""
+    p, g = _values(pred, target, valid)
+    return float(np.mean(np.abs(p - g) / g))
+
+
+def sq_rel(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Mean (p - g)^2 / g, metres, in [0, inf); the KITTI development kit divides by g^2 instead."""
+    p, g = _values(pred, target, valid)
+    return float(np.mean((p - g) ** 2 / g))
+
+
+def mae(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Mean |p - g|, metres, in [0, inf)."""
+    p, g = _values(pred, target, valid)
+    return float(np.mean(np.abs(p - g)))
+
+
+def rmse(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Root of the mean (p - g)^2, metres, in [0, inf)."""
+    p, g = _values(pred, target, valid)
+    return float(np.sqrt(np.mean((p - g) ** 2)))
+
+
+def irmse(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Root of the mean (1/p - 1/g)^2, 1/m, in [0, inf); NaN where a prediction isn't positive."""
+    p, g = _positive(*_values(pred, target, valid))
+    return float(np.sqrt(np.mean((1 / p - 1 / g) ** 2)))
+
+
+def rmse_log(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Root of the mean (ln p - ln g)^2, in [0, inf); NaN where a prediction isn't positive."""
+    return float(np.sqrt(np.mean(_log_ratio(pred, target, valid) ** 2)))
+
+
+def log10(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Mean |log10 p - log10 g|, in [0, inf); NaN where a prediction isn't positive."""
+    return float(np.mean(np.abs(_log_ratio(pred, target, valid)))) / math.log(10)
+
+
+def silog(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """100 sqrt(mean d^2 - (mean d)^2), d = ln p - ln g, in [0, inf); NaN where a prediction isn't positive."""
+    d = _log_ratio(pred, target, valid)
+    # the variance about the mean: the difference of two squares loses all digits of a good prediction
+    return 100 * float(np.sqrt(np.mean((d - d.mean()) ** 2)))
+
+
+def delta(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_], power: int = 1) -> float:
+    """Share of pixels with max(p/g, g/p) < 1.25^power (strict), in [0, 1]; a prediction <= 0 never counts."""
+    p, g = _positive(*_values(pred, target, valid))
+    return float(np.mean(np.maximum(p / g, g / p) < 1.25**power))
+
+
+def delta1(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Share of pixels within a factor of 1.25 (strict), in [0, 1]."""
+    return delta(pred=pred, target=target, valid=valid, power=1)
+
+
+def delta2(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Share of pixels within a factor of 1.25^2 (strict), in [0, 1]."""
+    return delta(pred=pred, target=target, valid=valid, power=2)
+
+
+def delta3(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Share of pixels within a factor of 1.25^3 (strict), in [0, 1]."""
+    return delta(pred=pred, target=target, valid=valid, power=3)
+
+
+#: every depth metric by name
+METRICS: dict[str, Callable[..., float]] = {
+    f.__name__: f for f in (abs_rel, sq_rel, mae, rmse, irmse, rmse_log, log10, silog, delta1, delta2, delta3)
+}
+_LINEAR = frozenset({"abs_rel", "sq_rel", "mae", "rmse"})
+_LOGARITHMIC = frozenset({"rmse_log", "log10", "silog"})
+_DELTAS = frozenset({"delta1", "delta2", "delta3"})
+
+
+def depth_metrics(
+    *,
+    pred: NDArray[Any],
+    target: NDArray[Any],
+    valid: NDArray[np.bool_],
+    alignment: Alignment,
+    names: Collection[str],
+    clip_m: tuple[float, float] | None = None,
+    floor_m: float | None = 1e-6,
+    disparity_floor: float = 1e-3,
+) -> dict[str, float]:
+    """Align, clip and score a map in one pass over cache-sized blocks of rows, all sums in float64.
+
+    Parameters
+    ----------
+    pred : [H, W], in the alignment's space
+    target : [H, W], metres
+    valid : bool [H, W]
+    alignment : from `align.fit`
+    names : which of `METRICS`
+    clip_m : aligned depth is clipped to [min, max], metres; the maximum may be infinite
+    floor_m : then raised to this, metres; None leaves values of zero or less, which have no logarithm
+    disparity_floor : see `align.apply`
+
+    Returns
+    -------
+    dict
+        name -> value, in the order of `names`; logarithms of values <= 0 give NaN.
+
+    Raises
+    ------
+    SampleError
+        Shapes that differ, no valid pixel, a prediction that isn't finite or a depth that isn't positive
+        at a valid pixel, or an undetermined alignment.
+    """
+    for name in names:
+        if name not in METRICS:
+            raise unknown("depth metric", name, METRICS)
+    check_maps(pred=pred, target=target, valid=valid, ndim=2)
+    sums = _Sums(names)
+    for p, g in depth_pairs(pred=pred, target=target, valid=valid):
+        align.apply(pred=p, alignment=alignment, disparity_floor=disparity_floor, out=p)
+        if clip_m is not None:
+            np.clip(p, clip_m[0], clip_m[1], out=p)
+        if floor_m is not None:
+            np.maximum(p, floor_m, out=p)
+        sums.add(p, g)
+    return {name: sums.value(name) for name in names}
+
+
+class _Sums:
+    """Running sums of one map; a block adds the groups that some wanted metric needs."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.wanted = frozenset(names)
+        self.n = 0
+        self.sums = dict.fromkeys(METRICS, 0.0)
+        self.log_mean = 0.0
+        self.log_spread = 0.0
+
+    def add(self, p: Floats, g: Floats) -> None:
+        if self.wanted & _LINEAR:
+            self._add_linear(p, g)
+        # NaN rather than a negative ratio, which would pass for a small one
+        p = p if p.min() > 0 else np.where(p > 0, p, np.nan)
+        if self.wanted & _LOGARITHMIC:
+            self._add_logarithmic(np.log(p / g))
+        if self.wanted & _DELTAS:
+            ratio = np.maximum(p / g, g / p)
+            for power, name in enumerate(("delta1", "delta2", "delta3"), start=1):
+                self.sums[name] += np.count_nonzero(ratio < 1.25**power)
+        if "irmse" in self.wanted:
+            inverse = 1 / p - 1 / g
+            self.sums["irmse"] += dot(inverse, inverse)
+        self.n += p.size
+
+    def _add_linear(self, p: Floats, g: Floats) -> None:
+        error = np.abs(p - g)
+        relative = error / g
+        self.sums["mae"] += error.sum()
+        self.sums["rmse"] += dot(error, error)
+        self.sums["abs_rel"] += relative.sum()
+        self.sums["sq_rel"] += dot(relative, error)
+
+    def _add_logarithmic(self, d: Floats) -> None:
+        self.sums["log10"] += np.abs(d).sum() / math.log(10)
+        mean = d.mean()
+        d -= mean
+        total = self.n + d.size
+        step = mean - self.log_mean
+        # merge means and spreads of two sets (Chan, Golub, LeVeque 1979)
+        self.log_spread += dot(d, d) + step * step * (self.n * d.size / total)
+        self.log_mean += step * d.size / total
+
+    def value(self, name: str) -> float:
+        if name == "silog":
+            return 100 * math.sqrt(self.log_spread / self.n)
+        if name == "rmse_log":
+            return math.sqrt(self.log_spread / self.n + self.log_mean**2)
+        mean = float(self.sums[name]) / self.n
+        return math.sqrt(mean) if name in ("rmse", "irmse") else mean
+
+
+def _values(pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Checked valid values, float64 [n]."""
+    check_maps(pred=pred, target=target, valid=valid, ndim=2)
+    p, g = zip(*depth_pairs(pred=pred, target=target, valid=valid), strict=True)
+    return np.concatenate(p), np.concatenate(g)
+
+
+def _positive(p: Floats, g: Floats) -> tuple[Floats, Floats]:
+    return np.where(p > 0, p, np.nan), g
+
+
+def _log_ratio(pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> Floats:
+    p, g = _positive(*_values(pred, target, valid))
+    return np.asarray(np.log(p / g))
+

@@ -1,0 +1,185 @@
+"""Surface-normal metrics: angular error per image, or pooled over the pixels of a whole data set.
+
+Formulas: acos of the clamped cosine similarity, as in Fouhey et al. 2013 and every later table.
+Shares of pixels are fractions in [0, 1]; comparisons are strict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval.blocks import check_maps, dot, not_finite, row_blocks
+from reasonx_eval.errors import SampleError, unknown
+from reasonx_eval.selection import median_of, streaming_median
+
+#: metric name -> threshold in degrees
+WITHIN = {"within_5": 5.0, "within_7_5": 7.5, "within_11_25": 11.25, "within_22_5": 22.5, "within_30": 30.0}
+#: every normal metric
+METRICS = ("mean_deg", "median_deg", "rmse_deg", *WITHIN)
+
+
+def angular_errors(
+    *, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Angles between predicted and true normals, degrees in [0, 180], float64 [n], row by row.
+
+    Lengths don't matter. A predicted vector of length 0 has no direction and counts 90 degrees, as in
+    the published scripts (the cosine similarity of a zero vector is 0). Near 0 and 180 degrees the
+    cosine leaves about 1e-6 degrees of rounding, but equal vectors give exactly 0.
+
+    Parameters
+    ----------
+    pred, target : [H, W, 3], same camera frame
+    valid : bool [H, W]
+
+    Raises
+    ------
+    SampleError
+        Shapes that differ, no valid pixel, a prediction that isn't finite, or ground truth that isn't
+        finite or has length 0 at a valid pixel.
+    """
+    check_maps(pred=pred, target=target, valid=valid, ndim=3)
+    errors = np.empty(np.count_nonzero(valid))
+    start = 0
+    for rows in row_blocks(*valid.shape):
+        keep = np.flatnonzero(valid[rows])
+        if keep.size:
+            errors[start : start + keep.size] = _angles(_components(pred[rows], keep), _components(target[rows], keep))
+            start += keep.size
+    if np.isnan(errors.sum()):
+        raise _why_nan(pred, target, valid)
+    return errors
+
+
+def normal_metrics(
+    *,
+    pred: NDArray[Any],
+    target: NDArray[Any],
+    valid: NDArray[np.bool_],
+    names: Collection[str] = METRICS,
+    round_digits: int | None = None,
+) -> dict[str, float]:
+    """Normal metrics of one image; see `angular_errors` for what is compared and refused.
+
+    Parameters
+    ----------
+    names : which of `METRICS`
+    round_digits : int, optional
+        Round to so many decimals, as one published protocol does before it averages images. Its shares
+        are percentages, so fractions keep two decimals more.
+
+    Returns
+    -------
+    dict
+        name -> degrees, or a fraction for the shares.
+    """
+    values = summarise(errors=angular_errors(pred=pred, target=target, valid=valid), names=names)
+    if round_digits is None:
+        return values
+    return {k: round(v, round_digits + 2 if k in WITHIN else round_digits) for k, v in values.items()}
+
+
+def summarise(*, errors: NDArray[np.float64], names: Collection[str] = METRICS) -> dict[str, float]:
+    """Metrics of one vector of angular errors in degrees (not empty); may reorder it.
+
+    Returns
+    -------
+    dict
+        name -> degrees, or a fraction for the shares.
+    """
+    sums = _Sums(names)
+    sums.add(errors)
+    return sums.values(lambda: median_of(errors))
+
+
+def pooled_metrics(*, errors: Iterable[NDArray[np.float64]], names: Collection[str] = METRICS) -> dict[str, float]:
+    """Metrics over all pixels of a data set at once, exactly, holding one image's errors at a time.
+
+    Parameters
+    ----------
+    errors : re-iterable of float64 [n_i]
+        Angular errors of each image in degrees. Iterated a few times (the median), so a list or an object
+        with ``__iter__``, not a generator. Images without a pixel add nothing.
+    names : which of `METRICS`
+
+    Raises
+    ------
+    TypeError
+        A one-shot iterator.
+    SampleError
+        No pixel at all.
+    """
+    if iter(errors) is errors:
+        raise TypeError("errors must be iterable more than once: a list, not a generator")
+    sums = _Sums(names)
+    for piece in errors:
+        sums.add(piece)
+    return sums.values(lambda: streaming_median(lambda: errors, bounds=(0.0, 180.0)))
+
+
+class _Sums:
+    """Running sums of angular errors."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        for name in names:
+            if name not in METRICS:
+                raise unknown("normal metric", name, METRICS)
+        self.names = tuple(names)
+        self.n = 0
+        self.total = 0.0
+        self.squares = 0.0
+        self.within = dict.fromkeys([n for n in self.names if n in WITHIN], 0)
+
+    def add(self, errors: NDArray[np.float64]) -> None:
+        self.n += errors.size
+        self.total += float(errors.sum())
+        self.squares += dot(errors, errors)
+        for name in self.within:
+            self.within[name] += int(np.count_nonzero(errors < WITHIN[name]))
+
+    def values(self, median: Callable[[], float]) -> dict[str, float]:
+        if self.n == 0:
+            raise SampleError("no valid pixel: there is nothing to average")
+        found = {name: count / self.n for name, count in self.within.items()}
+        found |= {"mean_deg": self.total / self.n, "rmse_deg": math.sqrt(self.squares / self.n)}
+        if "median_deg" in self.names:
+            found["median_deg"] = median()
+        return {name: found[name] for name in self.names}
+
+
+def _components(block: NDArray[Any], keep: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64 [3, n]: one contiguous row per component."""
+    return np.take(block.reshape(-1, 3), keep, axis=0).T.astype(np.float64, order="C")
+
+
+def _angles(p: NDArray[np.float64], g: NDArray[np.float64]) -> NDArray[np.float64]:
+    # what isn't finite ends as NaN, which the caller reports
+    with np.errstate(invalid="ignore", over="ignore"):
+        cosine = p[0] * g[0] + p[1] * g[1] + p[2] * g[2]
+        pp = p[0] * p[0] + p[1] * p[1] + p[2] * p[2]
+        gg = g[0] * g[0] + g[1] * g[1] + g[2] * g[2]
+        if gg.min() == 0:
+            gg[gg == 0] = np.nan
+        # one root of the product: for equal vectors it is exactly their dot product
+        length = np.sqrt(np.multiply(pp, gg, out=pp), out=pp)
+        if length.min() == 0:
+            length[length == 0] = np.inf
+        cosine /= length
+    np.clip(cosine, -1.0, 1.0, out=cosine)
+    angle: NDArray[np.float64] = np.arccos(cosine, out=cosine)
+    angle *= 180 / math.pi
+    return angle
+
+
+def _why_nan(pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> SampleError:
+    truth = np.asarray(target[valid], dtype=np.float64)
+    bad = np.count_nonzero(~np.isfinite(truth).all(axis=-1) | ~truth.any(axis=-1))
+    if bad:
+        return SampleError(f"ground truth normals have length 0 or aren't finite at {bad} of {len(truth)} valid pixels:"
+                           " invalid pixels that were marked valid?")  # fmt: skip
+    return not_finite(pred=pred, valid=valid)
