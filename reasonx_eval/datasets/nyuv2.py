@@ -37,8 +37,8 @@ class NYUv2(Dataset):
         homepage="https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html",
         size="2.8 GB (nyu_depth_v2_labeled.mat)",
         options={
-            "layout": "auto (default), mat: nyu_depth_v2_labeled.mat; extracted: test/SCENE/rgb_0001.png, depth_0001.png, "
-            "filled_0001.png; bts: ROOM/rgb_00045.jpg, sync_depth_00045.png. auto takes the first that is there",
+            "layout": "auto (default): the first that is there of mat: nyu_depth_v2_labeled.mat; extracted: "
+            "test/SCENE/rgb_0001.png, depth_0001.png, filled_0001.png; bts: ROOM/rgb_00045.jpg, sync_depth_00045.png",
             "depth": "raw (default): what the Kinect measured, 0 = missing; filled: in-painted, no pixel missing "
             "(not in layout bts)",
         },
@@ -69,7 +69,7 @@ class NYUv2(Dataset):
             id=sample_id,
             source=partial(self._layout.photo, number),
             targets=targets,
-            group=self._layout.scene(number) or test_scenes().get(number),
+            group=self._layout.scene(number) or scenes_of_test().get(number),
             meta={"layout": self._layout.name, "depth": self._depth},
         )
 
@@ -82,7 +82,7 @@ def numbered_ids(split: str) -> tuple[str, ...]:
 
 
 @cache
-def test_scenes() -> Mapping[int, str]:
+def scenes_of_test() -> Mapping[int, str]:
     """Scene of each test image by its number, for layouts that don't say."""
     rows = (line.split() for line in split_lines("nyuv2_test_scenes"))
     return {int(number): scene for number, scene in rows}
@@ -134,8 +134,9 @@ def _open_extracted(dataset: NYUv2, depth: str) -> Layout:
 
 def _open_bts(dataset: NYUv2, depth: str) -> Layout:
     split = dataset.split
-    folder = _tree(dataset, (f"official_splits/{split}", split, f"nyu_depth_v2/official_splits/{split}", "."), BtsLayout)
+    places = (f"official_splits/{split}", split, f"nyu_depth_v2/official_splits/{split}", ".")
+    folder = _tree(dataset, places, BtsLayout)
     if depth == "filled":
         raise UsageError("layout bts holds raw depth only: the script that writes it takes rawDepths",
-                         where=dataset.name, fix=f"layout mat: put {MatLayout.file_name} into {dataset.root}")  # fmt: skip
+                         where=dataset.name, fix=f"put {MatLayout.file_name} into {dataset.root}")  # fmt: skip
     return BtsLayout(folder)

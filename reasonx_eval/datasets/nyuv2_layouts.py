@@ -107,7 +107,7 @@ class _Tree(Layout):
 
     def depth(self, number: int) -> NDArray[np.float32]:
         path = self.files(number)[1]
-        millimetres = expect(read_png(path), path, shape=SHAPE, dtype=np.uint16)
+        millimetres = expect(read_png(path), path, shape=SHAPE, dtype="uint16")
         return millimetres.astype(np.float32) / np.float32(1000.0)
 
 
@@ -149,7 +149,8 @@ class BtsLayout(_Tree):
         depth = super().depth(number)
         if depth.all():
             # raw depth always lacks a border, because the depth camera sees less than the photo
-            raise SampleError("no pixel is missing, so this is in-painted depth, not raw", where=str(self.files(number)[1]),
+            raise SampleError("no pixel is missing, so this is in-painted depth, not raw",
+                              where=str(self.files(number)[1]),
                               fix="the official nyu_depth_v2_labeled.mat, which has both kinds")  # fmt: skip
         return depth
 

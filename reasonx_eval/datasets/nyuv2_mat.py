@@ -83,6 +83,8 @@ class LabelledMat:
             if found != (shape, np.dtype(dtype)):
                 raise DataError(f"array '{key}' is {found[1]} {found[0]}, expected {np.dtype(dtype)} {shape}",
                                 where=str(self.path))  # fmt: skip
+        file.close()
+        self._file = None
 
     def _row(self, key: str, number: int) -> NDArray[Any]:
         file = self._open()

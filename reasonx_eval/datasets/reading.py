@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ from reasonx_eval.errors import DataError, SampleError, UsageError, unknown
 from reasonx_eval.images import read_rgb
 
 _A = TypeVar("_A", bound=NDArray[Any])
+_KINDS = {"float": "f", "number": "buif"}
+
+#: factors that take normals from x right, y up, z towards the viewer to x right, y down, z forward
+Y_UP: Final = np.array([1.0, -1.0, -1.0], dtype=np.float32)
 
 
 def choice(dataset: Dataset, key: str, allowed: Sequence[str]) -> str:
@@ -73,17 +77,21 @@ def find_folder(dataset: Dataset, inside: Iterable[str], holds: Callable[[Path],
                     where=dataset.name, fix=f"reasonx-eval doctor {dataset.name} --prepare")  # fmt: skip
 
 
-def expect(array: _A, where: Path | str, *, shape: tuple[int, ...], dtype: type[np.generic]) -> _A:
+def expect(array: _A, where: Path | str, *, shape: tuple[int, ...], dtype: str) -> _A:
     """The array, if it has this shape and type.
+
+    Parameters
+    ----------
+    dtype : a numpy name, "float" (of any size) or "number" (bool, integer or float)
 
     Raises
     ------
     SampleError
         States what was expected and what the file holds.
     """
-    if array.shape != shape or not np.issubdtype(array.dtype, dtype):
-        kind = "float" if dtype is np.floating else np.dtype(dtype).name if dtype is not np.number else "number"
-        raise SampleError(f"expected {kind} {shape}, the file holds {array.dtype} {array.shape}: "
+    fits = array.dtype.kind in _KINDS[dtype] if dtype in _KINDS else array.dtype.name == dtype
+    if array.shape != shape or not fits:
+        raise SampleError(f"expected {dtype} {shape}, the file holds {array.dtype} {array.shape}: "
                           "resized, converted, or a file of another dataset?", where=str(where))  # fmt: skip
     return array
 
@@ -101,6 +109,12 @@ def sized_rgb(path: Path | str, shape: tuple[int, int], data: bytes | None = Non
         raise SampleError(f"expected a photo of {shape[1]} x {shape[0]}, got {image.shape[1]} x {image.shape[0]}",
                           where=str(path))  # fmt: skip
     return image
+
+
+def nonzero_vectors(normal: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where a vector is finite and not (0, 0, 0), the mark of a pixel without a normal; bool [H, W]."""
+    found: NDArray[np.bool_] = np.all(np.isfinite(normal), axis=-1) & np.any(normal, axis=-1)
+    return found
 
 
 def pinhole(fx: float, fy: float, cx: float, cy: float) -> NDArray[np.float64]:

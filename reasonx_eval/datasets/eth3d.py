@@ -1,0 +1,235 @@
+"""ETH3D high-resolution multi-view training set: DSLR photos with laser-scanned depth."""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval.datasets.base import Dataset, DatasetInfo
+from reasonx_eval.datasets.reading import choice, require_id, wanted
+from reasonx_eval.datasets.splits import split_lines
+from reasonx_eval.datasets.tarindex import TarIndex
+from reasonx_eval.errors import DataError, SampleError
+from reasonx_eval.images import read_rgb
+from reasonx_eval.types import DepthTarget, Sample, Target
+
+_FLOAT: Final = np.dtype("<f4")
+_HEAD: Final = 1 << 20  # bytes of a photo that nearly always hold its header, embedded preview and all
+_ABOVE: Final = ("", "training/", "eth3d/")
+_PHOTO: Final = ("{0}/images/dslr_images/{1}.JPG", "{0}_dslr_jpg/{0}/images/dslr_images/{1}.JPG",
+                 "rgb/{0}/images/dslr_images/{1}.JPG")  # fmt: skip
+_DEPTH: Final = tuple(above + "{0}/ground_truth_depth/dslr_images/{1}.JPG"
+                      for above in ("", "{0}_dslr_depth/", "depth/{0}_dslr_depth/", "depth/"))  # fmt: skip
+
+
+class ETH3D(Dataset):
+    """13 scenes, 454 photos of 24 megapixels; ids such as ``courtyard/DSC_0286``.
+
+    The depth file has the photo's name, JPG and all, and is a bare array: float32, little-endian, row by row, of
+    the photo's height and width, metres, +inf where nothing was measured. NaN and values <= 0 are not part of the
+    format; they count as not measured, and a sample that has NaN says how many in ``meta["nan_pixels"]``.
+    """
+
+    info: ClassVar[DatasetInfo] = DatasetInfo(
+        name="eth3d",
+        title="ETH3D high-res multi-view, training DSLR images (Schoeps et al. 2017)",
+        targets=("depth",),
+        splits={"train-dslr": 454},
+        licence="CC BY-NC-SA 4.0",
+        homepage="https://www.eth3d.net/datasets",
+        size="454 photos of 6048 x 4032, 98 MB of depth each (44 GB)",
+        options={
+            "layout": "auto (default): folders if there are any, else tar; folders: SCENE/images/dslr_images and "
+            "SCENE/ground_truth_depth/dslr_images; tar: eth3d.tar with rgb/ and depth/, read without unpacking",
+        },
+    )
+
+    def __init__(self, root: Path | None, split: str, options: Mapping[str, Any] | None = None) -> None:
+        super().__init__(root, split, options)
+        assert self.root is not None
+        self._store = _open_store(self.root, choice(self, "layout", ("auto", "folders", "tar")))
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return split_lines("eth3d_dslr")
+
+    def files(self, sample_id: str) -> Sequence[Path]:
+        return self._store.files(sample_id)
+
+    def load(self, sample_id: str, want: Collection[str] | None = None) -> Sample:
+        require_id(self, sample_id)
+        targets: dict[str, Target] = {}
+        meta: dict[str, Any] = {}
+        if wanted(want, "depth"):
+            depth = read_depth(self._store, sample_id)
+            # NaN fails both comparisons
+            valid = depth > 0
+            valid &= depth < np.inf
+            targets["depth"] = DepthTarget(depth, valid)
+            if not_a_number := int(np.count_nonzero(np.isnan(depth))):
+                meta["nan_pixels"] = not_a_number
+        return Sample(id=sample_id, source=partial(self._store.photo, sample_id), targets=targets,
+                      group=sample_id.split("/")[0], meta=meta)  # fmt: skip
+
+
+class _Store(ABC):
+    """Where photos and depth lie: folders or an archive."""
+
+    @abstractmethod
+    def photo(self, sample_id: str) -> NDArray[np.uint8]: ...
+
+    @abstractmethod
+    def photo_size(self, sample_id: str) -> tuple[int, int]:
+        """Height and width from the photo's header."""
+
+    @abstractmethod
+    def depth_size(self, sample_id: str) -> tuple[str, int]:
+        """Name for messages, and bytes, of the depth file."""
+
+    @abstractmethod
+    def depth(self, sample_id: str, count: int) -> NDArray[np.float32]:
+        """The first `count` values of the depth file."""
+
+    @abstractmethod
+    def files(self, sample_id: str) -> Sequence[Path]: ...
+
+
+class _Folders(_Store):
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def files(self, sample_id: str) -> Sequence[Path]:
+        return (self._find(_PHOTO, sample_id, "_dslr_jpg.7z"), self._find(_DEPTH, sample_id, "_dslr_depth.7z"))
+
+    def _find(self, patterns: Sequence[str], sample_id: str, archive: str) -> Path:
+        places = [self._root / name for name in _names(patterns, sample_id)]
+        for path in places:
+            if path.is_file():
+                return path
+        scene = sample_id.split("/")[0]
+        raise SampleError("file is missing", where=str(places[0]),
+                          fix=f"unpack {scene}{archive} from https://www.eth3d.net into {self._root}")  # fmt: skip
+
+    def photo(self, sample_id: str) -> NDArray[np.uint8]:
+        return read_rgb(self._find(_PHOTO, sample_id, "_dslr_jpg.7z"))
+
+    def photo_size(self, sample_id: str) -> tuple[int, int]:
+        path = self._find(_PHOTO, sample_id, "_dslr_jpg.7z")
+        return _header_size(path, str(path))
+
+    def depth_size(self, sample_id: str) -> tuple[str, int]:
+        path = self._find(_DEPTH, sample_id, "_dslr_depth.7z")
+        return str(path), path.stat().st_size
+
+    def depth(self, sample_id: str, count: int) -> NDArray[np.float32]:
+        path = self._find(_DEPTH, sample_id, "_dslr_depth.7z")
+        try:
+            return np.fromfile(path, dtype=_FLOAT, count=count)
+        except OSError as error:
+            raise SampleError(f"can't be read: {error.strerror or error}", where=str(path)) from None
+
+
+class _Tar(_Store):
+    def __init__(self, path: Path) -> None:
+        self._tar = TarIndex(path)
+
+    def files(self, sample_id: str) -> Sequence[Path]:
+        return (self._tar.path,)
+
+    def _find(self, patterns: Sequence[str], sample_id: str) -> str:
+        names = list(_names(patterns, sample_id))
+        found = next((name for name in names if name in self._tar.members), None)
+        if found is None:
+            raise SampleError(f"has no member {', '.join(names[-3:])} for {sample_id}", where=str(self._tar.path))
+        return found
+
+    def photo(self, sample_id: str) -> NDArray[np.uint8]:
+        name = self._find(_PHOTO, sample_id)
+        return read_rgb(f"{self._tar.path}:{name}", self._tar.read(name))
+
+    def photo_size(self, sample_id: str) -> tuple[int, int]:
+        name = self._find(_PHOTO, sample_id)
+        where = f"{self._tar.path}:{name}"
+        try:
+            return _header_size(io.BytesIO(self._tar.read(name, _HEAD)), where)
+        except SampleError:
+            return _header_size(io.BytesIO(self._tar.read(name)), where)
+
+    def depth_size(self, sample_id: str) -> tuple[str, int]:
+        name = self._find(_DEPTH, sample_id)
+        return f"{self._tar.path}:{name}", self._tar.size(name)
+
+    def depth(self, sample_id: str, count: int) -> NDArray[np.float32]:
+        values: NDArray[Any] = self._tar.read_array(self._find(_DEPTH, sample_id), _FLOAT, count)
+        return values
+
+
+def read_depth(store: _Store, sample_id: str) -> NDArray[np.float32]:
+    """Depth of the photo's size, float32 [H, W], metres, as stored.
+
+    Raises
+    ------
+    SampleError
+        A missing file, or a byte count that isn't height x width x 4.
+    """
+    height, width = store.photo_size(sample_id)
+    where, size = store.depth_size(sample_id)
+    expected = height * width * _FLOAT.itemsize
+    if size != expected:
+        raise SampleError(f"expected {expected} bytes ({height} x {width} float32, the photo's size), got {size}: "
+                          f"{_size_cause(size, expected)}", where=where)  # fmt: skip
+    return store.depth(sample_id, height * width).reshape(height, width)
+
+
+def _size_cause(size: int, expected: int) -> str:
+    if size == 0:
+        return "an empty file"
+    return "cut off, or depth of another photo size?" if size < expected else "depth of another photo size?"
+
+
+def _header_size(source: Path | io.BytesIO, where: str) -> tuple[int, int]:
+    from PIL import Image
+
+    try:
+        with Image.open(source) as image:
+            return image.height, image.width
+    except Exception as error:
+        detail = " ".join(str(error).split())[:160]
+        raise SampleError(f"not a readable photo ({detail}): truncated, or the depth file in its place?",
+                          where=where) from None  # fmt: skip
+
+
+def _names(patterns: Sequence[str], sample_id: str) -> Iterator[str]:
+    scene, name = sample_id.split("/")
+    for above in _ABOVE:
+        for pattern in patterns:
+            yield above + pattern.format(scene, name)
+
+
+def _open_store(root: Path, wish: str) -> _Store:
+    archive = root / "eth3d.tar"
+    openers: dict[str, tuple[bool, Callable[[], _Store]]] = {
+        "folders": (_has_folders(root) if wish != "tar" else False, lambda: _Folders(root)),
+        "tar": (archive.is_file(), lambda: _Tar(archive)),
+    }
+    for name, (here, opener) in openers.items():
+        if here and wish in ("auto", name):
+            return opener()
+    looked = {"folders": "SCENE/ground_truth_depth/dslr_images", "tar": "eth3d.tar"}
+    what = " or ".join(v for k, v in looked.items() if wish in ("auto", k))
+    raise DataError(f"no {what} in {root}: another folder, or not unpacked yet?", where="eth3d",
+                    fix="reasonx-eval doctor eth3d --prepare")  # fmt: skip
+
+
+def _has_folders(root: Path) -> bool:
+    scenes = dict.fromkeys(i.split("/")[0] for i in split_lines("eth3d_dslr"))
+    return any(
+        (root / name).parent.is_dir() for scene in scenes for name in _names((*_PHOTO, *_DEPTH), f"{scene}/any")
+    )
