@@ -184,4 +184,5 @@ def _histogram_medians(counts: NDArray[np.float64], edges: NDArray[np.float64]) 
     rows = np.arange(len(counts))
     inside = counts[rows, bin_of]
     before = cumulative[rows, bin_of] - inside
-    return edges[bin_of] + (edges[1] - edges[0]) * (half[:, 0] - before) / inside
+    medians: NDArray[np.float64] = edges[bin_of] + (edges[1] - edges[0]) * (half[:, 0] - before) / inside
+    return medians

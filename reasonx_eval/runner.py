@@ -27,6 +27,7 @@ from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import NotComparable, UsageError
 from reasonx_eval.files import sha256_file, sha256_lines
 from reasonx_eval.models.base import Model
+from reasonx_eval.models.saved import write_meta
 from reasonx_eval.pipeline import Job, Outcome, evaluate
 from reasonx_eval.protocol import Protocol
 from reasonx_eval.provenance import Provenance, collect
@@ -196,7 +197,7 @@ def run(
                   pixels=out / "pixels" if protocol.pool == "pixel" else None,
                   predictions=out / "predictions" if options.save_predictions else None)  # fmt: skip
         if options.save_predictions:
-            _describe_predictions(out / "predictions", spec)
+            write_meta(out / "predictions", kind=kind, info=model.info, seed=options.seed)
         records += _score_all(job, todo, out, options, progress, (len(ids), len(records), sum(map(_failed, records))))
         result = finish(out, spec, ids, records, protocol, provenance, keep_pixels=options.keep_pixels)
         _write_timing(out, started, time.perf_counter() - clock)
@@ -205,12 +206,6 @@ def run(
 
 def _failed(record: Record) -> bool:
     return record.error is not None
-
-
-def _describe_predictions(folder: Path, spec: RunSpec) -> None:
-    from reasonx_eval.models.saved import write_meta
-
-    write_meta(folder, kind=spec.model.kind, model=spec.model.name)
 
 
 def _score_all(

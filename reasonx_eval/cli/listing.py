@@ -44,7 +44,7 @@ def _datasets(task: str | None, _: str | None) -> list[dict[str, Any]]:
     from reasonx_eval.plan import default_protocols
     from reasonx_eval.registry import DATASETS, dataset_class, describe_failure, plugins
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in [*DATASETS, *plugins("reasonx_eval.datasets")]:
         try:
             info = dataset_class(name).info

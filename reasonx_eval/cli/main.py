@@ -66,7 +66,12 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: known errors become one message and their exit code, unknown ones a traceback."""
-    sys.exit(run_cli(cli, arguments))
+    exit_with(cli, arguments)
+
+
+def exit_with(command: click.Command, arguments: Sequence[str] | None) -> None:
+    """Run a command line and end the process with its exit code."""
+    sys.exit(run_cli(command, arguments))
 
 
 def run_cli(command: click.Command, arguments: Sequence[str] | None) -> int:
@@ -89,3 +94,7 @@ def run_cli(command: click.Command, arguments: Sequence[str] | None) -> int:
         # the reader of our pipe has seen enough (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+if __name__ == "__main__":
+    main()

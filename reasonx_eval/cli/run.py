@@ -17,7 +17,7 @@ from reasonx_eval.cli.common import evaluation_options, parse_options
 @click.option("--card", type=click.Path(path_type=Path), help="JSON card of an .onnx file.")
 @evaluation_options
 @click.pass_context
-def command(context: click.Context, model: str, options: tuple[str, ...], kind: str | None, card: Path | None,
+def command(context: click.Context, /, model: str, options: tuple[str, ...], kind: str | None, card: Path | None,
             **_: object) -> int:  # fmt: skip
     """Evaluate a model on a dataset, under the dataset's default protocols or named ones.
 

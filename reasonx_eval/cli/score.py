@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from reasonx_eval.cli.common import evaluation_options
+
+if TYPE_CHECKING:
+    from reasonx_eval.models.saved_formats import NormalsFrame
 
 
 @click.command("score", context_settings={"show_default": True})
@@ -18,8 +22,8 @@ from reasonx_eval.cli.common import evaluation_options
 @click.option("--h5-key", help="Dataset inside .h5 files, or array inside .npz files.")
 @evaluation_options
 @click.pass_context
-def command(context: click.Context, predictions: Path, kind: str | None, name: str | None, png_scale: float | None,
-            normals_frame: str | None, h5_key: str | None, **_: object) -> int:  # fmt: skip
+def command(context: click.Context, /, predictions: Path, kind: str | None, name: str | None, png_scale: float | None,
+            normals_frame: NormalsFrame | None, h5_key: str | None, **_: object) -> int:  # fmt: skip
     """Score a folder of saved predictions: one .npy, .npz, .png (16 bit), .exr or .h5 file per sample id.
 
     \b

@@ -77,8 +77,7 @@ def score_depth(sample: Sample, target: Target, prediction: Prediction, protocol
         pred=value, target=target.depth, valid=mask, alignment=alignment, clip_m=spec.clip_m, floor_m=spec.floor_m,
         disparity_floor=spec.align.disparity_floor, names=protocol.metrics,
     )  # fmt: skip
-    notes = ("the fit turned the prediction around (negative scale)",) if alignment.scale < 0 else ()
-    return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=notes)
+    return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=align.alignment_notes(alignment))
 
 
 def match_size(value: NDArray[np.floating], shape: tuple[int, ...], how: str) -> NDArray[np.floating]:

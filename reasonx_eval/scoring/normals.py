@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
-from reasonx_eval.metrics.normals import angular_errors, normal_metrics
+from reasonx_eval.metrics.normals import angular_errors, normal_metrics, summarise
 from reasonx_eval.protocol import NormalsSpec, Protocol
 from reasonx_eval.scoring import Scored
 from reasonx_eval.scoring.depth import match_size
@@ -16,9 +16,10 @@ from reasonx_eval.types import NormalTarget, Prediction, Sample, Target
 def evaluation_mask(target: NormalTarget, spec: NormalsSpec) -> NDArray[np.bool_]:
     """Pixels that count, bool [H, W]: valid, and min_norm < |n| < max_norm."""
     if spec.min_norm == 0.0 and spec.max_norm is None:
-        return target.valid & target.normal.any(axis=-1)
+        nonzero: NDArray[np.bool_] = target.normal.any(axis=-1)
+        return target.valid & nonzero
     norm = np.sqrt(np.einsum("hwc,hwc->hw", target.normal, target.normal, dtype=np.float64))
-    mask = target.valid & (norm > spec.min_norm)
+    mask: NDArray[np.bool_] = target.valid & (norm > spec.min_norm)
     return mask if spec.max_norm is None else mask & (norm < spec.max_norm)
 
 
@@ -31,12 +32,13 @@ def score_normals(sample: Sample, target: Target, prediction: Prediction, protoc
     if n_valid == 0:
         raise SampleError("the ground truth has no valid normal")
     value = match_size(prediction.value, target.normal.shape, spec.resize)
-    metrics = normal_metrics(pred=value, target=target.normal, valid=mask, names=protocol.metrics,
-                             round_digits=spec.round_per_image)  # fmt: skip
     if protocol.pool == "image":
+        metrics = normal_metrics(pred=value, target=target.normal, valid=mask, names=protocol.metrics,
+                                 round_digits=spec.round_per_image)  # fmt: skip
         return Scored(metrics=metrics, n_valid=n_valid)
     errors = angular_errors(pred=value, target=target.normal, valid=mask)
-    return Scored(metrics=metrics, n_valid=n_valid, stats=pixel_stats(errors), pixels=errors)
+    return Scored(metrics=summarise(errors=errors, names=protocol.metrics), n_valid=n_valid,
+                  stats=pixel_stats(errors), pixels=errors)  # fmt: skip
 
 
 def pixel_stats(errors: NDArray[np.float64]) -> dict[str, float]:
