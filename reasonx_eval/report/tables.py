@@ -98,3 +98,22 @@ def print_result(result: Result, path: Path | None = None) -> None:
     if path is not None:
         click.echo(f"-> {path / 'result.json'}")
     click.echo()
+
+
+def print_overview(results: Sequence[Result], *, metrics: int = 3) -> None:
+    """Several results: one small table for each protocol, its signatures below it, never mixed."""
+    by_protocol: dict[str, list[Result]] = {}
+    for result in results:
+        by_protocol.setdefault(f"{result.protocol.name}@{result.protocol.version}", []).append(result)
+    for ref, group in by_protocol.items():
+        names = list(group[0].aggregate)[:metrics]
+        click.echo(f"{ref}  {group[0].dataset.name} {group[0].dataset.split}")
+        rows = []
+        for result in group:
+            cells = [" ".join(format_value(result.aggregate[name])) for name in names]
+            rows.append([result.model.name, *cells, str(result.n_scored + result.n_undefined), result.status])
+        columns = ["model", *(f"{n} {arrow(n)} [95% interval]" for n in names), "n", "status"]
+        print_table(columns, rows, right=(len(columns) - 2,))
+        for signature in dict.fromkeys(r.signature for r in group):
+            click.echo(signature)
+        click.echo()

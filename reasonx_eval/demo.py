@@ -1,0 +1,97 @@
+"""The main job on what ships with the package: built-in models on procedural scenes, a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval import align
+from reasonx_eval.cli.common import run_folder
+from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.images import read_npy
+from reasonx_eval.metrics.image import lsq_scale
+from reasonx_eval.metrics.normals import angular_errors
+from reasonx_eval.models.load import load_model
+from reasonx_eval.plan import plan
+from reasonx_eval.report.pictures import Panel, draw_rows
+from reasonx_eval.results import Result
+from reasonx_eval.runner import RunOptions, run
+from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample
+
+DATASETS = ("scenes-synthetic", "scenes-wild")
+#: model and the task it is shown for
+MODELS = (("plane-depth", "depth"), ("mean-normal", "normals"), ("image-as-albedo", "albedo"), ("retinex", "albedo"))
+#: what the picture shows of each task
+SHOWN = {"depth": "plane-depth", "normals": "mean-normal", "albedo": "retinex"}
+
+
+def run_demo(out: Path, progress: Callable[[str], Any]) -> list[tuple[Result, Path]]:
+    """Evaluate MODELS on DATASETS and draw ``OUT/demo.png``.
+
+    Parameters
+    ----------
+    progress : gives, for a label, a context manager with the runner's progress callback
+
+    Returns
+    -------
+    list of (result, run folder)
+    """
+    finished = []
+    opened: dict[str, Dataset] = {}
+    folders: dict[tuple[str, str], Path] = {}
+    for dataset_name in DATASETS:
+        for model_name, task in MODELS:
+            model = load_model(model_name)
+            work = plan(model=model, datasets=[dataset_name], protocols=[], task=task, root=None, split=None,
+                        dataset_options={})  # fmt: skip
+            for dataset, protocol in work:
+                folder = run_folder(out / "results", protocol.ref, model.info.name, None)
+                with progress(f"{protocol.ref} {model_name}") as callback:
+                    result = run(model, dataset, protocol, folder, RunOptions(save_predictions=True), callback)
+                opened[dataset_name] = dataset
+                finished.append((result, folder))
+                folders.setdefault((dataset_name, model_name), folder)
+    draw(out / "demo.png", opened, folders)
+    return finished
+
+
+def draw(path: Path, datasets: Mapping[str, Dataset], folders: Mapping[tuple[str, str], Path]) -> None:
+    """Two samples of each dataset: photo, and ground truth, prediction and error of each task."""
+    rows = []
+    for name, dataset in datasets.items():
+        for k in (0, len(dataset) // 2):
+            sample = dataset.load(dataset.ids[k])
+            row = [Panel("photo", sample.image, "rgb", caption=sample.id)]
+            for task, model in SHOWN.items():
+                saved = read_npy(folders[name, model] / "predictions" / f"{sample.id}.npy")
+                row += _panels(task, model, sample, saved)
+            rows.append(row)
+    draw_rows(path, rows, title="ground truth, prediction after the protocol's alignment, error")
+
+
+def _panels(task: str, model: str, sample: Sample, saved: NDArray[Any]) -> list[Panel]:
+    target = sample.targets[task]
+    if isinstance(target, DepthTarget):
+        # as the default protocol does with the baseline's disparity: fitted in disparity
+        fitted = align.fit(pred=saved, target=target.depth, valid=target.valid, mode="affine", space="disparity")
+        depth = align.apply(pred=saved, alignment=fitted)
+        error = np.where(target.valid, np.abs(depth - target.depth) / target.depth, np.nan)
+        return [Panel("depth", np.where(target.valid, target.depth, np.nan), "depth", "m"),
+                Panel(model, depth, "depth", "m"),
+                Panel("error", error, "error", "|p-g|/g", f"AbsRel {np.nanmean(error):.3f}")]  # fmt: skip
+    if isinstance(target, NormalTarget):
+        angle = np.full(target.valid.shape, np.nan)
+        angle[target.valid] = angular_errors(pred=saved, target=target.normal, valid=target.valid)
+        return [Panel("normals", target.normal, "normal"), Panel(model, saved, "normal"),
+                Panel("error", angle, "error", "degrees", f"mean {np.nanmean(angle):.1f} degrees")]  # fmt: skip
+    assert isinstance(target, MapTarget)
+    truth = target.value.astype(np.float64)
+    scaled = saved * lsq_scale(pred=saved, target=truth, valid=target.valid)
+    distance = np.sqrt(((scaled - truth) ** 2).mean(axis=-1))
+    return [Panel("albedo", truth, "linear"), Panel(model, scaled, "linear"),
+            Panel("error", distance, "error", "linear RMS", f"RMSE {np.sqrt((distance**2).mean()):.3f}")]  # fmt: skip
+
