@@ -1,0 +1,175 @@
+"""WHDR: weighted human disagreement rate of a reflectance map (Bell, Bala and Snavely 2014, section 3.5)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval.errors import SampleError, UndefinedScore
+from reasonx_eval.metrics.points import check_pairs, pixels
+from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget
+
+Decode: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
+
+# Darker than this counts as this, so that ratios stay finite.
+_DARKEST = 1e-10
+
+
+@dataclass(frozen=True)
+class CompiledJudgements:
+    """Judgements at the pixels of a map of one size: all that is left to do is to gather and compare.
+
+    rows, cols : int64 [P], the judged points (only those that some pair uses)
+    pairs : int64 [J, 2], rows of these points
+    darker : int8 [J], FIRST, SECOND or SAME
+    weight : float64 [J], >= 0
+    """
+
+    height: int
+    width: int
+    rows: NDArray[np.int64]
+    cols: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+    darker: NDArray[np.int8]
+    weight: NDArray[np.float64]
+
+
+def compile_judgements(*, target: JudgementTarget, height: int, width: int) -> CompiledJudgements:
+    """Judgements for maps of height x width; do it once per image and score many maps.
+
+    Raises
+    ------
+    SampleError
+        A judged point outside the image, a pair of unknown points, an unknown answer, or a weight that
+        is negative or not finite.
+    """
+    pairs = np.asarray(target.pairs, dtype=np.int64)
+    check_pairs(pairs=pairs, n_points=len(target.points))
+    darker, weight = np.asarray(target.darker), np.asarray(target.weight, dtype=np.float64)
+    if darker.shape != (len(pairs),) or weight.shape != (len(pairs),):
+        raise SampleError(f"{len(pairs)} pairs, {darker.size} answers and {weight.size} weights: all must be as many")
+    if not np.isin(darker, (SAME, FIRST, SECOND)).all():
+        raise SampleError(f"judgements hold answers {np.unique(darker).tolist()}, expected only 0, 1 and 2")
+    if not (np.isfinite(weight) & (weight >= 0)).all():
+        raise SampleError("judgements hold weights that are negative or not finite")
+    used, index = np.unique(pairs, return_inverse=True)
+    rows, cols = pixels(points=np.asarray(target.points, dtype=np.float64)[used], height=height, width=width)
+    return CompiledJudgements(height, width, rows, cols, index.reshape(pairs.shape), darker, weight)
+
+
+def lightness(
+    *, reflectance: NDArray[Any], judgements: CompiledJudgements, decode: Decode | None = None
+) -> NDArray[np.float64]:
+    """Channel mean of linear reflectance at the judged points, at least 1e-10, float64 [P].
+
+    Parameters
+    ----------
+    reflectance : [H, W] or [H, W, 3]; linear, or whatever `decode` turns into linear
+    judgements : compiled for the same H and W
+    decode : callable, optional
+        Applied to the gathered values [P] or [P, 3] only (a table for 8-bit codes, say), not to the map.
+
+    Raises
+    ------
+    SampleError
+        Another size or shape, or a value at a judged point that isn't finite.
+    """
+    if reflectance.ndim not in (2, 3) or reflectance.shape[:2] != (judgements.height, judgements.width):
+        raise SampleError(f"reflectance has shape {reflectance.shape}, expected [{judgements.height}, "
+                          f"{judgements.width}] or [{judgements.height}, {judgements.width}, 3]")  # fmt: skip
+    gathered = reflectance[judgements.rows, judgements.cols]
+    values = np.asarray(gathered if decode is None else decode(gathered), dtype=np.float64)
+    grey = values if values.ndim == 1 else values.sum(axis=1) / values.shape[1]
+    finite = np.isfinite(grey)
+    if not finite.all():
+        raise SampleError(f"reflectance is NaN or infinite at {np.count_nonzero(~finite)} of {grey.size} judged points")
+    return np.maximum(grey, _DARKEST)
+
+
+def disagreement(
+    *, light: NDArray[np.float64], judgements: CompiledJudgements, delta: float = 0.10
+) -> dict[str, float]:
+    """WHDR, all and by kind of judgement, fractions in [0, 1], lower is better.
+
+    Where l2 / l1 > 1 + delta, point 1 is the darker one; where l1 / l2 > 1 + delta, point 2; otherwise
+    they are the same. Strict, in float64 and in this ratio form: the product form rounds differently
+    at the threshold.
+
+    Parameters
+    ----------
+    light : float64 [P], from `lightness`: gathered once, it serves any number of deltas
+    judgements : the same
+    delta : threshold > 0; 0.10 is the authors'
+
+    Returns
+    -------
+    dict
+        whdr, and whdr_eq / whdr_ineq over the judgements "same" / "one is darker" alone; these two are
+        NaN where no such judgement has weight.
+
+    Raises
+    ------
+    UndefinedScore
+        No judgement with weight: such an image has no score and stays out of the mean.
+    """
+    if not judgements.weight.sum() > 0:
+        raise UndefinedScore("no judgement with weight")
+    first, second = light[judgements.pairs[:, 0]], light[judgements.pairs[:, 1]]
+    limit = 1.0 + delta
+    # FIRST is 1 and SECOND is 2; both ratios can't exceed a limit above 1
+    answer = (second / first > limit) + 2 * (first / second > limit)
+    wrong = np.where(answer == judgements.darker, 0.0, judgements.weight)
+    same = judgements.darker == SAME
+    return {
+        "whdr": _rate(wrong, judgements.weight),
+        "whdr_eq": _rate(wrong[same], judgements.weight[same]),
+        "whdr_ineq": _rate(wrong[~same], judgements.weight[~same]),
+    }
+
+
+def whdr_parts(
+    *,
+    reflectance: NDArray[Any],
+    judgements: JudgementTarget | CompiledJudgements,
+    delta: float = 0.10,
+    decode: Decode | None = None,
+) -> dict[str, float]:
+    """`lightness` and `disagreement` of one map.
+
+    Parameters
+    ----------
+    reflectance : [H, W] or [H, W, 3], linear; any size, since points are fractions
+    judgements : as the dataset gives them, or compiled for this size
+    delta, decode : see there
+
+    Raises
+    ------
+    SampleError, UndefinedScore
+        See `compile_judgements`, `lightness` and `disagreement`.
+    """
+    if reflectance.ndim < 2:
+        raise SampleError(f"reflectance has shape {reflectance.shape}, expected [H, W] or [H, W, 3]")
+    if isinstance(judgements, JudgementTarget):
+        judgements = compile_judgements(target=judgements, height=reflectance.shape[0], width=reflectance.shape[1])
+    light = lightness(reflectance=reflectance, judgements=judgements, decode=decode)
+    return disagreement(light=light, judgements=judgements, delta=delta)
+
+
+def whdr(
+    *, reflectance: NDArray[Any], judgements: JudgementTarget | CompiledJudgements, delta: float = 0.10
+) -> float:
+    """WHDR of one image, a fraction in [0, 1], lower is better; see `whdr_parts`.
+
+    The score of a dataset is the plain mean over images, not over judgements.
+    """
+    return whdr_parts(reflectance=reflectance, judgements=judgements, delta=delta)["whdr"]
+
+
+def _rate(wrong: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
+    total = float(weight.sum())
+    return float(wrong.sum()) / total if total > 0 else math.nan
