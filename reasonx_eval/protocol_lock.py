@@ -35,9 +35,9 @@ def problems(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
         if ref not in then:
             found.append(f"{ref} is not in digests.json: run python -m reasonx_eval.protocol_lock")
         elif then[ref] != digest:
-            found.append(f"the rules of {ref} changed: raise its version by one, say in its notes what changed, then run "
-                         "python -m reasonx_eval.protocol_lock (if no result was ever made with it, delete its line "
-                         "from digests.json instead)")  # fmt: skip
+            found.append(f"the rules of {ref} changed: raise its version by one, say in its notes what changed, then "
+                         "run python -m reasonx_eval.protocol_lock (if no result was ever made with it, delete its "
+                         "line from digests.json instead)")  # fmt: skip
     return found
 
 
@@ -50,7 +50,7 @@ def update(path: Path = LOCK) -> list[str]:
         Rules changed under a recorded version; nothing is written.
     """
     now, then = current(), locked(path)
-    changed = [p for p in problems({r: d for r, d in now.items() if r in then}, then)]
+    changed = problems({ref: digest for ref, digest in now.items() if ref in then}, then)
     if changed:
         raise UsageError("\n".join(changed), where=path.name)
     added = [ref for ref in now if ref not in then]

@@ -8,6 +8,7 @@ runs of one command; nothing else does) and, if asked for, ``predictions/``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -224,3 +225,10 @@ def _difference(old: Any, new: Any, path: str) -> list[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def run_folder(out: Path, protocol_ref: str, model_name: str, shard: str | None) -> Path:
+    """``OUT/PROTOCOL@V/MODEL``, with the shard in the name if there is one."""
+    model = re.sub(r"[^A-Za-z0-9._+-]+", "-", model_name).strip("-.") or "model"
+    suffix = "" if shard is None else f".shard-{shard.replace('/', '-of-')}"
+    return out / protocol_ref / f"{model}{suffix}"

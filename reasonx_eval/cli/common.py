@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,13 +36,6 @@ def parse_options(pairs: Sequence[str], flag: str) -> dict[str, str]:
             raise UsageError(f"{flag} {key} is given twice")
         found[key] = value
     return found
-
-
-def run_folder(out: Path, protocol_ref: str, model_name: str, shard: str | None) -> Path:
-    """``OUT/PROTOCOL@V/MODEL``, with the shard in the name if there is one."""
-    model = re.sub(r"[^A-Za-z0-9._+-]+", "-", model_name).strip("-.") or "model"
-    suffix = "" if shard is None else f".shard-{shard.replace('/', '-of-')}"
-    return out / protocol_ref / f"{model}{suffix}"
 
 
 def evaluation_options(command: F) -> F:
@@ -86,7 +78,14 @@ def progress_bar(label: str, quiet: bool) -> Iterator[Callable[[int, int, int], 
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
                TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[failed]}"))  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reasonx_eval.cli.common import exit_code, parse_options, print_results, progress_bar, run_folder
+from reasonx_eval.cli.common import exit_code, parse_options, print_results, progress_bar
 from reasonx_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _NOT_RECORDED = {"out", "as_json", "quiet", "force", "workers", "retry_failed", 
 def evaluate_model(model: Model, context: click.Context) -> int:
     """Run a loaded model under every protocol that the options name; print; return the exit code."""
     from reasonx_eval.plan import plan
-    from reasonx_eval.results import Selection
+    from reasonx_eval.results import Selection, run_folder
     from reasonx_eval.runner import RunOptions, run
 
     options = context.params

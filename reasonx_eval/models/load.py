@@ -107,7 +107,8 @@ def _not_a_model(path: Path) -> str:
 
 
 def _saved(folder: Path, spec: str, kind: str | None, options: Mapping[str, Any], device: str) -> Model:
-    from reasonx_eval.models.saved import META_NAME, Saved, prediction_files
+    from reasonx_eval.models.saved import Saved, prediction_files
+    from reasonx_eval.models.saved_formats import META_NAME
 
     inner = folder / "predictions"
     if not (folder / META_NAME).is_file() and (inner / META_NAME).is_file():

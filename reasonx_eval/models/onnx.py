@@ -72,8 +72,8 @@ class OnnxModel(Model):
         self._threads = threads
         inputs, outputs = self._ports()
         if len(inputs) != 1:
-            raise UsageError(f"the network has {len(inputs)} inputs ({'; '.join(map(str, inputs))}); only networks that "
-                             "take one photo and nothing else are supported", where=str(self.path))  # fmt: skip
+            raise UsageError(f"the network has {len(inputs)} inputs ({'; '.join(map(str, inputs))}); only networks "
+                             "that take one photo and nothing else are supported", where=str(self.path))  # fmt: skip
         card_path = Path(card) if card is not None else self.path.with_suffix(".json")
         self.card: OnnxCard = read_card(card_path, self.path, inputs, outputs)
         self._input = inputs[0]
@@ -309,7 +309,8 @@ def _channels_last(raw: NDArray[Any], card: OnnxCard, where: str) -> NDArray[np.
         elif value.size:
             return np.asarray(value, dtype=np.float32)
     raise SampleError(f"the network's output has shape {list(raw.shape)}; {spec.kind} in layout {layout} needs "
-                      f"{expected}", where=where, fix="output.layout, output.name or output.kind in the card")  # fmt: skip
+                      f"{expected}", where=where,
+                      fix="output.layout, output.name or output.kind in the card")  # fmt: skip
 
 
 def _fixed_size(spec: InputSpec) -> tuple[int | None, int | None]:

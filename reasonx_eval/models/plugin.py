@@ -142,7 +142,7 @@ class SimpleModel(Model):
         except Exception as error:
             raise SampleError(f"predict raised {describe(error, self._source)}", where=where) from error
         if isinstance(given, (str, bytes, Mapping)) or not hasattr(given, "__len__"):
-            raise SampleError(f"predict gave a {type(given).__name__}; needs a list with one map per photo", where=where)
+            raise SampleError(f"predict gave a {type(given).__name__}, not a list of one map per photo", where=where)
         if len(given) != len(samples):
             raise SampleError(f"predict gave {len(given)} maps for {len(samples)} photos", where=where)
         return [self._checked(g, kind, f"{self._spec}: sample {s.id}") for g, s in zip(given, samples, strict=True)]
@@ -155,7 +155,8 @@ class SimpleModel(Model):
             given, seconds = given.value, given.seconds
         elif len(self._stated) > 1 and "kind" not in self._takes:
             raise SampleError(f"states several kinds ({', '.join(self._stated)}), so a bare array is ambiguous",
-                              where=where, fix="def predict(self, images, kind), or return Prediction(kind, value)")  # fmt: skip
+                              where=where,
+                              fix="def predict(self, images, kind), or return Prediction(kind, value)")  # fmt: skip
         try:
             array: NDArray[Any] = np.asarray(given)
         except Exception as error:
@@ -183,9 +184,10 @@ def describe(error: BaseException, source: Path | None) -> str:
     text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     if isinstance(error, SyntaxError) and error.lineno is not None:
         return f"{type(error).__name__}: {error.msg} ({Path(error.filename or '?').name}, line {error.lineno})"
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__)
+              if f.filename != __file__ and "importlib" not in f.filename]  # fmt: skip
     own = [f for f in frames if source is not None and Path(f.filename) == source.resolve()]
-    last = (own or list(frames))[-1:]
+    last = (own or frames)[-1:]
     return f"{text} ({Path(last[0].filename).name}, line {last[0].lineno})" if last else text
 
 
@@ -196,12 +198,12 @@ def _guarded(action: Callable[[], Any], where: str, doing: str, source: Path | N
     except ReasonXError:
         raise
     except (Exception, SystemExit) as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name is not None and doing == "import"
+        absent = error.name if isinstance(error, ImportError) else None
         fix = None
-        if missing and where.split(".")[0] == getattr(error, "name", None):
+        if absent and f"{where}.".startswith(f"{absent}."):
             fix = f"install it in this environment, or name the file: path/to/{where.split('.')[-1]}.py:Class"
-        elif isinstance(error, ImportError) and getattr(error, "name", None):
-            fix = f"install what provides the module '{error.name}' in this environment"
+        elif absent:
+            fix = f"install what provides the module '{absent}' in this environment"
         verb = "can't be imported" if doing == "import" else "can't be constructed"
         raise UsageError(f"{verb}: {describe(error, source)}", where=where, fix=fix) from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -80,7 +82,7 @@ def score_depth(sample: Sample, target: Target, prediction: Prediction, protocol
     return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=align.alignment_notes(alignment))
 
 
-def match_size(value: NDArray[np.floating], shape: tuple[int, ...], how: str) -> NDArray[np.floating]:
+def match_size(value: NDArray[Any], shape: tuple[int, ...], how: str) -> NDArray[Any]:
     """The prediction at the ground truth's size, by the protocol's rule."""
     if value.shape[:2] == shape[:2]:
         return value

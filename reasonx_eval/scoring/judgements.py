@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval import color
 from reasonx_eval.errors import UndefinedScore
-from reasonx_eval.metrics.whdr import whdr_parts
+from reasonx_eval.metrics.whdr import compile_judgements, disagreement, lightness
 from reasonx_eval.protocol import Protocol, WhdrSpec
 from reasonx_eval.resize import resize
 from reasonx_eval.scoring import Scored
 from reasonx_eval.types import JudgementTarget, Prediction, Sample, Target
 
-Curve = Callable[[NDArray[np.floating]], NDArray[np.float64]]
+Curve = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 
 def reflectance_curve(kind: str, spec: WhdrSpec) -> Curve | None:
@@ -34,20 +35,22 @@ def score_judgements(sample: Sample, target: Target, prediction: Prediction, pro
     assert spec is not None
     if len(target.pairs) == 0:
         raise UndefinedScore("no judgement with weight: WHDR is undefined for this image")
-    value: NDArray[np.floating] = prediction.value
+    value: NDArray[Any] = prediction.value
     curve = reflectance_curve(prediction.kind, spec)
     if spec.rescale == "half-one" or spec.resize == "image":
         # these rules look at the whole map, so it is converted whole; otherwise only judged points are
         value, curve = _whole(value, curve, spec, sample), None
+    compiled = compile_judgements(target=target, height=value.shape[0], width=value.shape[1])
+    light = lightness(reflectance=value, judgements=compiled, decode=curve)
     metrics: dict[str, float] = {}
     for delta in spec.deltas:
-        parts = whdr_parts(reflectance=value, judgements=target, delta=delta, curve=curve)
+        parts = disagreement(light=light, judgements=compiled, delta=delta)
         name = f"whdr{100 * delta:g}"
-        metrics |= {name: parts.whdr, f"{name}_eq": parts.whdr_eq, f"{name}_ineq": parts.whdr_ineq}
+        metrics |= {name: parts["whdr"], f"{name}_eq": parts["whdr_eq"], f"{name}_ineq": parts["whdr_ineq"]}
     return Scored(metrics={k: metrics[k] for k in protocol.metrics}, n_valid=len(target.pairs))
 
 
-def _whole(value: NDArray[np.floating], curve: Curve | None, spec: WhdrSpec, sample: Sample) -> NDArray[np.floating]:
+def _whole(value: NDArray[Any], curve: Curve | None, spec: WhdrSpec, sample: Sample) -> NDArray[Any]:
     full = value if curve is None else curve(value)
     if spec.rescale == "half-one":
         low, high = float(full.min()), float(full.max())

@@ -16,8 +16,7 @@ from reasonx_eval.types import NormalTarget, Prediction, Sample, Target
 def evaluation_mask(target: NormalTarget, spec: NormalsSpec) -> NDArray[np.bool_]:
     """Pixels that count, bool [H, W]: valid, and min_norm < |n| < max_norm."""
     if spec.min_norm == 0.0 and spec.max_norm is None:
-        nonzero: NDArray[np.bool_] = target.normal.any(axis=-1)
-        return target.valid & nonzero
+        return target.valid & np.asarray(target.normal.any(axis=-1))
     norm = np.sqrt(np.einsum("hwc,hwc->hw", target.normal, target.normal, dtype=np.float64))
     mask: NDArray[np.bool_] = target.valid & (norm > spec.min_norm)
     return mask if spec.max_norm is None else mask & (norm < spec.max_norm)

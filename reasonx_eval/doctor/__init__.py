@@ -1,0 +1,6 @@
+"""Is this dataset what it should be? Files, splits, digests, and the meaning of the values."""
+
+from reasonx_eval.doctor.diagnose import diagnose
+from reasonx_eval.doctor.findings import Finding, Report
+
+__all__ = ["Finding", "Report", "diagnose"]
