@@ -16,7 +16,7 @@ from reasonx_eval.results import Selection
 from reasonx_eval.runner import RunOptions, run, select
 from reasonx_eval.verify import verify_run
 
-from .fakes import N, Fake, Noisy, Undefined
+from .fakes import Fake, N, Noisy, Undefined
 
 DEPTH = get_protocol("depth/generic")
 NORMALS = get_protocol("normals/generic")
@@ -155,7 +155,8 @@ def test_undefined_sample_is_counted_apart_and_does_not_fail_the_run(tmp_path: P
 
 def test_limit_is_spread_evenly_and_partial(tmp_path: Path) -> None:
     result = run(Noisy(), Fake(), DEPTH, tmp_path, RunOptions(selection=Selection(limit=4)))
-    assert [r.sample_id for r in read_records(tmp_path / "records.jsonl")] == ["room/00", "room/03", "room/06", "room/09"]
+    ids = [r.sample_id for r in read_records(tmp_path / "records.jsonl")]
+    assert ids == ["room/00", "room/03", "room/06", "room/09"]
     assert result.status == "partial"
     assert not result.failed
     assert "n:4/12" in result.signature

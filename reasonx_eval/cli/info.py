@@ -36,7 +36,7 @@ def _lines(value: Any) -> list[str]:
 
 def _find(name: str) -> dict[str, Any]:
     from reasonx_eval.errors import unknown
-    from reasonx_eval.metrics.info import all_metrics
+    from reasonx_eval.metrics.info import METRICS
     from reasonx_eval.models.load import list_models
     from reasonx_eval.protocol import all_protocols, get_protocol
     from reasonx_eval.registry import DATASETS, plugins
@@ -46,7 +46,7 @@ def _find(name: str) -> dict[str, Any]:
     tables: list[tuple[list[str], Callable[[str], dict[str, Any]]]] = [
         ([*DATASETS, *plugins("reasonx_eval.datasets")], _dataset),
         ([m.name for m in list_models()], _model),
-        ([m.name for m in all_metrics()], _metric),
+        ([*METRICS, "whdr10", "whdr20"], _metric),
     ]
     for names, describe in tables:
         if name in names:

@@ -36,8 +36,8 @@ def _models(task: str | None, _: str | None) -> list[dict[str, Any]]:
     from reasonx_eval.models.load import list_models
 
     rows = [row for row in list_models() if task is None or task in row.tasks]
-    return [{"name": r.name, "tasks": list(r.tasks), "kinds": list(r.kinds), "source": r.source,
-             "licence": r.licence, "available": r.available} for r in rows]  # fmt: skip
+    return [{"name": r.name, "tasks": list(r.tasks), "licence": r.licence, "source": r.source,
+             "available": "yes" if r.available else f"no: {r.why_not}"} for r in rows]  # fmt: skip
 
 
 def _datasets(task: str | None, _: str | None) -> list[dict[str, Any]]:
@@ -72,7 +72,8 @@ def _protocols(task: str | None, dataset: str | None) -> list[dict[str, Any]]:
 
 
 def _metrics(task: str | None, _: str | None) -> list[dict[str, Any]]:
-    from reasonx_eval.metrics.info import all_metrics
+    from reasonx_eval.metrics.info import METRICS, metric_info
 
+    shown = [*METRICS.values(), metric_info("whdr10"), metric_info("whdr20")]
     return [{"name": m.name, "label": m.label, "unit": m.unit, "better": "higher" if m.higher_is_better else "lower",
-             "description": m.description} for m in all_metrics()]  # fmt: skip
+             "description": m.description} for m in shown]  # fmt: skip

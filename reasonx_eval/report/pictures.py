@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,9 +94,9 @@ def _depth_span(row: Sequence[Panel]) -> tuple[float, float]:
     return 0.0, 1.0
 
 
-def _draw(axis: object, panel: Panel, span: tuple[float, float], limit: float) -> object | None:
-    show = axis.imshow  # type: ignore[attr-defined]  # matplotlib has no types
-    axis.set_facecolor("0.85")  # type: ignore[attr-defined]
+def _draw(axis: Any, panel: Panel, span: tuple[float, float], limit: float) -> Any:
+    show = axis.imshow
+    axis.set_facecolor("0.85")
     value = panel.value
     if panel.style == "rgb":
         show(value)
@@ -109,7 +109,5 @@ def _draw(axis: object, panel: Panel, span: tuple[float, float], limit: float) -
         show(np.clip(np.nan_to_num(value * np.array([1, -1, -1]), nan=0.0) / 2 + 0.5, 0, 1))
         return None
     if panel.style == "depth":
-        found: object = show(value, cmap="Spectral", vmin=span[0], vmax=span[1])
-        return found
-    found = show(value, cmap="magma", vmin=0.0, vmax=limit)
-    return found
+        return show(value, cmap="Spectral", vmin=span[0], vmax=span[1])
+    return show(value, cmap="magma", vmin=0.0, vmax=limit)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval import color
-from reasonx_eval.errors import UndefinedScore
+from reasonx_eval.errors import SampleError, UndefinedScore
+from reasonx_eval.metrics.info import whdr_name
 from reasonx_eval.metrics.whdr import compile_judgements, disagreement, lightness
 from reasonx_eval.protocol import Protocol, WhdrSpec
 from reasonx_eval.resize import resize
@@ -45,8 +46,11 @@ def score_judgements(sample: Sample, target: Target, prediction: Prediction, pro
     metrics: dict[str, float] = {}
     for delta in spec.deltas:
         parts = disagreement(light=light, judgements=compiled, delta=delta)
-        name = f"whdr{100 * delta:g}"
-        metrics |= {name: parts["whdr"], f"{name}_eq": parts["whdr_eq"], f"{name}_ineq": parts["whdr_ineq"]}
+        metrics |= {
+            whdr_name(delta): parts["whdr"],
+            whdr_name(delta, "eq"): parts["whdr_eq"],
+            whdr_name(delta, "ineq"): parts["whdr_ineq"],
+        }
     return Scored(metrics={k: metrics[k] for k in protocol.metrics}, n_valid=len(target.pairs))
 
 
@@ -55,7 +59,7 @@ def _whole(value: NDArray[Any], curve: Curve | None, spec: WhdrSpec, sample: Sam
     if spec.rescale == "half-one":
         low, high = float(full.min()), float(full.max())
         if not high > low:
-            raise UndefinedScore("a constant prediction can't be rescaled to [0.5, 1]")
+            raise SampleError("a constant prediction can't be rescaled to [0.5, 1]")
         full = (full.astype(np.float64) - low) / (high - low) / 2 + 0.5
     if spec.resize == "image":
         height, width = sample.image.shape[:2]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,11 @@ from reasonx_eval.protocol import MapSpec, Protocol
 from reasonx_eval.scoring import Scored
 from reasonx_eval.scoring.depth import match_size
 from reasonx_eval.types import MapTarget, Prediction, Sample, Target
+
+Map: TypeAlias = NDArray[np.float64]
+
+#: identical maps have no finite PSNR, and JSON no infinity: what is above is stored as this, in dB
+PSNR_CEILING = 100.0
 
 #: the brightness weights of the published irradiance exposure (not Rec. 601's: they sum to 1.00 with .30 .59 .11)
 _BRIGHTNESS = (0.3, 0.59, 0.11)
@@ -34,38 +40,28 @@ def score_map(sample: Sample, target: Target, prediction: Prediction, protocol: 
         raise SampleError(f"the prediction has NaN or infinity at {bad} of {n_valid} valid pixels")
     if prediction.kind == "albedo_srgb":
         pred = color.decode(pred, spec.transfer)
-    metrics: dict[str, float] = {}
-    for name in protocol.metrics:
-        if name in ("si_mse", "lmse"):
-            metrics[name] = _scale_invariant(name, pred, truth, mask, spec)
-    rest = [n for n in protocol.metrics if n not in metrics]
-    if rest:
-        a, b = _compared(pred, truth, mask, spec)
-        compute: dict[str, Callable[..., float]] = {"psnr": image.psnr, "ssim": image.ssim, "map_rmse": image.rmse}
-        metrics |= {name: compute[name](pred=a, target=b, valid=mask) for name in rest}
-    return Scored(metrics={k: metrics[k] for k in protocol.metrics}, n_valid=n_valid)
+    # si-MSE and LMSE fit scales of their own, in linear values; the rest sees what the protocol compares
+    maps = {"linear": (pred, truth)}
+    if set(protocol.metrics) - {"si_mse", "lmse"}:
+        maps["compared"] = _compared(pred, truth, mask, spec)
+    metrics = {name: _measure(name, maps, mask, spec) for name in protocol.metrics}
+    return Scored(metrics=metrics, n_valid=n_valid)
 
 
-def _scale_invariant(
-    name: str, pred: NDArray[np.float64], truth: NDArray[np.float64], mask: NDArray[np.bool_], spec: MapSpec
-) -> float:
-    """Metrics with a scale of their own, in linear values."""
-    if name == "si_mse":
-        return image.si_mse(pred=pred, target=truth, valid=mask)
-    if spec.lmse == "luo":
-        return image.lmse_luo(pred=pred, target=truth, valid=mask)
-    return image.lmse_grosse(pred=pred.mean(axis=-1), target=truth.mean(axis=-1), valid=mask)
+def _measure(name: str, maps: Mapping[str, tuple[Map, Map]], mask: NDArray[np.bool_], spec: MapSpec) -> float:
+    pred, truth = maps["linear" if name in ("si_mse", "lmse") else "compared"]
+    if name == "lmse":
+        return image.lmse(pred=pred, target=truth, valid=mask, form=spec.lmse)
+    if name == "psnr":
+        return min(image.psnr(pred=pred, target=truth, valid=mask), PSNR_CEILING)
+    compute = {"si_mse": image.si_mse, "ssim": image.ssim, "map_rmse": image.rmse}[name]
+    return compute(pred=pred, target=truth, valid=mask)
 
 
-def _compared(
-    pred: NDArray[np.float64], truth: NDArray[np.float64], mask: NDArray[np.bool_], spec: MapSpec
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _compared(pred: Map, truth: Map, mask: NDArray[np.bool_], spec: MapSpec) -> tuple[Map, Map]:
     """Both maps after scale, exposure, clipping and transfer, in the space the protocol compares in."""
     if spec.scale == "lsq":
-        scale = image.lsq_scale(pred=pred, target=truth, valid=mask)
-        if not np.isfinite(scale):
-            raise SampleError("the least-squares scale is undetermined: the prediction is black")
-        pred = pred * scale
+        pred = pred * image.lsq_scale(pred=pred, target=truth, valid=mask)
     if spec.exposure == "p90":
         bright = float(np.percentile(truth[mask] @ np.array(_BRIGHTNESS), 90))
         if bright <= 1e-4:
