@@ -33,7 +33,8 @@ def _steps(quality: int, table: str) -> Array:
     """Quantisation steps of a quality 1-100, by the usual scaling of the example tables; [8, 8]."""
     factor = 5000 // quality if quality < 50 else 200 - 2 * quality
     base = np.array(table.split(), dtype=np.int64).reshape(8, 8)
-    return np.clip((base * factor + 50) // 100, 1, 255).astype(np.float64)
+    steps: Array = np.clip((base * factor + 50) // 100, 1, 255).astype(np.float64)
+    return steps
 
 
 def _transform(blocks: Array, matrix: Array) -> Array:

@@ -87,4 +87,5 @@ class Draw:
         w = self.words(n)
         low = np.uint64(0xFFFF)
         total = (w & low) + ((w >> np.uint64(16)) & low) + ((w >> np.uint64(32)) & low) + (w >> np.uint64(48))
-        return (total.astype(np.float64) - _FOUR_MEAN) / _FOUR_STD
+        values: Array = (total.astype(np.float64) - _FOUR_MEAN) / _FOUR_STD
+        return values

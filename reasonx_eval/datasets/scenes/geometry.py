@@ -22,7 +22,7 @@ ORIGIN: Triple = (0.0, 0.0, 0.0)
 
 def _nonzero(d: Array) -> Array:
     """A direction without exact zeros: a ray parallel to a slab is nearly parallel instead."""
-    return d + (d == 0.0) * 1e-30
+    return np.where(d == 0.0, 1e-30, d)
 
 
 def _slabs(origin: Vec, direction: Vec, half: Triple) -> tuple[list[Array], list[Array]]:

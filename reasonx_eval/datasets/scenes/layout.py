@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TypeAlias
 
 from reasonx_eval.datasets.scenes.camera import Camera, Response
 from reasonx_eval.datasets.scenes.domains import Domain
@@ -16,6 +15,8 @@ from reasonx_eval.datasets.scenes.furniture import STANDING, wall_piece
 from reasonx_eval.datasets.scenes.geometry import ORIGIN, Box, Room, Solid, Sphere
 from reasonx_eval.datasets.scenes.light import Ambient, Lighting, PointLight, SunLight, Window
 from reasonx_eval.datasets.scenes.palette import draw_texture, hsv, light_colour
+
+Disc: TypeAlias = tuple[float, float, float]
 
 #: nothing that can be seen is nearer than this along the optical axis, metres (pictures up to square)
 NEAREST = 0.36
@@ -75,11 +76,9 @@ def _draw_room(draw: Draw, domain: Domain, clearance: float, close: bool) -> Roo
 
 
 def _stand(draw: Draw, domain: Domain, camera: Camera, yaw: float, room: Room, kinds: Sequence[str],
-           distance: tuple[float, float]) -> list[Solid]:  # fmt: skip
-    """Free-standing pieces in the camera's field of view, apart from each other and from the camera."""
+           distance: tuple[float, float], discs: list[Disc]) -> list[Solid]:  # fmt: skip
+    """Free-standing pieces in the camera's field of view, outside the discs (x, z, radius) that are taken."""
     cosine, sine = cos_sin(yaw)
-    clearance = _clearance(camera.half_width)
-    discs: list[tuple[float, float, float]] = [(0.0, 0.0, clearance)]
     solids: list[Solid] = []
     for kind in kinds:
         piece = STANDING[kind](draw, domain)
@@ -98,6 +97,23 @@ def _stand(draw: Draw, domain: Domain, camera: Camera, yaw: float, room: Room, k
     return solids
 
 
+def _apart(a: Box, b: Box) -> bool:
+    """Whether two boxes along the room's axes have a gap between them."""
+    return any(abs(a.centre[k] - b.centre[k]) > a.half[k] + b.half[k] + 0.03 for k in range(3))
+
+
+def _hang(draw: Draw, domain: Domain, camera: Camera, yaw: float, room: Room, kinds: Sequence[str]) -> list[Box]:
+    """Pieces against the walls in view, apart from each other and from the camera."""
+    seen = [5, 5, 1] if yaw > 0.0 else [5, 5, 0]
+    margin = _clearance(camera.half_width)
+    boxes: list[Box] = []
+    for kind in kinds:
+        piece = wall_piece(draw, domain, kind, room.low, room.high, draw.choice(seen))
+        if not _inside(piece, ORIGIN, margin) and all(_apart(piece, other) for other in boxes):
+            boxes.append(piece)
+    return boxes
+
+
 def _inside(solid: Solid, where: Triple, margin: float) -> bool:
     """Whether a point lies in a solid or within `margin` of it (for a box: of its sides)."""
     gap = [where[k] - solid.centre[k] for k in range(3)]
@@ -112,15 +128,14 @@ def _inside(solid: Solid, where: Triple, margin: float) -> bool:
 def _draw_furniture(draw: Draw, domain: Domain, camera: Camera, yaw: float, room: Room, close: bool) -> list[Solid]:
     n = draw.integer(int(domain.solids[0]), int(domain.solids[1]))
     kinds = [draw.weighted(domain.furniture) for _ in range(n)]
+    boxes = _hang(draw, domain, camera, yaw, room, [k for k in kinds if k not in STANDING])
+    discs: list[Disc] = [(0.0, 0.0, _clearance(camera.half_width))]
+    for box in boxes:
+        if box.centre[1] + box.half[1] > room.high[1] - 0.01:
+            discs.append((box.centre[0], box.centre[2], max(box.half[0], box.half[2])))
     distance = domain.close_distance if close else domain.distance
-    solids = _stand(draw, domain, camera, yaw, room, [k for k in kinds if k in STANDING], distance)
-    seen = [5, 5, 1] if yaw > 0.0 else [5, 5, 0]
-    margin = _clearance(camera.half_width)
-    for kind in (k for k in kinds if k not in STANDING):
-        piece = wall_piece(draw, domain, kind, room.low, room.high, draw.choice(seen))
-        if not _inside(piece, ORIGIN, margin):
-            solids.append(piece)
-    return solids
+    standing = _stand(draw, domain, camera, yaw, room, [k for k in kinds if k in STANDING], distance, discs)
+    return [*boxes, *standing]
 
 
 def _draw_lamp(draw: Draw, domain: Domain, room: Room, solids: Sequence[Solid]) -> PointLight | None:
