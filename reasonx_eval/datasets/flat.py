@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +32,12 @@ from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample, Tar
 _NAME = re.compile(r"^(?P<name>.+)_(?P<what>rgb|depth|normal|albedo|irradiance)$")
 _FILE_OF = {"depth": "depth", "normals": "normal", "albedo": "albedo", "irradiance": "irradiance"}
 
-EXPECTED = """a folder with, for every scene NAME:
-  NAME_rgb.png (or .jpg)      the photo
-  NAME_depth.png              8 or 16 bit, or .npy/.exr
-  NAME_normal.png             (n + 1) / 2 in 8 or 16 bit, or float .npy/.exr
-  NAME_albedo.png, NAME_irradiance.png
+LAYOUT = """\
+NAME_rgb.png (or .jpg)   the photo
+NAME_depth.png           8 or 16 bit, or .npy/.exr
+NAME_normal.png          (n + 1) / 2 in 8 or 16 bit, or float .npy/.exr
+NAME_albedo.png          8 or 16 bit, sRGB unless said otherwise
+NAME_irradiance.png
 (any of the four maps may be absent, for all scenes alike)"""
 
 
@@ -67,6 +68,8 @@ class Flat(Dataset):
             "irradiance_encoding": "srgb (default), linear or gamma2.2",
         },
     )  # fmt: skip
+
+    layout: ClassVar[str] = LAYOUT
 
     def __init__(self, root: Path | None, split: str = "all", options: Mapping[str, Any] | None = None) -> None:
         super().__init__(root, split, options)
@@ -111,7 +114,7 @@ class Flat(Dataset):
                                 fix="keep one of them in the folder")  # fmt: skip
             mine[match["what"]] = path
         if not found:
-            raise DataError(f"no scene in {self.root}: expected {EXPECTED}", where="flat")
+            raise DataError(f"no scene in {self.root}: expected, for every scene,\n{LAYOUT}", where="flat")
         return found
 
     @property

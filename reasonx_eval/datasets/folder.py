@@ -7,13 +7,15 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
 from reasonx_eval.datasets.folder_card import (
+    CARD_NAME,
+    EXAMPLE,
     Card,
     ColourCard,
     DepthCard,
@@ -57,6 +59,8 @@ class Folder(Dataset):
         size="your own files",
         options={"card": "sha256 that the dataset.toml must have (recorded with every result)"},
     )
+
+    layout: ClassVar[str] = f"a {CARD_NAME}, for example:\n\n{EXAMPLE}"
 
     def __init__(self, root: Path | None, split: str = ALL, options: Mapping[str, Any] | None = None) -> None:
         card_path = find_card(Path(root)) if root is not None else None

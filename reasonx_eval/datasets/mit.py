@@ -14,7 +14,7 @@ from reasonx_eval.color import linear_to_srgb
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
 from reasonx_eval.datasets.maps import as_plane, as_rgb
 from reasonx_eval.datasets.reading import find_folder, require_id, wanted
-from reasonx_eval.errors import SampleError, unknown
+from reasonx_eval.errors import SampleError
 from reasonx_eval.images import read_png
 from reasonx_eval.types import MapTarget, Sample, Target
 
@@ -40,10 +40,9 @@ class MITIntrinsic(Dataset):
         title="MIT intrinsic images (Grosse et al. 2009)",
         targets=("albedo", "irradiance"),
         splits={"all": len(OBJECTS), "present": None},
-        licence="research use; the authors' page states no licence",
+        licence="research use (the terms are not stated)",
         homepage="https://www.cs.toronto.edu/~rgrosse/intrinsic/",
         size="20 objects",
-        options={"objects": "names with commas between, a subset of the split"},
     )
 
     def __init__(self, root: Path | None, split: str = "all", options: Mapping[str, Any] | None = None) -> None:
@@ -51,18 +50,8 @@ class MITIntrinsic(Dataset):
         self.base = find_folder(self, (".", "data", "MIT-intrinsic/data"),
                                 lambda folder: any((folder / o).is_dir() for o in OBJECTS),
                                 f"object folder ({OBJECTS[0]}, {OBJECTS[1]}, ...)")  # fmt: skip
-        self._ids = self._select()
-
-    def _select(self) -> tuple[str, ...]:
-        names = OBJECTS if self.split == "all" else tuple(o for o in OBJECTS if (self.base / o).is_dir())
-        listed = self.options.get("objects")
-        if listed is None:
-            return names
-        asked = [p.strip() for p in str(listed).split(",")]
-        for name in asked:
-            if name not in names:
-                raise unknown("object", name, names, where=self.info.name)
-        return tuple(n for n in names if n in asked)
+        here = [o for o in OBJECTS if (self.base / o).is_dir()]
+        self._ids = OBJECTS if split == "all" else tuple(here)
 
     @property
     def ids(self) -> Sequence[str]:

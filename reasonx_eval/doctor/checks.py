@@ -14,14 +14,20 @@ FEW_VALID = 0.05
 #: no indoor or street scene has a median depth beyond this, metres; millimetres and centimetres do
 FAR_MEDIAN = 100.0
 NEAR_MEDIAN = 0.02
+#: unreadable samples that get a line of their own
+MAX_NAMED = 20
 
 
 def check_samples(found: Gathered, n: int) -> Iterator[Finding]:
     """Every sample that can't be read, by name."""
-    for sample_id, message in found.errors.items():
+    for sample_id, message in list(found.errors.items())[:MAX_NAMED]:
         yield Finding("samples", "fail", f"{sample_id}: {message}")
+    if len(found.errors) > MAX_NAMED:
+        yield Finding("samples", "fail", f"{len(found.errors) - MAX_NAMED} more can't be read: "
+                      f"{some(list(found.errors)[MAX_NAMED:])}")  # fmt: skip
     if not found.errors:
-        yield Finding("samples", "ok", f"{n} opened, all readable")
+        targets = [t for t in found.facts if t != "image"]
+        yield Finding("samples", "ok", f"{n} opened, all readable: photo, {', '.join(targets) or 'no target'}")
 
 
 def check_values(found: Gathered) -> Iterator[Finding]:
@@ -47,11 +53,12 @@ def _image(found: Gathered) -> Iterator[Finding]:
     if dark:
         yield Finding("photo", "fail", f"{len(dark)} with no value above 1 of 255: {some(dark)}: values of 0 to 1 "
                       "saved as 8 bit?")  # fmt: skip
-    median = float(np.median(list(found.column("image", "median").values())))
     if not flat and not dark:
-        dim = median < 20
-        yield Finding("photo", "warn" if dim else "ok", f"8 bit, median value {median:.0f} of 255"
-                      + (": very dark for sRGB; linear values saved without encoding?" if dim else ""))  # fmt: skip
+        bright = float(np.median(list(found.column("image", "bright").values())))
+        dim = bright < 40
+        guess = ": very dark; not exposed, or linear values saved without encoding?" if dim else ""
+        yield Finding("photo", "warn" if dim else "ok",
+                      f"8 bit, 99 % of the values up to {bright:.0f} of 255{guess}")  # fmt: skip
 
 
 def _sizes(found: Gathered) -> Iterator[Finding]:
@@ -96,7 +103,8 @@ def _valid(found: Gathered) -> Iterator[Finding]:
         few = [i for i, v in share.items() if v < FEW_VALID]
         mean = 100 * float(np.mean(list(share.values())))
         if few:
-            yield Finding("valid", "warn", f"{target}: {len(few)} with less than {FEW_VALID:.0%} valid pixels: {some(few)}")
+            yield Finding("valid", "warn", f"{target}: {len(few)} samples have less than {FEW_VALID:.0%} valid pixels: "
+                          f"{some(few)}")  # fmt: skip
         else:
             yield Finding("valid", "ok", f"{target}: {mean:.1f} % of pixels valid, "
                           f"least {100 * min(share.values()):.1f} %")  # fmt: skip
@@ -111,7 +119,8 @@ def _normals(found: Gathered) -> Iterator[Finding]:
     up, down = (float(np.mean(list(found.column("normals", k).values()) or [0.0])) for k in ("floor_up", "floor_down"))
     if down > 0.1 and down > 4 * up:
         yield Finding("normals", "warn", f"in the lowest third of the photos {100 * down:.0f} % of the normals point "
-                      f"down and {100 * up:.0f} % up: is y flipped?", "the frame opengl has y up, opencv y down")  # fmt: skip
+                      f"down and {100 * up:.0f} % up: is y flipped?",
+                      "the frame opengl has y up, opencv y down")  # fmt: skip
 
 
 def _lengths(found: Gathered, share: float) -> Finding:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import TypeAlias
 
 from reasonx_eval.datasets.base import Dataset
@@ -19,7 +21,7 @@ from reasonx_eval.doctor.manifest import (
     verify_official,
     verify_split,
 )
-from reasonx_eval.errors import ReasonXError
+from reasonx_eval.errors import ReasonXError, SampleError
 
 #: samples whose values are looked at unless all are asked for
 DEFAULT_LIMIT = 24
@@ -74,7 +76,8 @@ def _files(dataset: Dataset, manifest: Manifest | None, full: bool, progress: Pr
                           "not used")  # fmt: skip
         else:
             yield from verify_frozen(dataset, frozen, progress=_step(progress, "sha256"))
-    official = manifest if manifest is not None and manifest.kind == "official" else official_manifest(dataset.info.name)
+    given = manifest is not None and manifest.kind == "official"
+    official = manifest if given else official_manifest(dataset.info.name)
     if official is not None:
         yield from verify_split(dataset, official)
         if dataset.root is not None:
@@ -83,14 +86,21 @@ def _files(dataset: Dataset, manifest: Manifest | None, full: bool, progress: Pr
 
 def _present(dataset: Dataset) -> Iterator[Finding]:
     """All files of all samples are there and not empty (their content is looked at elsewhere)."""
-    paths = sorted({path for sample_id in dataset.ids for path in dataset.files(sample_id)})
-    if not paths:
+    found: set[Path] = set()
+    missing = []
+    for sample_id in dataset.ids:
+        try:
+            found.update(dataset.files(sample_id))
+        except SampleError as error:
+            missing.append(" ".join(str(error).split()))
+    paths = sorted(found)
+    if not paths and not missing:
         return
-    missing = [str(p) for p in paths if not p.is_file()]
+    missing += [str(p) for p in paths if not p.is_file()]
     empty = [str(p) for p in paths if p.is_file() and p.stat().st_size == 0]
     for what, names in (("missing", missing), ("empty", empty)):
         if names:
-            yield Finding("files", "fail", f"{len(names)} of {len(paths)} {what}: {some(names)}",
+            yield Finding("files", "fail", f"{len(names)} {what}, of {len(paths)}: {some(names)}",
                           f"reasonx-eval doctor {dataset.info.name} --prepare")  # fmt: skip
     if not missing and not empty:
         yield Finding("files", "ok", f"{len(paths)} of {len(paths)} present")
@@ -98,7 +108,7 @@ def _present(dataset: Dataset) -> Iterator[Finding]:
 
 def _splits(dataset: Dataset) -> Iterator[Finding]:
     yield Finding("split", "ok", f"{len(dataset.ids)} ids in '{dataset.split}', digest {dataset.ids_digest[:12]}")
-    twice = sorted({i for i in dataset.ids if list(dataset.ids).count(i) > 1}) if _repeats(dataset.ids) else []
+    twice = [i for i, count in Counter(dataset.ids).items() if count > 1]
     if twice:
         yield Finding("split", "fail", f"ids that are listed twice: {some(twice)}")
     names: Sequence[str] = getattr(dataset, "splits", tuple(dataset.info.splits))
@@ -117,10 +127,6 @@ def _splits(dataset: Dataset) -> Iterator[Finding]:
             yield Finding("split", "fail", f"'{one}' and '{other}' share {len(shared)} samples: {some(shared)}")
         else:
             yield Finding("split", "ok", f"'{one}' ({len(ids[one])}) and '{other}' ({len(ids[other])}) are disjoint")
-
-
-def _repeats(ids: Sequence[str]) -> bool:
-    return len(set(ids)) < len(ids)
 
 
 def _kind(split: str) -> str:

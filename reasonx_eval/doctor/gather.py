@@ -84,7 +84,7 @@ def _shape(target: object) -> tuple[int, ...] | None:
 
 
 def image_facts(image: NDArray[np.uint8]) -> Facts:
-    return {"max": float(image.max()), "min": float(image.min()), "median": float(np.median(image))}
+    return {"max": float(image.max()), "min": float(image.min()), "bright": float(np.percentile(image, 99))}
 
 
 def depth_facts(target: DepthTarget) -> Facts:

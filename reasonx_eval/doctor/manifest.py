@@ -231,7 +231,8 @@ def verify_split(dataset: Dataset, manifest: Manifest) -> list[Finding]:
     if entry is None:
         return []
     if entry.n != len(dataset.ids):
-        return [Finding("split", "fail", f"{len(dataset.ids)} ids in '{dataset.split}', the official split has {entry.n}")]
+        return [Finding("split", "fail", f"{len(dataset.ids)} ids in '{dataset.split}', "
+                        f"the official split has {entry.n}")]  # fmt: skip
     if entry.ids_sha256 not in (None, dataset.ids_digest):
         return [Finding("split", "fail", f"the ids of '{dataset.split}' are not the official ones "
                         f"(digest {dataset.ids_digest[:12]}, official {str(entry.ids_sha256)[:12]})")]  # fmt: skip

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Protocol, TypeAlias
 
@@ -21,6 +22,7 @@ _BLOCK = 1 << 20
 #: left free on the disk, bytes
 _RESERVE = 64 << 20
 MAX_MEMBERS = 5_000_000
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 #: called with the bytes of a member that were done, and the member's name
 Progress: TypeAlias = Callable[[int, str], None]
 
@@ -206,7 +208,7 @@ def _write_one(target: Path, member: Member, archive: Path, progress: Progress |
         if done != member.size:
             raise DataError(f"'{member.name}' ends after {done} of {member.size} bytes: truncated", where=str(archive))
         part.replace(target)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError, EOFError) as error:
+    except _DAMAGE as error:
         raise DataError(f"'{member.name}' is damaged: {error}", where=str(archive), fix="fetch it again") from None
     finally:
         part.unlink(missing_ok=True)
@@ -232,7 +234,7 @@ def _members(archive: Path, root: Path) -> Iterator[Iterator[Member]]:
                 yield found
         else:
             raise UsageError("not a known archive; .zip .tar .tar.gz .tgz .tar.bz2 .tar.xz .7z are", where=str(archive))
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, NotImplementedError, OSError) as error:
+    except (*_DAMAGE, NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{error.strerror}: {error.filename or ''}", where=str(archive)) from None
         raise DataError(f"can't be read: {error}: an interrupted download?", where=str(archive),
@@ -252,7 +254,11 @@ def _zip_members(zipped: zipfile.ZipFile, archive: Path, root: Path) -> Iterator
     require_room(root, [(i.filename, i.file_size) for i in infos], archive)
     for info in infos:
         if not info.is_dir():
-            yield Member(info.filename, info.file_size, info.CRC, lambda info=info: zipped.open(info))
+            yield Member(info.filename, info.file_size, info.CRC, partial(_open_zipped, zipped, info))
+
+
+def _open_zipped(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    return zipped.open(info)
 
 
 def _tar_members(tarred: tarfile.TarFile, archive: Path) -> Iterator[Member]:
