@@ -28,6 +28,7 @@ from pydantic import (
 from reasonx_eval import __version__
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.files import canonical_json, sha256_text
+from reasonx_eval.metrics.info import whdr_name
 from reasonx_eval.types import TASK_OF_KIND, Kind, Modality, TargetName, Task
 
 #: the metrics a protocol may name, by target; WHDR's names follow from its thresholds instead
@@ -270,7 +271,7 @@ def metric_names(target: str, whdr: WhdrSpec | None = None) -> tuple[str, ...]:
     """The metrics a protocol of this target may name; whdr10, whdr10_eq, whdr10_ineq for threshold 0.10."""
     if whdr is None:
         return METRICS[target]
-    return tuple(f"whdr{100 * d:g}{part}" for d in whdr.deltas for part in ("", "_eq", "_ineq"))
+    return tuple(whdr_name(d, judged) for d in whdr.deltas for judged in ("", "eq", "ineq"))
 
 
 def _near(name: str, known: Iterable[str]) -> str:

@@ -57,7 +57,7 @@ target = "judgements"
 dataset = "any"
 split = "all"
 accepts = ["albedo_linear"]
-metrics = ["whdr10", "whdr12.5", "whdr10_eq"]
+metrics = ["whdr10", "whdr12_5", "whdr10_eq"]
 
 [whdr]
 deltas = [0.1, 0.125]
@@ -113,7 +113,7 @@ def test_a_minimal_file_gets_documented_defaults():
         (DEPTH, "version = 1", 'version = 1\npool = "pixel"', ["pool", "normals only"]),
         (NORMALS, "min_norm = 0.5", "min_norm = -0.5", ["normals.min_norm"]),
         (NORMALS, "min_norm = 0.5", "round_per_image = 4", ["round_per_image", "pixel"]),
-        (WHDR, "deltas = [0.1, 0.125]", "deltas = [0.125]", ["whdr10", "whdr12.5"]),
+        (WHDR, "deltas = [0.1, 0.125]", "deltas = [0.125]", ["whdr10", "whdr12_5"]),
         (WHDR, "deltas = [0.1, 0.125]", "deltas = [0.1, 0.125, 12.0]", ["whdr.deltas.2"]),
         (WHDR, "deltas = [0.1, 0.125]", "deltas = []", ["whdr.deltas"]),
         (WHDR, "[whdr]", "[whdr", ["not valid TOML"]),
@@ -152,7 +152,7 @@ def test_metric_names_per_target(target, some):
 
 def test_whdr_metric_names_follow_the_thresholds():
     p = parse_protocol(WHDR, "mine.toml")
-    ten, more = ("whdr10", "whdr10_eq", "whdr10_ineq"), ("whdr12.5", "whdr12.5_eq", "whdr12.5_ineq")
+    ten, more = ("whdr10", "whdr10_eq", "whdr10_ineq"), ("whdr12_5", "whdr12_5_eq", "whdr12_5_ineq")
     assert metric_names(p.target, p.whdr) == ten + more
 
 

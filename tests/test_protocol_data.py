@@ -9,7 +9,8 @@ import pytest
 
 from reasonx_eval import __version__, protocol_lock
 from reasonx_eval.errors import UsageError
-from reasonx_eval.protocol import all_protocols, get_protocol, metric_names
+from reasonx_eval.metrics.info import metric_info
+from reasonx_eval.protocol import METRICS, all_protocols, get_protocol, metric_names
 from reasonx_eval.registry import DATASETS, resolve
 from reasonx_eval.types import TASKS
 
@@ -61,6 +62,14 @@ def test_the_file_can_be_found_by_its_name_and_explains_itself(p):
     assert len(p.notes.split()) >= 8
     assert p.title
     assert set(p.metrics) <= set(metric_names(p.target, p.whdr))
+
+
+def test_every_metric_a_protocol_may_name_is_explained():
+    for target, names in METRICS.items():
+        for name in names:
+            assert metric_info(name).name == name, target
+    for p in PROTOCOLS:
+        assert {metric_info(m).name for m in p.metrics} == set(p.metrics)
 
 
 @pytest.mark.parametrize("p", PROTOCOLS, ids=REFS)
