@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -48,7 +49,10 @@ def require_id(dataset: Dataset, sample_id: str) -> None:
         Names the nearest id.
     """
     if sample_id not in dataset.ids:
-        raise unknown(f"sample of split '{dataset.split}'", sample_id, dataset.ids, where=dataset.name)
+        near = get_close_matches(sample_id, dataset.ids, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"no sample {sample_id} among the {len(dataset.ids)} of split '{dataset.split}'{hint}",
+                         where=dataset.name)  # fmt: skip
 
 
 def find_folder(dataset: Dataset, inside: Iterable[str], holds: Callable[[Path], bool], what: str) -> Path:
