@@ -119,7 +119,7 @@ def bootstrap_ratio_ci(
             continue
         levels = np.array([tail, 1 - tail])
         if method == "bca":
-            levels = _bca_levels(levels, spread[j], acceleration(residual[j], den))
+            levels = bca_levels(levels, spread[j], acceleration(residual[j], den))
         ends[:, j] = theta[j] + np.quantile(spread[j], levels)
     return ends[0].reshape(shape)[()], ends[1].reshape(shape)[()]
 
@@ -141,8 +141,15 @@ def acceleration(residual: Floats, den: Floats) -> float:
     return float((d**3).sum() / (6 * (d**2).sum() ** 1.5))
 
 
-def _bca_levels(levels: Floats, spread: Floats, accelerate: float) -> Floats:
-    """The percentiles that BCa reads in place of `levels`; `spread` is resampled minus observed, float64 [b]."""
+def bca_levels(levels: Floats, spread: Floats, accelerate: float) -> Floats:
+    """The levels that BCa reads in place of `levels`, in [0, 1]: Efron & Tibshirani, eq. 14.10.
+
+    Parameters
+    ----------
+    levels : float64 [m], as the percentile method reads them
+    spread : float64 [b], resampled minus observed statistic; its share below 0 gives the bias correction
+    accelerate : float, from `acceleration`
+    """
     from scipy.special import ndtr, ndtri
 
     count = len(spread)

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from reasonx_eval import seeding, stats
-from reasonx_eval.stats import acceleration, bootstrap_ci, bootstrap_ratio_ci
+from reasonx_eval.stats import acceleration, bca_levels, bootstrap_ci, bootstrap_ratio_ci
 
 METHODS = ("bca", "percentile")
 
@@ -58,6 +58,18 @@ def test_acceleration_of_a_ratio_by_hand():
     d = np.array([-2.0, 4.0, -2.0]) / 9
     expected = (d**3).sum() / (6 * (d**2).sum() ** 1.5)
     assert acceleration(num - den * 1.5, den) == pytest.approx(expected, rel=1e-12)
+
+
+def test_bca_levels_by_hand():
+    normal = scipy_stats.norm
+    # 84.1345 % of the resamples lie below what was observed: a bias of one standard deviation
+    spread = np.where(np.arange(1_000_000) < 841_345, -1.0, 1.0)
+    levels = np.array([0.025, 0.5])
+    z = np.array([-1.959964, 0.0])
+    np.testing.assert_allclose(bca_levels(levels, spread, 0.0), normal.cdf(2 + z), rtol=1e-4)
+    np.testing.assert_allclose(bca_levels(levels, spread, 0.2), normal.cdf(1 + (1 + z) / (1 - 0.2 * (1 + z))), rtol=1e-4)
+    # no bias, no acceleration: the percentiles themselves
+    np.testing.assert_allclose(bca_levels(levels, np.array([-1.0, 0.0, 1.0]), 0.0), levels, rtol=1e-12)
 
 
 def test_percentile_of_pairs_by_the_definition():
