@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,6 @@ _ALL: Mapping[str, tuple[Kind, ...]] = {
     "depth": ("depth_metric", "depth_scale", "depth_affine", "disparity_affine"),
     "normals": ("normal",),
     "albedo": ("albedo_linear", "albedo_srgb"),
-    "irradiance": ("irradiance",),
-}
-_READS: Mapping[str, tuple[str, ...]] = {
-    "depth": ("depth",),
-    "normals": ("normals",),
-    "albedo": ("albedo", "judgements"),
     "irradiance": ("irradiance",),
 }
 
@@ -90,7 +84,8 @@ class Oracle(Model):
         self._noise, self._noise_mode, self._shuffle = noise, noise_mode, shuffle
         self._kinds = _kinds(kind, invert)
         self._kind = kind
-        self.needs_targets = tuple(t for task in self._kinds for t in _READS[task])
+        # the target with the dense map has the task's name
+        self.needs_targets = tuple(self._kinds)
 
     @property
     def info(self) -> ModelInfo:
@@ -111,11 +106,22 @@ class Oracle(Model):
     def kinds(self) -> Mapping[str, tuple[Kind, ...]]:
         return self._kinds
 
+    def kind_for(self, task: str, accepts: Sequence[str]) -> Kind:
+        """As in `Model`; also narrows `needs_targets` to this task, so that a run reads nothing else."""
+        kind = super().kind_for(task, accepts)
+        self._check_normals(kind)
+        self.needs_targets = (task,)
+        return kind
+
     def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
         check_kind(kind, [k for kinds in self._kinds.values() for k in kinds], where="oracle")
         return [Prediction(kind, self._spoil(self._truth(s, kind), s.id, kind, seed)) for s in samples]
 
-    def _truth(self, sample: Sample, kind: Kind) -> NDArray[np.float64]:
+    def _check_normals(self, kind: Kind) -> None:
+        if kind == "normal" and (self._scale, self._shift) != (1.0, 0.0):
+            raise UsageError("normals have neither scale nor shift", where="oracle")
+
+    def _truth(self, sample: Sample, kind: Kind) -> NDArray[np.floating[Any]]:
         task = TASK_OF_KIND[kind]
         if task == "depth":
             depth = _target(sample, "depth", DepthTarget)
@@ -123,21 +129,23 @@ class Oracle(Model):
         if task == "normals":
             normals = _target(sample, "normals", NormalTarget)
             return _filled(normals.normal, normals.valid & np.isfinite(normals.normal).all(-1), (0.0, 0.0, -1.0))
+        value: NDArray[np.floating[Any]]
         if task == "albedo" and "albedo" not in sample.targets and "judgements" in sample.targets:
             judgements = _target(sample, "judgements", JudgementTarget)
             value = paint_reflectance(judgements, *sample.image.shape[:2])
         else:
             target = _target(sample, task, MapTarget)
             value = _filled(target.value, target.valid & np.isfinite(target.value).all(-1))
-        # signed: encoding would clip what is below zero
+        # by magnitude, because encoding would clip what is below zero
         return np.copysign(linear_to_srgb(np.abs(value)), value) if kind == "albedo_srgb" else value
 
-    def _spoil(self, value: NDArray[np.float64], sample_id: str, kind: Kind, seed: int) -> NDArray[np.float32]:
+    def _spoil(
+        self, value: NDArray[np.floating[Any]], sample_id: str, kind: Kind, seed: int
+    ) -> NDArray[np.floating[Any]]:
+        self._check_normals(kind)
         normals = kind == "normal"
-        if normals and (self._scale, self._shift) != (1.0, 0.0):
-            raise UsageError("normals have neither scale nor shift", where="oracle")
         if (self._scale, self._shift) != (1.0, 0.0):
-            value = value * self._scale + self._shift
+            value = value.astype(np.float64) * self._scale + self._shift
         if self._negate:
             value = -value
         if self._noise:
@@ -148,7 +156,7 @@ class Oracle(Model):
         if self._shuffle:
             pixels = value.reshape(-1, *value.shape[2:])
             value = pixels[rng(seed, sample_id, "shuffle").permutation(len(pixels))].reshape(value.shape)
-        return value.astype(np.float32)
+        return value
 
 
 def _kinds(kind: str | None, invert: bool) -> Mapping[str, tuple[Kind, ...]]:
@@ -168,7 +176,7 @@ def _target(sample: Sample, name: str, cls: type[_T]) -> _T:
     return target
 
 
-def _depth(target: DepthTarget, *, inverse: bool) -> NDArray[np.float64]:
+def _depth(target: DepthTarget, *, inverse: bool) -> NDArray[np.floating[Any]]:
     valid = target.valid & np.isfinite(target.depth)
     if not inverse:
         return _filled(target.depth, valid)
@@ -179,11 +187,12 @@ def _depth(target: DepthTarget, *, inverse: bool) -> NDArray[np.float64]:
 
 
 def _filled(
-    value: NDArray[np.floating], valid: NDArray[np.bool_], fill: tuple[float, ...] | None = None
-) -> NDArray[np.float64]:
-    """float64 with `fill`, or the median (per channel) of the valid pixels, or 1 if there are none, elsewhere."""
-    out = value.astype(np.float64)
-    if not valid.all():
-        known = out[valid]
-        out[~valid] = fill if fill is not None else np.median(known, axis=0) if len(known) else 1.0
+    value: NDArray[np.floating[Any]], valid: NDArray[np.bool_], fill: tuple[float, ...] | None = None
+) -> NDArray[np.floating[Any]]:
+    """`value`, with `fill` (or the median of the valid pixels, per channel, or 1 if there are none) elsewhere."""
+    if valid.all():
+        return value
+    out = value.copy()
+    known = out[valid]
+    out[~valid] = fill if fill is not None else np.median(known, axis=0) if len(known) else 1.0
     return out

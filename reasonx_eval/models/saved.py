@@ -254,7 +254,7 @@ def _decoding(meta: PredictionsMeta, where: str) -> Decoding:
 
 
 def write_prediction(folder: Path, sample_id: str, prediction: Prediction) -> Path:
-    """Write one prediction as ``<sample id>.npy`` (float32, our conventions), atomically; `Saved` reads it bit for bit.
+    """Write one prediction as ``<sample id>.npy``, atomically, in its own precision; `Saved` reads it bit for bit.
 
     Raises
     ------
@@ -265,7 +265,8 @@ def write_prediction(folder: Path, sample_id: str, prediction: Prediction) -> Pa
         path = folder / f"{safe_name(sample_id)}.npy"
     except ValueError as error:
         raise SampleError(str(error), where=str(folder)) from None
-    write_npy(path, np.asarray(prediction.value, dtype=np.float32))
+    value = np.asarray(prediction.value)
+    write_npy(path, value if value.dtype in (np.float32, np.float64) else value.astype(np.float32))
     return path
 
 

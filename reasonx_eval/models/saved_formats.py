@@ -127,8 +127,8 @@ class Decoding:
     normals_encoding: NormalsEncoding = "none"
 
 
-def read_map(path: Path, decoding: Decoding) -> tuple[NDArray[np.float32], str]:
-    """One prediction as float32 [H, W] or [H, W, 3] in our conventions, and the sha256 of the file.
+def read_map(path: Path, decoding: Decoding) -> tuple[NDArray[np.floating[Any]], str]:
+    """One prediction as float32 or float64 [H, W] or [H, W, 3] in our conventions, and the sha256 of the file.
 
     Raises
     ------
@@ -213,19 +213,21 @@ def _scale_png(png: NDArray[Any], decoding: Decoding, where: str) -> NDArray[np.
     return np.asarray(png * scale + decoding.png_offset)
 
 
-def _our_normals(value: NDArray[np.float32], decoding: Decoding, where: str, encoded_png: bool) -> NDArray[np.float32]:
+def _our_normals(
+    value: NDArray[np.floating[Any]], decoding: Decoding, where: str, encoded_png: bool
+) -> NDArray[np.floating[Any]]:
     if decoding.normals_encoding == "half":
         low, high = float(value.min()), float(value.max())
         if not encoded_png and (low < -1e-3 or high > 1 + 1e-3):
             raise SampleError(f"stated as (n + 1) / 2, which lies in [0, 1], but values reach from {low:.3g} to "
                               f"{high:.3g}", where=where, fix="-O normals_encoding=none")  # fmt: skip
-        value = value * np.float32(2) - np.float32(1)
+        value = value * 2 - 1
     signs = FRAME_SIGNS[decoding.normals_frame]
-    return value if signs == (1, 1, 1) else value * np.array(signs, dtype=np.float32)
+    return value if signs == (1, 1, 1) else value * np.array(signs, dtype=value.dtype)
 
 
-def as_map(array: NDArray[Any], kind: str, where: str) -> NDArray[np.float32]:
-    """Check dtype and shape of one prediction and give it as float32 [H, W] or [H, W, 3].
+def as_map(array: NDArray[Any], kind: str, where: str) -> NDArray[np.floating[Any]]:
+    """Check dtype and shape of one prediction and give it as [H, W] or [H, W, 3], float64 if it was, else float32.
 
     One leading or trailing axis of length 1 is dropped for [H, W] kinds; nothing else is guessed.
     NaN and infinity pass: what they mean is the caller's to decide.
@@ -251,5 +253,4 @@ def as_map(array: NDArray[Any], kind: str, where: str) -> NDArray[np.float32]:
         raise SampleError(f"shape {list(array.shape)}; {kind} needs {expected}{hint}", where=where)
     if array.size == 0:
         raise SampleError(f"shape {list(array.shape)}: no pixels", where=where)
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32)
+    return np.ascontiguousarray(array, dtype=np.float64 if array.dtype == np.float64 else np.float32)
