@@ -103,8 +103,8 @@ def metric_info(name: str) -> MetricInfo:
         raise unknown("metric", name, [*METRICS, "whdr10", "whdr20", "whdr10_eq", "whdr10_ineq"])
     percent, judged = match.group(1).replace("_", "."), match.group(2) or ""
     label = f"WHDR {percent}%" + judged.replace("_", " ")
-    return MetricInfo(name, label, "", False, (0.0, 1.0), 0.0,
-                      f"weighted human disagreement rate, threshold {percent} %{_JUDGED[judged]}", percent=True)  # fmt: skip
+    description = f"weighted human disagreement rate, threshold {percent} %{_JUDGED[judged]}"
+    return MetricInfo(name, label, "", False, (0.0, 1.0), 0.0, description, percent=True)
 
 
 def whdr_name(delta: float, judged: str = "") -> str:
