@@ -50,7 +50,7 @@ class DIODE(Dataset):
         title="DIODE, validation set (Vasiljevic et al. 2019)",
         targets=("depth", "normals"),
         splits={"val": 771, "val-indoor": 325, "val-outdoor": 446},
-        licence="MIT",
+        licence="see the homepage (the devkit is MIT)",
         homepage="https://diode-dataset.org",
         size="2.6 GB (val.tar.gz: photos and depth), 4.6 GB (val_normals.tar.gz)",
         options={
