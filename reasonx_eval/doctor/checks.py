@@ -20,8 +20,9 @@ MAX_NAMED = 20
 
 def check_samples(found: Gathered, n: int) -> Iterator[Finding]:
     """Every sample that can't be read, by name."""
-    for sample_id, message in list(found.errors.items())[:MAX_NAMED]:
-        yield Finding("samples", "fail", f"{sample_id}: {message}")
+    for sample_id, error in list(found.errors.items())[:MAX_NAMED]:
+        where = f"{error.where}: " if error.where else ""
+        yield Finding("samples", "fail", f"{sample_id}: {where}{error.what}", error.fix)
     if len(found.errors) > MAX_NAMED:
         yield Finding("samples", "fail", f"{len(found.errors) - MAX_NAMED} more can't be read: "
                       f"{some(list(found.errors)[MAX_NAMED:])}")  # fmt: skip
@@ -136,21 +137,23 @@ def _lengths(found: Gathered, share: float) -> Finding:
 
 
 def _facing(found: Gathered) -> Finding:
-    share, opengl, opposite = (float(np.mean(list(found.column("normals", k).values())))
-                               for k in ("facing", "facing_opengl", "facing_opposite"))  # fmt: skip
+    share = _mean(found, "facing")
     guessed = any(found.column("normals", "guessed_rays").values())
     how = f" (view rays of a guessed {GUESSED_FOV:.0f} degree camera)" if guessed else ""
     text = f"{100 * share:.1f} % face the camera{how}"
     if share > 0.99:
         return Finding("normals", "ok", text)
-    best = max(opengl, opposite)
-    hint = ""
-    if best > 0.9 and best > share + 0.05:
-        frame = "opengl (y up, z to the camera)" if opengl >= opposite else "dsine (pointing away)"
-        hint = f": as {frame} it would be {100 * best:.1f} %"
+    frame = min(("opengl", "dsine"), key=lambda f: _mean(found, f"cosine_{f}"))
+    best = _mean(found, f"facing_{frame}")
+    likely = best > 0.9 and best > share + 0.05
+    hint = f": in the frame {frame} it would be {100 * best:.1f} %" if likely else ""
     status: Status = "fail" if share < 0.5 else "warn"
-    fix = "the frame option of the dataset, e.g. --dataset-option normals_frame=opengl" if hint else None
+    fix = f"the frame option of the dataset, e.g. --dataset-option normals_frame={frame}" if likely else None
     return Finding("normals", status, text + hint, fix)
+
+
+def _mean(found: Gathered, name: str) -> float:
+    return float(np.mean(list(found.column("normals", name).values())))
 
 
 def _ranges(found: Gathered) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.datasets.maps import NORMAL_FRAMES
 from reasonx_eval.errors import SampleError
 from reasonx_eval.types import FIRST, SAME, SECOND, DepthTarget, JudgementTarget, MapTarget, NormalTarget, Sample
 
@@ -26,7 +27,7 @@ class Gathered:
     """Numbers of the samples that could be read, by target and sample id; errors of those that could not."""
 
     facts: dict[str, dict[str, Facts]] = field(default_factory=dict)
-    errors: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, SampleError] = field(default_factory=dict)
 
     def column(self, target: str, name: str) -> dict[str, float]:
         """One number of all samples that have it."""
@@ -50,7 +51,7 @@ def gather(dataset: Dataset, ids: Sequence[str], progress: Callable[[int, int], 
             for target, facts in sample_facts(dataset.load(sample_id)).items():
                 found.facts.setdefault(target, {})[sample_id] = facts
         except SampleError as error:
-            found.errors[sample_id] = " ".join(str(error).split())
+            found.errors[sample_id] = error
         if progress is not None:
             progress(done + 1, len(ids))
     return found
@@ -116,11 +117,10 @@ def normal_facts(target: NormalTarget, matrix: NDArray[np.float64] | None) -> Fa
         "length": float(np.median(length)),
         "eight_bit": float(eight_bit),
         "guessed_rays": float(matrix is None),
-        # which signs make most pixels face the camera, to name the frame they may be in
-        "facing": _facing(normal, rays, (1, 1, 1)),
-        "facing_opengl": _facing(normal, rays, (1, -1, -1)),
-        "facing_opposite": _facing(normal, rays, (-1, -1, -1)),
+        "facing": _facing(normal, rays, "opencv")[0],
     }
+    for frame in ("opengl", "dsine"):
+        facts[f"facing_{frame}"], facts[f"cosine_{frame}"] = _facing(normal, rays, frame)
     low = np.nonzero(valid)[0] >= valid.shape[0] * 2 // 3
     if low.any():
         y = normal[low, 1] / np.maximum(length[low], 1e-9)
@@ -128,8 +128,14 @@ def normal_facts(target: NormalTarget, matrix: NDArray[np.float64] | None) -> Fa
     return facts
 
 
-def _facing(normal: NDArray[np.float64], rays: NDArray[np.float64], signs: tuple[int, int, int]) -> float:
-    return float(((normal * np.array(signs, dtype=np.float64) * rays).sum(axis=1) < 0).mean())
+def _facing(normal: NDArray[np.float64], rays: NDArray[np.float64], frame: str) -> tuple[float, float]:
+    """Share of normals that face the camera, and their mean n . view, if they were stored in `frame`.
+
+    Frames whose z has the same sign can have the same share; the mean is lowest for the right one, because walls on
+    the left face right and walls on the right face left.
+    """
+    cosine = (normal * np.array(NORMAL_FRAMES[frame]) * rays).sum(axis=1)
+    return float((cosine < 0).mean()), float(cosine.mean())
 
 
 def _from_codes(normal: NDArray[np.float64]) -> bool:

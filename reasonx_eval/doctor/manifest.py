@@ -56,14 +56,11 @@ class FileEntry(_Table):
 
 
 class Manifest(_Table):
-    """kind official: how to get the files; kind frozen: the files of one split, byte by byte."""
+    """kind official: how to get the files (DatasetInfo has licence and homepage); frozen: the files of one split."""
 
     schema_: Literal[1] = Field(alias="schema")
     kind: Literal["official", "frozen"]
     dataset: str
-    title: str = ""
-    licence: str = ""
-    homepage: str = ""
     layout: str = ""
     notes: str = ""
     archives: tuple[Archive, ...] = ()

@@ -14,10 +14,9 @@ from reasonx_eval.errors import DataError
 
 def explain(info: DatasetInfo, manifest: Manifest | None, layout: str = "") -> str:
     """What to fetch, from where, under which licence, and the layout expected (`layout` where no manifest says)."""
-    lines = [info.title, f"  licence   {(manifest.licence if manifest else '') or info.licence}"]
-    homepage = (manifest.homepage if manifest else "") or info.homepage
-    if homepage:
-        lines.append(f"  homepage  {homepage}")
+    lines = [info.title, f"  licence   {info.licence}"]
+    if info.homepage:
+        lines.append(f"  homepage  {info.homepage}")
     if manifest is not None:
         for archive in manifest.archives:
             lines += _archive_lines(archive)
