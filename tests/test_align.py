@@ -106,9 +106,10 @@ def test_reversed_order_gives_a_negative_scale_and_a_note():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e4 / 3, -7.7])
-def test_constant_prediction_leaves_affine_undetermined(value):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_constant_prediction_leaves_affine_undetermined(value, dtype):
     _, target, valid = _scene(shape=(300, 700))
-    pred = np.full(target.shape, value, np.float32)
+    pred = np.full(target.shape, value, dtype)
     found = align.fit(pred=pred, target=target, valid=valid, mode="affine", space="depth")
     assert math.isnan(found.scale)
     assert math.isnan(found.shift)

@@ -82,7 +82,8 @@ def test_scale_of_depth_does_not_matter_and_blocks_leave_no_seams():
     for row in range(1, rows - 3, 37):
         shifted = K.copy()
         shifted[1, 2] -= row - 1
-        part, fine = normals_from_depth(depth=tall[row - 1 : row + 2], valid=mask[row - 1 : row + 2], intrinsics=shifted)
+        three = slice(row - 1, row + 2)
+        part, fine = normals_from_depth(depth=tall[three], valid=mask[three], intrinsics=shifted)
         np.testing.assert_array_equal(fine[1], good[row])
         np.testing.assert_allclose(part[1], found[row], atol=1e-9)
 

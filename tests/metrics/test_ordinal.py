@@ -63,7 +63,7 @@ def test_normals_compare_the_part_that_faces_the_camera():
 
 
 def test_irradiance_compares_luminance():
-    red, green, blue, white = np.eye(3).tolist() + [[1, 1, 1]]
+    red, green, blue, white = [*np.eye(3).tolist(), [1, 1, 1]]
     # 0.299, 0.587, 0.114, 1
     assert _row([red, green, blue, white], "irradiance") == [SECOND, FIRST, SECOND, FIRST]
     assert _row([red, green, blue, white], "irradiance", margin=0.3) == [LEFT_OUT, FIRST, SECOND, FIRST]

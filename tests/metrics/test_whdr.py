@@ -77,6 +77,13 @@ def test_ratios_at_the_threshold_are_equal(high, low):
         assert whdr(reflectance=np.array([values]), judgements=_two(SECOND)) == 1
 
 
+def test_the_ratio_form_decides_where_the_product_form_differs():
+    low, high = 0.011, 0.012100000000000001
+    assert high > 1.1 * low
+    assert whdr(reflectance=np.array([[low, high]]), judgements=_two(SAME)) == 0
+    assert whdr(reflectance=np.array([[high, low]]), judgements=_two(SAME)) == 0
+
+
 def test_one_point_zero_or_negative_is_the_darker_one():
     for dark in (0.0, -3.0, 1e-12):
         assert whdr(reflectance=np.array([[dark, 0.5]]), judgements=_two(FIRST)) == 0
