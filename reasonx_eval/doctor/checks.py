@@ -148,7 +148,7 @@ def _facing(found: Gathered) -> Finding:
     likely = best > 0.9 and best > share + 0.05
     hint = f": in the frame {frame} it would be {100 * best:.1f} %" if likely else ""
     status: Status = "fail" if share < 0.5 else "warn"
-    fix = f"the frame option of the dataset, e.g. --dataset-option normals_frame={frame}" if likely else None
+    fix = f"[normals] frame in dataset.toml, or --dataset-option normals_frame={frame}" if likely else None
     return Finding("normals", status, text + hint, fix)
 
 
