@@ -40,7 +40,7 @@ def _steps(quality: int, table: str) -> Array:
 def _transform(blocks: Array, matrix: Array) -> Array:
     """matrix applied along axis 0 of [8, ...], summed in a fixed order."""
     shape = (8,) + (1,) * (blocks.ndim - 1)
-    total = matrix[:, 0].reshape(shape) * blocks[0]
+    total: Array = matrix[:, 0].reshape(shape) * blocks[0]
     for n in range(1, 8):
         total = total + matrix[:, n].reshape(shape) * blocks[n]
     return total

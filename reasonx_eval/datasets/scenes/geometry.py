@@ -136,8 +136,9 @@ class Room:
         """Where rays from inside meet the room, and on which side (0-5)."""
         exits, forward = [], []
         for o, d, low, high in zip(origin, direction, self.low, self.high, strict=True):
+            d = _nonzero(d)
             ahead = d > 0.0
-            exits.append((np.where(ahead, high, low) - o) / _nonzero(d))
+            exits.append((np.where(ahead, high, low) - o) / d)
             forward.append(ahead)
         first = np.minimum(np.minimum(exits[0], exits[1]), exits[2])
         axis = np.where(exits[0] == first, 0, np.where(exits[1] == first, 1, 2))
