@@ -146,7 +146,8 @@ class OnnxModel(Model):
         if port.type not in _DTYPES:
             raise UsageError(f"input {port}: supported types are {', '.join(_DTYPES)}", where=where)
         channels = port.shape[spec.layout.index("C")]
-        if isinstance(channels, int) and channels != 3:
+        elsewhere = 3 in (port.shape[1], port.shape[3])
+        if channels != 3 and (isinstance(channels, int) or elsewhere):
             raise UsageError(f"input {port} has {channels} channels in layout {spec.layout}; a photo has 3",
                              where=where, fix="correct input.layout in the card")  # fmt: skip
         for axis, (fixed, side) in enumerate(zip(size, _fixed_size(spec), strict=True)):
@@ -192,7 +193,8 @@ def open_session(path: Path, providers: Sequence[str], threads: int) -> Any:
     where = str(path)
     if not path.is_file():
         raise UsageError("no such file", where=where)
-    head = path.open("rb").read(64)
+    with path.open("rb") as handle:
+        head = handle.read(64)
     if not head:
         raise DataError("file is empty (0 bytes): an interrupted download?", where=where)
     if head.startswith(b"version https://git-lfs"):
