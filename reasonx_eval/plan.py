@@ -51,6 +51,8 @@ def plan(
         raise UsageError("say what to evaluate on", fix="--dataset scenes-wild, or: reasonx-eval list datasets")
     if protocols:
         named = [_with_dataset(get_protocol(name), datasets, task) for name in protocols]
+        for _, protocol in named:
+            model.kind_for(protocol.task, protocol.accepts)  # before any file is opened
     else:
         named = [pair for name in datasets for pair in _defaults(name, task, model)]
     return [(_open(name, protocol, root, split, dataset_options), protocol) for name, protocol in named]

@@ -192,7 +192,7 @@ def test_published_rules_by_the_number():
         "depth/nyuv2", "depth/nyuv2-filled", "depth/nyuv2-metric", "depth/diode", "depth/diode-devkit")}  # fmt: skip
     assert options == {
         "depth/nyuv2": {"depth": "raw"}, "depth/nyuv2-filled": {"depth": "filled"},
-        "depth/nyuv2-metric": {"depth": "filled"}, "depth/diode": {"mask": "file"},
+        "depth/nyuv2-metric": {"depth": "raw"}, "depth/diode": {"mask": "file"},
         "depth/diode-devkit": {"mask": "positive"},
     }  # fmt: skip
 

@@ -69,7 +69,7 @@ def _protocol(p: Any) -> dict[str, Any]:
         facts["files"] = dict(p.dataset_options)
     n = p.n or 0
     facts |= {"notes": p.notes, "sources": list(p.sources), "digest": p.digest,
-              "signature": [p.signature(kind=kind, n=n) for kind in p.accepts]}  # fmt: skip
+              "signature": "\n".join(p.signature(kind=kind, n=n) for kind in p.accepts)}  # fmt: skip
     return facts
 
 

@@ -145,15 +145,6 @@ class BtsLayout(_Tree):
     def scene(self, number: int) -> str | None:
         return None  # the folder is a kind of room, which many scenes share
 
-    def depth(self, number: int) -> NDArray[np.float32]:
-        depth = super().depth(number)
-        if depth.all():
-            # raw depth always lacks a border, because the depth camera sees less than the photo
-            raise SampleError("no pixel is missing, so this is in-painted depth, not raw",
-                              where=str(self.files(number)[1]),
-                              fix="the official nyu_depth_v2_labeled.mat, which has both kinds")  # fmt: skip
-        return depth
-
 
 def _photos(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, int]]:
     """(Scene folder, number in the file name) of each photo one level down."""

@@ -113,13 +113,10 @@ def test_bts_counts_from_zero_and_is_raw(tmp_path: Path) -> None:
     assert dataset.load("0009").meta["layout"] == "bts"
 
 
-def test_bts_never_passes_one_kind_of_depth_for_the_other(tmp_path: Path) -> None:
-    write_nyuv2_bts(tmp_path, 1, "kitchen", IMAGES[1], filled=True)
+def test_bts_holds_raw_depth_only(tmp_path: Path) -> None:
+    write_nyuv2_bts(tmp_path, 1, "kitchen", IMAGES[1])
     with pytest.raises(UsageError, match="raw depth only"):
         NYUv2(tmp_path, "test", {"depth": "filled"})
-    with pytest.raises(SampleError, match=r"in-painted depth, not raw") as caught:
-        NYUv2(tmp_path, "test").load("0001")
-    assert "sync_depth_00000.png" in str(caught.value)
 
 
 def test_one_image_has_one_id_and_one_group_in_every_layout(mat_root: Path, extracted_root: Path,
