@@ -61,7 +61,8 @@ def build(factory: Any, *, spec: str, kind: str | None, options: Mapping[str, An
         An unknown option, an exception in its code, or something that is not a model.
     """
     if not callable(factory):
-        raise UsageError(f"a {type(factory).__name__}, not a class or a function that gives a model", where=spec)
+        raise UsageError(f"not a class or a function that gives a model, but a value of type {type(factory).__name__}",
+                         where=spec)  # fmt: skip
     arguments = parse_options(factory, options, where=spec)
     takes = option_parameters(factory)
     for key, value in {"kind": kind, "device": device}.items():
