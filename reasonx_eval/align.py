@@ -137,12 +137,12 @@ def to_space(*, pred: NDArray[Any], kind: str, space: Space) -> NDArray[Any]:
 
 
 def alignment_notes(alignment: Alignment) -> tuple[str, ...]:
-    """What a reader of the record should know: a negative scale, which no published protocol forbids."""
-    if alignment.determined and alignment.scale <= 0:
-        return (f"alignment scale is {alignment.scale:.4g}: the prediction's order is "
-                + ("reversed (a disparity given as a depth, or the reverse?)" if alignment.scale < 0 else "ignored"),
-                )  # fmt: skip
-    return ()
+    """What a reader of the result should know: a negative scale, which no published protocol forbids."""
+    if not alignment.determined or alignment.scale > 0:
+        return ()
+    if alignment.scale < 0:
+        return ("the fitted scale is negative, so the prediction's order is reversed (a disparity given as a depth?)",)
+    return ("the fitted scale is 0, so the prediction is ignored",)
 
 
 def subsample_indices(
