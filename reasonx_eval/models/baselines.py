@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.color import srgb8_table
+from reasonx_eval.color import linear_to_srgb, srgb8_table
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.base import Model, ModelInfo
 from reasonx_eval.models.options import check_kind
@@ -77,11 +77,11 @@ class Constant(_Baseline):
         self._values = values
 
     def _map(self, image: NDArray[np.uint8], kind: Kind) -> NDArray[np.float32]:
-        from reasonx_eval.color import linear_to_srgb
-
         height, width = image.shape[:2]
         if kind == "normal":
-            return np.tile(np.array([0, 0, -1], dtype=np.float32), (height, width, 1))
+            facing = np.zeros((height, width, 3), dtype=np.float32)
+            facing[..., 2] = -1
+            return facing
         task = TASK_OF_KIND[kind]
         value = self._values[task]
         if kind == "disparity_affine":

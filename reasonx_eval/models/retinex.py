@@ -88,11 +88,12 @@ def _reduced(image: NDArray[np.uint8], max_side: int) -> NDArray[np.float32]:
     """The photo in linear light, float32, averaged over areas down to `max_side` if it is larger."""
     from PIL import Image
 
-    linear = srgb8_table().astype(np.float32)[image]
+    table = srgb8_table().astype(np.float32)
     height, width = image.shape[:2]
     factor = max(height, width) / max_side
     if factor <= 1:
-        return linear
+        return table[image]
     size = max(1, round(width / factor)), max(1, round(height / factor))
-    channels = [Image.fromarray(linear[..., c]).resize(size, Image.Resampling.BOX) for c in range(3)]
+    # one channel after the other: a 24 megapixel photo in float32 would take 290 MB
+    channels = [Image.fromarray(table[image[..., c]]).resize(size, Image.Resampling.BOX) for c in range(3)]
     return np.stack([np.asarray(c) for c in channels], axis=-1)
