@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +155,7 @@ def read_card(path: Path, network: Path, inputs: Sequence[Port], outputs: Sequen
         raise UsageError(
             f"a network file doesn't say what its numbers mean, and there is no card {path}.\n"
             f"  inputs:  {'; '.join(map(str, inputs))}\n  outputs: {'; '.join(map(str, outputs))}\n"
-            f"A complete card, to be corrected (kind, range, channels, mean and std are guesses):\n{example}",
+            f"A complete card, to be corrected (kind, size, range, channels, mean and std are guesses):\n{example}",
             where=str(network), fix=f"write it to {path}, or --card FILE",
         ) from None  # fmt: skip
     except OSError as error:
@@ -173,8 +174,8 @@ def example_card(name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> 
     out_channels = _channels(result.shape)
     card: dict[str, Any] = {
         "name": name,
-        "licence": "MIT",
-        "trained_on": ["NYUv2"],
+        "licence": None,
+        "trained_on": [],
         "base": None,
         "input": {
             "name": source.name,
@@ -197,7 +198,8 @@ def example_card(name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> 
             "offset": 0.0,
         },
     }
-    return json.dumps(card, indent=1)
+    # lists of numbers on one line
+    return re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", json.dumps(card, indent=1))
 
 
 def spatial(shape: Sequence[int | str | None], layout: str) -> tuple[int | str | None, int | str | None] | None:

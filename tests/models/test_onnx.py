@@ -215,6 +215,8 @@ def test_without_a_card_prints_one_that_works(tmp_path: Path, body: bytes, names
     card = OnnxCard.model_validate_json(example)
     size = list(card.input.size) if isinstance(card.input.size, tuple) else card.input.size
     assert (size, card.input.layout, card.output.kind) == names
+    assert '"mean": [0.0, 0.0, 0.0]' in example
+    assert (card.licence, card.trained_on) == (None, ())  # copied as it is, it must not claim anything
     path.with_suffix(".json").write_text(example)
     model = OnnxModel(path)
     assert np.isfinite(run(model)).all()
