@@ -14,8 +14,9 @@ from reasonx_eval.datasets.diode import DIODE
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.images import write_npy, write_png
 from reasonx_eval.registry import get_dataset
+from reasonx_eval.selftest.writers import DIODE_SHAPE, DiodeFiles, write_diode
 from reasonx_eval.types import DepthTarget, NormalTarget
-from tests.datasets.makers import DIODE_SHAPE, DiodeFiles, diode_files, write_diode
+from tests.datasets.makers import diode_files
 
 IN = "indoors/scene_00021/scan_00189/00021_00189_indoors_200_010"
 OUT = "outdoor/scene_00022/scan_00196/00022_00196_outdoor_350_020"

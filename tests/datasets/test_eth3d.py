@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from reasonx_eval.datasets.eth3d import ETH3D
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.registry import get_dataset
+from reasonx_eval.selftest.writers import eth3d_names, write_eth3d, write_jpeg, write_tar
 from reasonx_eval.types import DepthTarget
-from tests.datasets.makers import eth3d_names, photo, write_eth3d, write_jpeg, write_tar
+from tests.datasets.makers import photo
 
 IDS = ("courtyard/DSC_0286", "relief_2/DSC_0487", "office/DSC_0219")
 HEIGHT, WIDTH = 48, 80

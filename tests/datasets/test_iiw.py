@@ -14,8 +14,9 @@ import pytest
 from reasonx_eval.datasets.iiw import IIW
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.registry import get_dataset
+from reasonx_eval.selftest.writers import iiw_json, write_iiw
 from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget
-from tests.datasets.makers import iiw_json, photo, write_iiw
+from tests.datasets.makers import photo
 
 ID = "100010"
 POINTS = [(40, 0.25, 0.5, True), (7, 0.75, 0.125, True), (12, 0.0, 1.0, True), (3, 0.5, 0.5, False),

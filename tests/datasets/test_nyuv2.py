@@ -21,18 +21,17 @@ from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.images import read_png, write_npy, write_png
 from reasonx_eval.registry import get_dataset
-from reasonx_eval.types import DepthTarget, NormalTarget
-from tests.datasets.makers import (
+from reasonx_eval.selftest.writers import (
     NYU_SHAPE,
     NyuImage,
-    nyu_images,
-    photo,
     write_nyuv2_bts,
     write_nyuv2_extracted,
     write_nyuv2_mat,
     write_nyuv2_normals,
     write_splits_mat,
 )
+from reasonx_eval.types import DepthTarget, NormalTarget
+from tests.datasets.makers import nyu_images, photo
 
 SHARED = Path(os.environ.get("REASONX_SHARED", "../shared")) / "data"
 MAT = "nyu_depth_v2_labeled.mat"

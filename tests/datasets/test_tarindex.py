@@ -13,7 +13,7 @@ import pytest
 
 from reasonx_eval.datasets.tarindex import TarIndex, cache_folder
 from reasonx_eval.errors import DataError, SampleError
-from tests.datasets.makers import write_tar
+from reasonx_eval.selftest.writers import write_tar
 
 LONG = "deep/" * 40 + "name.bin"  # more than the 100 characters of a plain header
 
