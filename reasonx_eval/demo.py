@@ -22,14 +22,20 @@ from reasonx_eval.runner import RunOptions, run
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample
 
 DATASETS = ("scenes-synthetic", "scenes-wild")
-#: model and the task it is shown for
-MODELS = (("plane-depth", "depth"), ("mean-normal", "normals"), ("image-as-albedo", "albedo"), ("retinex", "albedo"))
+#: model and the protocol it is evaluated under
+RUNS = (
+    ("plane-depth", "depth/{}"),
+    ("mean-normal", "normals/{}"),
+    ("image-as-albedo", "albedo/{}-whdr"),
+    ("retinex", "albedo/{}-whdr"),
+    ("retinex", "irradiance/{}"),
+)
 #: what the picture shows of each task
 SHOWN = {"depth": "plane-depth", "normals": "mean-normal", "albedo": "retinex"}
 
 
 def run_demo(out: Path, progress: Callable[[str], Any]) -> list[tuple[Result, Path]]:
-    """Evaluate MODELS on DATASETS and draw ``OUT/demo.png``.
+    """Do RUNS on DATASETS and draw ``OUT/demo.png``.
 
     Parameters
     ----------
@@ -43,10 +49,10 @@ def run_demo(out: Path, progress: Callable[[str], Any]) -> list[tuple[Result, Pa
     opened: dict[str, Dataset] = {}
     folders: dict[tuple[str, str], Path] = {}
     for dataset_name in DATASETS:
-        for model_name, task in MODELS:
+        for model_name, protocol_name in RUNS:
             model = load_model(model_name)
-            work = plan(model=model, datasets=[dataset_name], protocols=[], task=task, root=None, split=None,
-                        dataset_options={})  # fmt: skip
+            work = plan(model=model, datasets=[], protocols=[protocol_name.format(dataset_name)], task=None, root=None,
+                        split=None, dataset_options={})  # fmt: skip
             for dataset, protocol in work:
                 folder = run_folder(out / "results", protocol.ref, model.info.name, None)
                 with progress(f"{protocol.ref} {model_name}") as callback:

@@ -16,7 +16,7 @@ from reasonx_eval.files import safe_name
 from reasonx_eval.images import write_npy
 from reasonx_eval.models.base import Model
 from reasonx_eval.protocol import Protocol
-from reasonx_eval.scoring import score_sample, target_digest, to_record
+from reasonx_eval.scoring import array_digest, score_sample, to_record
 from reasonx_eval.types import Kind, Prediction, Record, Sample
 
 
@@ -145,12 +145,12 @@ def _failure(sample_id: str, error: Exception, stage: str, **seconds: float) -> 
 def _load(job: Job, sample_id: str) -> _Loaded | Outcome:
     clock = time.perf_counter()
     try:
-        want = {job.protocol.target, *job.model.needs_targets}
+        want = {job.protocol.target, *(set(job.model.needs_targets) & set(job.dataset.targets))}
         sample = job.dataset.load(sample_id, want)
         if job.model.needs_image:
             _ = sample.image  # decoded here, in the worker, not where the model waits for it
         target = sample.targets.get(job.protocol.target)
-        data = target_digest(target) if target is not None else "absent"
+        data = array_digest(target) if target is not None else "absent"
     except Exception as error:
         return _failure(sample_id, error, "load", load_seconds=time.perf_counter() - clock)
     return _Loaded(sample, data, time.perf_counter() - clock)
@@ -200,7 +200,7 @@ def _score(job: Job, item: _Predicted) -> Outcome:
         scored = score_sample(sample=sample, prediction=item.prediction, protocol=job.protocol)
         if job.pixels is not None and scored.pixels is not None:
             write_npy(job.pixels / f"{safe_name(sample.id)}.npy", scored.pixels)
-        record = to_record(sample, scored, item.loaded.data)
+        record = to_record(sample, scored, item.loaded.data, array_digest(item.prediction))
     except Exception as error:
         return _failure(sample.id, error, "score", load_seconds=item.loaded.seconds, predict_seconds=item.seconds)
     return Outcome(record, item.loaded.seconds, item.seconds, time.perf_counter() - clock)

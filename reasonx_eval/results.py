@@ -123,6 +123,7 @@ class Result(_Part):
     undefined: dict[str, str] = {}
     notes: list[str] = []
     data_sha256: str
+    predictions_sha256: str
     records_sha256: str
     provenance: Provenance
 

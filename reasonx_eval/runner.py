@@ -254,6 +254,7 @@ def finish(
         n_total=n_total, n_scored=n_scored, n_undefined=len(undefined), failed=failed, undefined=undefined,
         notes=_notes(ordered),
         data_sha256=sha256_lines(f"{r.sample_id} {r.data}" for r in ordered),
+        predictions_sha256=sha256_lines(f"{r.sample_id} {r.prediction}" for r in ordered),
         records_sha256=sha256_file(out / "records.jsonl"),
         provenance=provenance,
     )  # fmt: skip

@@ -181,6 +181,7 @@ class Record:
     metrics : name -> value; a metric that is undefined for this sample is None (null), never 0
     stats : sufficient statistics that pooled metrics aggregate (name -> number)
     data : digest of the ground truth it was scored against (16 hex digits)
+    prediction : digest of the predicted values
     undefined : why this sample has no value although nothing failed (WHDR without judgements)
     error : why it failed; then metrics is empty
     """
@@ -192,6 +193,7 @@ class Record:
     group: str | None = None
     stats: Mapping[str, float] = field(default_factory=dict)
     data: str | None = None
+    prediction: str | None = None
     notes: tuple[str, ...] = ()
     undefined: str | None = None
     error: str | None = None

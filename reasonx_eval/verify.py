@@ -29,6 +29,8 @@ def verify_run(result: Result, folder: Path) -> list[str]:
     lines = [_same("records sha256", result.records_sha256, sha256_file(path), path)]
     data = sha256_lines(f"{r.sample_id} {r.data}" for r in records)
     lines.append(_same("ground truth sha256", result.data_sha256, data, path))
+    predictions = sha256_lines(f"{r.sample_id} {r.prediction}" for r in records)
+    lines.append(_same("predictions sha256", result.predictions_sha256, predictions, path))
     scored = [r for r in records if r.error is None and r.undefined is None]
     lines.append(_same("scored samples", result.n_scored, len(scored), path))
     lines.append(_same("failed samples", sorted(result.failed), sorted(r.sample_id for r in records if r.error), path))

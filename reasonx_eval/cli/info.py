@@ -87,9 +87,11 @@ def _dataset(name: str) -> dict[str, Any]:
     mine = [p.ref for p in all_protocols().values() if p.dataset == name]
     facts: dict[str, Any] = {
         "dataset": info.name, "title": info.title, "targets": list(info.targets), "splits": dict(info.splits),
-        "options": dict(info.options), "licence": info.licence, "homepage": info.homepage, "size": info.size,
+        "options": dict(info.options), "licence": info.licence, "homepage": info.homepage or "none", "size": info.size,
         "default protocols": [p.ref for p in default_protocols(name)], "protocols": mine,
     }  # fmt: skip
+    if info.example:
+        facts["example"] = info.example
     if info.needs_root:
         facts["root here"] = dataset_root(name, None) or f"not set; reasonx-eval doctor {name} --prepare"
     return facts

@@ -19,6 +19,7 @@ class DatasetInfo:
 
     licence, homepage, size : how to get the official files
     splits : split name -> number of samples (None: depends on the files)
+    example : a complete example of the file that describes the data, where there is one
     """
 
     name: str
@@ -30,6 +31,7 @@ class DatasetInfo:
     size: str
     needs_root: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
+    example: str = ""
 
 
 class Dataset(ABC):
@@ -87,6 +89,11 @@ class Dataset(ABC):
     def files(self, sample_id: str) -> Sequence[Path]:
         """The files a sample is read from (for digests, doctor and error messages); may be empty."""
         return ()
+
+    @property
+    def targets(self) -> Sequence[str]:
+        """The targets that these files have; what may be wanted from `load`."""
+        return self.info.targets
 
     @property
     def name(self) -> str:

@@ -58,6 +58,7 @@ class Folder(Dataset):
         homepage="",
         size="your own files",
         options={"card": "sha256 that the dataset.toml must have (recorded with every result)"},
+        example=EXAMPLE,
     )
 
     layout: ClassVar[str] = f"a {CARD_NAME}, for example:\n\n{EXAMPLE}"

@@ -42,11 +42,9 @@ class Saved(Model):
     Ids with slashes are nested folders, or flat names with ``__`` for ``/``. Whatever is not given here comes
     from the folder's meta.json (see `PredictionsMeta`); stating a thing twice, differently, is an error.
 
-    Two digests say what was scored:
-
-    * ``info.weights_sha256`` is known before the first sample is read. It covers the folder's meta.json and every
-      file's name, size and content up to 192 KiB; of larger files the first, middle and last 64 KiB.
-    * `predictions_digest` covers every byte. Files are hashed while they are read, so after a run it is free.
+    ``info.weights_sha256`` is known before the first sample is read. It covers the folder's meta.json and every
+    file's name, size and content up to 192 KiB; of larger files the first, middle and last 64 KiB. The records of
+    a run hold the digest of every value that was scored.
 
     Parameters
     ----------
@@ -100,7 +98,6 @@ class Saved(Model):
         self._decoding = _decoding(self._meta, where)
         self._pattern = self._meta.pattern or "{id}"
         self._suffixes = (self._meta.suffix,) if self._meta.suffix else SUFFIXES
-        self._sha256: dict[str, str] = {}
 
     @property
     def info(self) -> ModelInfo:
@@ -133,19 +130,6 @@ class Saved(Model):
     def missing(self, ids: Iterable[str]) -> list[str]:
         """The ids that have no file, in order."""
         return [i for i in ids if not self._candidates(i)]
-
-    def file_sha256(self, sample_id: str) -> str:
-        """sha256 of the file of one sample; free if it has been predicted."""
-        if sample_id not in self._sha256:
-            self._sha256[sample_id] = sha256_file(self.path(sample_id))
-        return self._sha256[sample_id]
-
-    def predictions_digest(self, ids: Iterable[str]) -> str:
-        """sha256 over the lines "id<TAB>sha256 of its file" of sorted ids: every byte that was scored.
-
-        Files that this object has not read (after a resume) are read now.
-        """
-        return sha256_lines(f"{i}\t{self.file_sha256(i)}" for i in sorted(ids))
 
     def path(self, sample_id: str) -> Path:
         """The file of one sample.
@@ -180,8 +164,7 @@ class Saved(Model):
         return [p for p in paths if p.is_file()]
 
     def _read(self, sample_id: str) -> Prediction:
-        value, self._sha256[sample_id] = read_map(self.path(sample_id), self._decoding)
-        return Prediction(self._decoding.kind, value)
+        return Prediction(self._decoding.kind, read_map(self.path(sample_id), self._decoding))
 
     @cached_property
     def _known_stems(self) -> list[str]:

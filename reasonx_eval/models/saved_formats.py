@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -127,8 +126,8 @@ class Decoding:
     normals_encoding: NormalsEncoding = "none"
 
 
-def read_map(path: Path, decoding: Decoding) -> tuple[NDArray[np.floating[Any]], str]:
-    """One prediction as float32 or float64 [H, W] or [H, W, 3] in our conventions, and the sha256 of the file.
+def read_map(path: Path, decoding: Decoding) -> NDArray[np.floating[Any]]:
+    """One prediction as float32 or float64 [H, W] or [H, W, 3] in our conventions.
 
     Raises
     ------
@@ -152,7 +151,7 @@ def read_map(path: Path, decoding: Decoding) -> tuple[NDArray[np.floating[Any]],
     value = as_map(array, decoding.kind, where)
     if decoding.kind == "normal":
         value = _our_normals(value, decoding, where, encoded_png=path.suffix == ".png")
-    return value, hashlib.sha256(raw).hexdigest()
+    return value
 
 
 def _read_keyed(path: Path, raw: bytes, key: str | None) -> NDArray[Any]:

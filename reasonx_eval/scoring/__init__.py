@@ -15,7 +15,7 @@ from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.protocol import Protocol
 from reasonx_eval.types import TASK_OF_KIND, Alignment, Prediction, Record, Sample, Target
 
-__all__ = ["Scored", "score_sample", "target_digest", "to_record"]
+__all__ = ["Scored", "array_digest", "score_sample", "to_record"]
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ def check_shape(prediction: Prediction) -> None:
         raise SampleError(f"a prediction must be floating point, this one is {prediction.value.dtype}")
 
 
-def target_digest(target: Target) -> str:
-    """The first 16 hex digits of a sha256 over the ground truth's arrays, names, types and shapes."""
-    digest = hashlib.sha256(type(target).__name__.encode())
-    for f in fields(target):
-        _update(digest, f.name, getattr(target, f.name))
+def array_digest(value: Target | Prediction) -> str:
+    """The first 16 hex digits of a sha256 over the arrays of a target or prediction, their types and shapes."""
+    digest = hashlib.sha256(type(value).__name__.encode())
+    for f in fields(value):
+        _update(digest, f.name, getattr(value, f.name))
     return digest.hexdigest()[:16]
 
 
@@ -107,7 +107,7 @@ def _update(digest: Any, name: str, value: Any) -> None:
             _update(digest, f"{name}.{key}", value[key])
 
 
-def to_record(sample: Sample, scored: Scored, data: str) -> Record:
+def to_record(sample: Sample, scored: Scored, data: str, prediction: str) -> Record:
     """The line that is kept: NaN becomes null, never a number."""
     fit = scored.alignment
     alignment = None if fit is None else {
@@ -121,5 +121,6 @@ def to_record(sample: Sample, scored: Scored, data: str) -> Record:
         group=sample.group,
         stats=dict(scored.stats),
         data=data,
+        prediction=prediction,
         notes=scored.notes,
     )

@@ -12,7 +12,6 @@ import OpenEXR
 import pytest
 
 from reasonx_eval.errors import DataError, SampleError, UsageError
-from reasonx_eval.files import sha256_file, sha256_text
 from reasonx_eval.images import write_npy, write_png
 from reasonx_eval.models.base import ModelInfo
 from reasonx_eval.models.saved import Saved, write_meta, write_prediction
@@ -270,22 +269,6 @@ def test_written_predictions_come_back_bit_for_bit(tmp_path: Path, dtype: type) 
     assert (model.info.trained_on, model.info.reward, model.info.parameters) == (("NYUv2",), "whdr", 7)
     assert model.info.options["model"] == {"steps": 4}
     assert model.info.options["stated_weights_sha256"] == "ab"
-
-
-def test_digest_covers_every_byte_and_every_id(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        np.save(tmp_path / f"{name}.npy", DEPTH)
-    model = Saved(tmp_path, kind="depth_scale")
-    expected = sha256_text("\n".join(f"{n}\t{sha256_file(tmp_path / f'{n}.npy')}" for n in "ab"))
-    assert model.predictions_digest(["b", "a"]) == expected
-    read(model, "a")
-    read(model, "b")
-    assert model.predictions_digest(["a", "b"]) == expected
-    assert model.predictions_digest(["a"]) != expected
-    changed = DEPTH.copy()
-    changed[3, 3] += 1
-    np.save(tmp_path / "b.npy", changed)
-    assert Saved(tmp_path, kind="depth_scale").predictions_digest(["a", "b"]) != expected
 
 
 def test_identity_sees_content_size_and_names(tmp_path: Path) -> None:
