@@ -1,0 +1,90 @@
+"""Every README command runs, in order, in one folder, with the files it speaks of; its table is what comes out."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reasonx_eval.cli.main import cli, run_cli
+from reasonx_eval.datasets.splits import split_lines
+from reasonx_eval.files import write_json
+from reasonx_eval.images import write_png
+
+from .readme_table import README, table
+
+TEXT = README.read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> Iterator[str]:
+    yield from re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.M | re.S)
+
+
+def commands() -> list[str]:
+    lines = [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_make_targets_exist() -> None:
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    targets = [c.split()[1] for c in commands() if c.startswith("make ")]
+    assert targets == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.M)
+
+
+def _write_iiw(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    photo = rng.integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    points = [{"id": k, "x": 0.1 + 0.2 * k, "y": 0.5, "opaque": True} for k in range(4)]
+    compared = [{"point1": a, "point2": a + 1, "darker": d, "darker_score": 1.0} for a, d in enumerate("1E2")]
+    for name in split_lines("iiw_test"):
+        write_json(root / "data" / f"{name}.json", {"intrinsic_points": points, "intrinsic_comparisons": compared})
+    write_png(root / "data" / "first.png", photo)
+    for name in split_lines("iiw_test"):
+        (root / "data" / f"{name}.png").hardlink_to(root / "data" / "first.png")
+
+
+def _write_own(root: Path) -> None:
+    rng = np.random.default_rng(1)
+    for k in range(4):
+        write_png(root / "rgb" / f"{k}.png", rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        write_png(root / "depth" / f"{k}.png", rng.integers(500, 5000, (24, 32), dtype=np.uint16))
+
+
+@pytest.mark.slow
+def test_every_command_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _write_iiw(tmp_path / "iiw")
+    _write_own(tmp_path / "my-set")
+    for language in ("python", "toml"):
+        for block in blocks(language):
+            first = block.splitlines()[0]
+            if first.startswith("# "):
+                (tmp_path / first.removeprefix("# ")).write_text(block, encoding="utf-8")
+    ran = [line for line in commands() if not line.startswith("make ")]
+    assert len(ran) > 12
+    for line in ran:
+        words = shlex.split(line.replace("/data/iiw", str(tmp_path / "iiw")))
+        assert words[0] == "reasonx-eval"
+        code = run_cli(cli, words[1:])
+        printed = capsys.readouterr()
+        assert code == 0, f"{line}\n{printed.out}{printed.err}"
+        assert printed.out, line
+
+
+@pytest.mark.slow
+def test_demo_prints_signatures_and_draws_and_the_readme_has_its_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli(cli, ["demo", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "depth/scenes-synthetic@1|n:100|acc:disparity_affine|align:affine.disparity" in out
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert table(tmp_path) in TEXT, "run: reasonx-eval demo --out demo && python -m tests.readme_table demo"
