@@ -42,7 +42,10 @@ def decode_file(path: Path | str, data: bytes | None, decode: Callable[[bytes], 
 
 
 def read_rgb(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
-    """An 8-bit photo as uint8 [H, W, 3]; grey is repeated, alpha is dropped, EXIF rotation is not applied.
+    """A photo as uint8 [H, W, 3], sRGB.
+
+    Grey is repeated, alpha dropped, CMYK converted without a profile; of 16 bits the high byte is kept. EXIF rotation
+    is not applied: ground truth lies on the stored pixels.
 
     Parameters
     ----------
@@ -57,8 +60,11 @@ def read_rgb(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(raw)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels: larger than any supported dataset")
-                if image.mode.startswith("I") or image.mode == "F":
-                    raise ValueError(f"mode {image.mode}: a 16-bit or float image where an 8-bit photo is expected")
+                if image.mode.startswith("I;16"):
+                    grey = (np.asarray(image) >> 8).astype(np.uint8)
+                    return np.repeat(grey[..., None], 3, axis=-1)
+                if image.mode in ("I", "F"):
+                    raise ValueError(f"mode {image.mode}: a map of 32-bit values, not a photo")
                 return np.asarray(image.convert("RGB"))
 
     return decode_file(path, data, decode)
