@@ -1,0 +1,110 @@
+"""One protocol, one kind of prediction and one sample: what a check is applied to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval import color
+from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.models.oracle import Oracle
+from reasonx_eval.protocol import Protocol, align_space
+from reasonx_eval.scoring import Scored, score_sample
+from reasonx_eval.selftest.sources import Written
+from reasonx_eval.types import (
+    LEFT_OUT,
+    TASK_OF_KIND,
+    JudgementTarget,
+    Kind,
+    PairTarget,
+    Prediction,
+    Sample,
+    Target,
+)
+
+
+class Failed(Exception):
+    """A check saw something else than it expects; the message says what."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one check looks at.
+
+    ids : the samples of this source that are there; samples : the same, loaded
+    written : what the files of each sample say; empty for rendered and for the user's own data
+    """
+
+    protocol: Protocol
+    kind: Kind
+    source: str
+    dataset: Dataset
+    samples: tuple[Sample, ...] = field(repr=False)
+    written: Mapping[str, Written] = field(default_factory=dict, repr=False)
+
+    @property
+    def sample(self) -> Sample:
+        return self.samples[0]
+
+    @property
+    def ids(self) -> list[str]:
+        return [s.id for s in self.samples]
+
+    @property
+    def first_kind(self) -> bool:
+        """For checks that no kind of prediction changes: they run once a protocol."""
+        return self.kind == self.protocol.accepts[0]
+
+    @property
+    def inverted(self) -> bool:
+        """Whether the protocol fits this depth prediction in the space it is not given in."""
+        assert self.protocol.depth is not None
+        own = "disparity" if self.kind == "disparity_affine" else "depth"
+        return align_space(self.protocol.depth.align, self.kind) != own
+
+    @property
+    def transfer(self) -> str:
+        """How this protocol decodes an encoded albedo."""
+        spec = self.protocol.whdr or self.protocol.map
+        return spec.transfer if spec is not None else "srgb"
+
+    def oracle(self, sample: Sample | None = None, **options: Any) -> Prediction:
+        """The oracle's prediction of this case's kind; an encoded albedo is encoded as the protocol decodes it."""
+        sample = sample or self.sample
+        if self.kind == "albedo_srgb" and self.transfer != "srgb":
+            linear = Oracle(**options).predict([sample], "albedo_linear", seed=0)[0]
+            return Prediction(self.kind, color.encode(linear.value, self.transfer))
+        return Oracle(**options).predict([sample], self.kind, seed=0)[0]
+
+    def score(self, prediction: Prediction, sample: Sample | None = None) -> Scored:
+        return score_sample(sample=sample or self.sample, prediction=prediction, protocol=self.protocol)
+
+    def blank(self, kind: str) -> NDArray[np.float32]:
+        """An array of ones as large as the ground truth (or the photo) and shaped as `kind` asks."""
+        height, width = map_size(self.sample, self.protocol.target)
+        return np.ones((height, width) if TASK_OF_KIND[kind] == "depth" else (height, width, 3), dtype=np.float32)
+
+
+def map_size(sample: Sample, name: str) -> tuple[int, int]:
+    """Height and width of a dense target; of the photo, for judgements and pairs."""
+    valid = getattr(sample.targets[name], "valid", None)
+    height, width = (sample.image if valid is None else valid).shape[:2]
+    return height, width
+
+
+def without_truth(sample: Sample, name: str) -> Sample:
+    """The sample with ground truth that counts nowhere."""
+    return replace(sample, targets={**sample.targets, name: _nothing(sample.targets[name])})
+
+
+def _nothing(target: Target) -> Target:
+    if isinstance(target, JudgementTarget):
+        none = slice(0, 0)
+        return replace(target, pairs=target.pairs[none], darker=target.darker[none], weight=target.weight[none])
+    if isinstance(target, PairTarget):
+        return replace(target, relation={m: np.full_like(r, LEFT_OUT) for m, r in target.relation.items()})
+    return replace(target, valid=np.zeros_like(target.valid))
