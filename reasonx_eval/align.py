@@ -130,7 +130,7 @@ def to_space(*, pred: NDArray[Any], kind: str, space: Space) -> NDArray[Any]:
                          where="alignment space", fix='space = "own" in the protocol')  # fmt: skip
     positive = pred > 0
     inverse = np.zeros(pred.shape, dtype=np.float64)
-    np.divide(1.0, pred, out=inverse, where=positive)
+    np.divide(1.0, pred, out=inverse, where=positive, dtype=np.float64)
     # NaN isn't positive; it must still reach the check that counts it
     np.copyto(inverse, np.nan, where=~np.isfinite(pred))
     return inverse

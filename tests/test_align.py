@@ -227,6 +227,8 @@ def test_to_space():
     assert align.to_space(pred=depth, kind="disparity_affine", space="disparity") is depth
     disparity = align.to_space(pred=depth, kind="depth_scale", space="disparity")
     np.testing.assert_array_equal(disparity, [[0.5, 0, 0, 0.25]])
+    thirds = align.to_space(pred=np.array([[3.0, 7.0]], np.float32), kind="depth_metric", space="disparity")
+    np.testing.assert_array_equal(thirds, [[1 / 3, 1 / 7]])  # divided in float64, not in the prediction's float32
     broken = align.to_space(pred=np.array([[np.nan, 1.0, np.inf]]), kind="depth_metric", space="disparity")
     np.testing.assert_array_equal(np.isfinite(broken), [[False, True, False]])
     for kind, space in (("depth_affine", "disparity"), ("disparity_affine", "depth")):
