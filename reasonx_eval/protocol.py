@@ -39,7 +39,12 @@ METRICS: Final[Mapping[str, tuple[str, ...]]] = {
     "albedo": ("si_mse", "lmse", "psnr", "ssim", "map_rmse"),
     "irradiance": ("si_mse", "lmse", "psnr", "ssim", "map_rmse"),
     "pairs": ("agreement",),
+    "agreement": ("consistency_deg", "consistency_rmse"),
 }  # fmt: skip
+
+#: target -> the table with its rules
+_TABLE: Final = {"depth": "depth", "normals": "normals", "judgements": "whdr", "albedo": "map", "irradiance": "map",
+                 "pairs": "pairs", "agreement": "agreement"}  # fmt: skip
 
 T = TypeVar("T")
 # types are strict ("1" is no number), but TOML has lists where Python has tuples
@@ -161,7 +166,7 @@ class Protocol(_Spec):
     name: str = Field(pattern=r"^[a-z]+/[a-z0-9][a-z0-9.-]*$")
     version: int = Field(ge=1)
     task: Task
-    target: TargetName
+    target: TargetName | Literal["agreement"]
     dataset: str
     dataset_options: Mapping[str, Any] = {}
     split: str
@@ -174,6 +179,7 @@ class Protocol(_Spec):
     whdr: WhdrSpec | None = None
     map: MapSpec | None = None
     pairs: PairsSpec | None = None
+    agreement: DepthSpec | None = None
     title: str
     notes: str = ""
     sources: tuple[str, ...] = Field((), strict=False)
@@ -182,9 +188,8 @@ class Protocol(_Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Protocol:
-        needs = {"depth": "depth", "normals": "normals", "judgements": "whdr",
-                 "albedo": "map", "irradiance": "map", "pairs": "pairs"}[self.target]  # fmt: skip
-        given = [k for k in ("depth", "normals", "whdr", "map", "pairs") if getattr(self, k) is not None]
+        needs = _TABLE[self.target]
+        given = [k for k in dict.fromkeys(_TABLE.values()) if getattr(self, k) is not None]
         if given != [needs]:
             raise ValueError(f"target '{self.target}' needs the table [{needs}] and no other; found {given}")
         for kind in self.accepts:
@@ -207,14 +212,21 @@ class Protocol(_Spec):
         return self
 
     @property
+    def reads(self) -> str:
+        """The target of a sample that it needs: agreement of depth and normals needs depth, to fit the depth."""
+        return "depth" if self.target == "agreement" else self.target
+
+    @property
     def ref(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
 
     @property
     def rules(self) -> dict[str, Any]:
-        """Every field that can change a number, JSON-able."""
-        return self.model_dump(mode="json", exclude={"title", "notes", "sources", "compat", "default_for"})
+        """Every field that can change a number, JSON-able; absent ones are left out, so that a new kind of rule
+        that a protocol does not use leaves its digest as it is."""
+        return self.model_dump(mode="json", exclude_none=True,
+                               exclude={"title", "notes", "sources", "compat", "default_for"})  # fmt: skip
 
     @classmethod
     def from_rules(cls, rules: Mapping[str, Any]) -> Protocol:
@@ -261,6 +273,8 @@ class Protocol(_Spec):
             exposed = [] if m.exposure == "none" else [f"exposure:{m.exposure}"]
             return [f"space:{m.space}.{m.transfer}", f"scale:{m.scale}", *exposed, *(["clip:0-1"] if m.clip01 else []),
                     f"lmse:{m.lmse}", f"resize:{_resize(m.resize)}"]  # fmt: skip
+        if self.agreement:
+            return _depth_parts(self.agreement, kind)
         assert self.pairs is not None
         o = self.pairs
         limit = f"same:{o.same_distance:g}" if o.modality == "albedo" else f"margin:{o.margin:g}"
@@ -293,7 +307,9 @@ def align_space(align: AlignSpec, kind: str) -> Literal["depth", "disparity"]:
 
 def _depth_parts(spec: DepthSpec, kind: str) -> list[str]:
     align = spec.align
-    fit = "none" if align.mode == "none" else f"{align.mode}.{align_space(align, kind)}"
+    # of the depth beside normals, the signature does not state the kind
+    space = align.space if kind == "normal" else align_space(align, kind)
+    fit = "none" if align.mode == "none" else f"{align.mode}.{space}"
     sub = "" if align.subsample == "all" else f".{align.subsample}"
     rng = "mask" if spec.range_m is None else f"{spec.range_m[0]:g}-{spec.range_m[1]:g}m"
     clip = "none" if spec.clip_m is None else f"{spec.clip_m[0]:g}-{spec.clip_m[1]:g}m"

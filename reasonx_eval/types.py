@@ -127,6 +127,7 @@ class Sample:
     targets : by target name; only those that the caller wanted
     group : what repeats between samples (the scene), for clustered statistics; None if nothing does
     meta : anything else that is worth knowing, JSON-able
+    intrinsics : float64 [3, 3], pixels of the photo, where the dataset gives them
     """
 
     id: str
@@ -134,6 +135,7 @@ class Sample:
     targets: Mapping[str, Target] = field(default_factory=dict, repr=False)
     group: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    intrinsics: NDArray[np.float64] | None = field(default=None, repr=False)
 
     @cached_property
     def image(self) -> NDArray[np.uint8]:
@@ -148,11 +150,13 @@ class Prediction:
     kind : what the values mean; the runner, never the model, aligns
     value : float32 or float64 [H, W] for depth and disparity, [H, W, 3] for the rest; metrics never round it
     seconds : time spent on this image, if measured
+    beside : the same model's depth, where a protocol asks whether normals and depth agree
     """
 
     kind: Kind
     value: NDArray[np.floating[Any]]
     seconds: float | None = None
+    beside: Prediction | None = None
 
 
 @dataclass(frozen=True)

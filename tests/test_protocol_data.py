@@ -86,7 +86,7 @@ def test_neighbours_named_in_the_notes_exist(p):
 @pytest.mark.parametrize("p", [p for p in PROTOCOLS if p.dataset != "any"], ids=lambda p: p.ref)
 def test_the_dataset_has_what_the_protocol_needs(p):
     has = info(p.dataset)
-    assert p.target in has.targets
+    assert p.reads in has.targets
     assert p.split in has.splits
     assert p.n == has.splits[p.split]
     assert set(p.dataset_options) <= set(has.options)

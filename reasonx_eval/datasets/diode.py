@@ -94,7 +94,7 @@ class DIODE(Dataset):
             targets["normals"] = self._read_normals(normals)
             meta["normals_frame"] = self._frame
         return Sample(id=sample_id, source=partial(sized_rgb, _beside(stem, ".png"), SHAPE), targets=targets,
-                      group=sample_id.split("/")[1], meta=meta)  # fmt: skip
+                      group=sample_id.split("/")[1], meta=meta, intrinsics=pinhole(*INTRINSICS))  # fmt: skip
 
     def _read_depth(self, stem: Path) -> DepthTarget:
         path = _beside(stem, "_depth.npy")

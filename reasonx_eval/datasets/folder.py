@@ -141,7 +141,9 @@ class Folder(Dataset):
         size = image_size(photo)
         names = self.card.targets if want is None else [t for t in self.info.targets if wanted(want, t)]
         targets = {name: self._target(name, sample_id, size) for name in names}
-        return Sample(sample_id, partial(read_rgb, photo), targets, group=self.card.group_of(sample_id))
+        camera = self._intrinsics(self.card.depth, sample_id) if self.card.depth is not None else None
+        return Sample(sample_id, partial(read_rgb, photo), targets, group=self.card.group_of(sample_id),
+                      intrinsics=camera)  # fmt: skip
 
     def _target(self, name: str, sample_id: str, size: tuple[int, int]) -> Target:
         table = getattr(self.card, name)

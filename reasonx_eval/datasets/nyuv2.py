@@ -71,6 +71,7 @@ class NYUv2(Dataset):
             targets=targets,
             group=self._layout.scene(number) or scenes_of_test().get(number),
             meta={"layout": self._layout.name, "depth": self._depth},
+            intrinsics=pinhole(*INTRINSICS),
         )
 
 

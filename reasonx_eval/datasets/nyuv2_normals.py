@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.datasets.nyuv2 import numbered_ids, scenes_of_test
+from reasonx_eval.datasets.nyuv2 import INTRINSICS, numbered_ids, scenes_of_test
 from reasonx_eval.datasets.nyuv2_layouts import SHAPE
 from reasonx_eval.datasets.reading import (
     Y_UP,
@@ -18,6 +18,7 @@ from reasonx_eval.datasets.reading import (
     expect,
     find_folder,
     nonzero_vectors,
+    pinhole,
     require_id,
     sized_rgb,
     wanted,
@@ -84,6 +85,7 @@ class NYUv2Normals(Dataset):
             targets=targets,
             group=scenes_of_test().get(int(sample_id)),
             meta={"layout": self._layout},
+            intrinsics=pinhole(*INTRINSICS),
         )
 
 

@@ -56,9 +56,9 @@ def score_sample(*, sample: Sample, prediction: Prediction, protocol: Protocol) 
     """
     if prediction.kind not in protocol.accepts:
         raise UsageError(f"{protocol.ref} accepts {', '.join(protocol.accepts)}, not {prediction.kind}")
-    target = sample.targets.get(protocol.target)
+    target = sample.targets.get(protocol.reads)
     if target is None:
-        raise SampleError(f"the dataset has no target '{protocol.target}' for this sample", where=sample.id)
+        raise SampleError(f"the dataset has no target '{protocol.reads}' for this sample", where=sample.id)
     check_shape(prediction)
     return _score(sample, target, prediction, protocol)
 
@@ -71,6 +71,8 @@ def _score(sample: Sample, target: Target, prediction: Prediction, protocol: Pro
         from reasonx_eval.scoring.normals import score_normals as score
     elif protocol.target == "judgements":
         from reasonx_eval.scoring.judgements import score_judgements as score
+    elif protocol.target == "agreement":
+        from reasonx_eval.scoring.agreement import score_agreement as score
     elif protocol.target == "pairs":
         from reasonx_eval.scoring.pairs import score_pairs as score
     else:
@@ -102,6 +104,9 @@ def _update(digest: Any, name: str, value: Any) -> None:
     if isinstance(value, np.ndarray):
         digest.update(f"|{name}:{value.dtype.str}{value.shape}|".encode())
         digest.update(np.ascontiguousarray(value).data)
+    elif isinstance(value, Prediction):
+        for f in fields(value):
+            _update(digest, f"{name}.{f.name}", getattr(value, f.name))
     elif isinstance(value, Mapping):
         for key in sorted(value):
             _update(digest, f"{name}.{key}", value[key])

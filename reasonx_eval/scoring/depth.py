@@ -13,7 +13,7 @@ from reasonx_eval.metrics.depth import depth_metrics
 from reasonx_eval.protocol import DepthSpec, Protocol, align_space
 from reasonx_eval.resize import resize
 from reasonx_eval.scoring import Scored
-from reasonx_eval.types import DepthTarget, Prediction, Sample, Target
+from reasonx_eval.types import Alignment, DepthTarget, Prediction, Sample, Target
 
 # Eigen et al. 2014, for 480 x 640 frames: the border of the depth camera's projection is left out
 EIGEN_NYU = (slice(45, 471), slice(41, 601))
@@ -68,6 +68,24 @@ def score_depth(sample: Sample, target: Target, prediction: Prediction, protocol
     n_valid = int(np.count_nonzero(mask))
     if n_valid == 0:
         raise SampleError(_empty_reason(target, spec))
+    value, alignment = fit_depth(prediction, target, mask, spec)
+    metrics = depth_metrics(
+        pred=value, target=target.depth, valid=mask, alignment=alignment, clip_m=spec.clip_m, floor_m=spec.floor_m,
+        disparity_floor=spec.align.disparity_floor, names=protocol.metrics,
+    )  # fmt: skip
+    return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=align.alignment_notes(alignment))
+
+
+def fit_depth(
+    prediction: Prediction, target: DepthTarget, mask: NDArray[np.bool_], spec: DepthSpec
+) -> tuple[NDArray[Any], Alignment]:
+    """The prediction at the ground truth's size, in the space it is fitted in, and the fit.
+
+    Raises
+    ------
+    SampleError
+        The fit is undetermined; says why.
+    """
     value = match_size(prediction.value, target.depth.shape, spec.resize)
     space = align_space(spec.align, prediction.kind)
     value = align.to_space(pred=value, kind=prediction.kind, space=space)
@@ -75,11 +93,7 @@ def score_depth(sample: Sample, target: Target, prediction: Prediction, protocol
                           subsample=spec.align.subsample)  # fmt: skip
     if not alignment.determined:
         raise SampleError(f"the {spec.align.mode} alignment is undetermined: {alignment.reason}")
-    metrics = depth_metrics(
-        pred=value, target=target.depth, valid=mask, alignment=alignment, clip_m=spec.clip_m, floor_m=spec.floor_m,
-        disparity_floor=spec.align.disparity_floor, names=protocol.metrics,
-    )  # fmt: skip
-    return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=align.alignment_notes(alignment))
+    return value, alignment
 
 
 def match_size(value: NDArray[Any], shape: tuple[int, ...], how: str) -> NDArray[Any]:

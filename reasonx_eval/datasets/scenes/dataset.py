@@ -101,7 +101,7 @@ class _Scenes(Dataset):
                 raise unknown("target", target, _TARGETS, where=self.name)
         scene = render_scene(self.domain, self.split, self._index(sample_id), self.size)
         wanted = _TARGETS if want is None else tuple(t for t in _TARGETS if t in want)
-        return Sample(sample_id, scene.image(), _targets(scene, wanted), None, _meta(scene))
+        return Sample(sample_id, scene.image(), _targets(scene, wanted), None, _meta(scene), scene.intrinsics)
 
 
 def _targets(scene: Scene, wanted: Sequence[str]) -> dict[str, Target]:
