@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from reasonx_eval import __version__, protocol_lock
+from reasonx_eval.align import to_space
 from reasonx_eval.errors import UsageError
 from reasonx_eval.metrics.info import metric_info
-from reasonx_eval.protocol import METRICS, all_protocols, get_protocol, metric_names
+from reasonx_eval.protocol import METRICS, align_space, all_protocols, get_protocol, metric_names
 from reasonx_eval.registry import DATASETS, resolve
 from reasonx_eval.types import TASKS
 
@@ -130,6 +132,14 @@ def test_signatures_and_digests_are_unique():
     assert len({p.digest for p in PROTOCOLS}) == len(PROTOCOLS)
 
 
+@pytest.mark.parametrize("ref", [p.ref for p in PROTOCOLS if p.depth])
+def test_every_accepted_depth_can_be_aligned(ref: str) -> None:
+    protocol = get_protocol(ref)
+    assert protocol.depth is not None
+    for kind in protocol.accepts:
+        to_space(pred=np.ones((2, 2)), kind=kind, space=align_space(protocol.depth.align, kind))
+
+
 @pytest.mark.parametrize(
     ("name", "kind", "rules"),
     [
@@ -137,8 +147,8 @@ def test_signatures_and_digests_are_unique():
          "n:654|acc:depth_affine|align:affine.depth|crop:eigen|range:0.001-10m|resize:pred->gt|pool:image"),
         ("depth/nyuv2", "disparity_affine",
          "n:654|acc:disparity_affine|align:affine.disparity|crop:eigen|range:0.001-10m|resize:pred->gt|pool:image"),
-        ("depth/nyuv2-disparity", "depth_affine",
-         "n:654|acc:depth_affine|align:affine.disparity|crop:eigen|range:0.001-10m|resize:pred->gt|pool:image"),
+        ("depth/nyuv2-disparity", "depth_scale",
+         "n:654|acc:depth_scale|align:affine.disparity|crop:eigen|range:0.001-10m|resize:pred->gt|pool:image"),
         ("depth/nyuv2-median", "depth_scale",
          "n:654|acc:depth_scale|align:median.depth|crop:eigen|range:0.001-10m|clip:none|resize:pred->gt|pool:image"),
         ("depth/nyuv2-metric", "depth_metric",
