@@ -34,7 +34,12 @@ def canonical_json(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_bytes(path, encode_json(json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"))
+
+
+def encode_json(text: str) -> bytes:
+    r"""JSON text in UTF-8; half of a surrogate pair, from a file name in another encoding, as JSON's ``\udcff``."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def sha256_file(path: Path, block: int = 1 << 20) -> str:
@@ -46,7 +51,7 @@ def sha256_file(path: Path, block: int = 1 << 20) -> str:
 
 
 def sha256_text(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(encode_json(text)).hexdigest()
 
 
 def sha256_lines(lines: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonx_eval.errors import DataError
-from reasonx_eval.files import write_text
+from reasonx_eval.files import encode_json, write_bytes
 from reasonx_eval.types import Record
 
 _FIELDS = {f.name for f in fields(Record)}
@@ -84,7 +84,7 @@ def read_records(path: Path, *, repair: bool = False) -> list[Record]:
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write all records at once, atomically."""
-    write_text(path, "".join(map(to_line, records)))
+    write_bytes(path, encode_json("".join(map(to_line, records))))
 
 
 class RecordLog:
@@ -95,7 +95,7 @@ class RecordLog:
         self._file: BufferedWriter = path.open("ab")
 
     def append(self, record: Record) -> None:
-        self._file.write(to_line(record).encode())
+        self._file.write(encode_json(to_line(record)))
         self._file.flush()
 
     def close(self) -> None:

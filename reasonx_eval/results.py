@@ -23,6 +23,9 @@ from reasonx_eval.provenance import Provenance
 #: the old one to tests/golden.
 SCHEMA = 1
 
+#: of a folder's name, bytes; file systems take 255, and a shard's number is added
+_LONGEST_NAME = 160
+
 Scalar = str | int | float | bool | None
 
 
@@ -230,6 +233,8 @@ def _short(value: Any) -> str:
 
 def run_folder(out: Path, protocol_ref: str, model_name: str, shard: str | None) -> Path:
     """``OUT/PROTOCOL@V/MODEL``, with the shard in the name if there is one."""
-    model = re.sub(r"[^A-Za-z0-9._+-]+", "-", model_name).strip("-.") or "model"
+    model = re.sub(r"[^\w.+-]+", "-", model_name).strip("-.") or "model"
+    if len(model.encode()) > _LONGEST_NAME:
+        model = f"{model.encode()[:_LONGEST_NAME].decode(errors='ignore')}-{sha256_text(model_name)[:12]}"
     suffix = "" if shard is None else f".shard-{shard.replace('/', '-of-')}"
     return out / protocol_ref / f"{model}{suffix}"

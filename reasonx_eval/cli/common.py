@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -72,6 +73,33 @@ _EVALUATION = [
 
 
 @contextmanager
+def prints_to_stderr() -> Iterator[None]:
+    """Send to stderr what models, plug-ins and decoders print: stdout is for the answer, which may be JSON.
+
+    File descriptor 1 goes there too, for libraries in C.
+    """
+    saved = None
+    try:
+        sys.stdout.flush()
+        saved = os.dup(1)
+        os.dup2(2, 1)
+    except (OSError, ValueError, AttributeError):
+        pass  # stdout or stderr is closed: nothing can reach it
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if saved is not None:
+            os.dup2(saved, 1)
+            os.close(saved)
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout, in ASCII: valid in any locale, whatever is in a name."""
+    click.echo(json.dumps(value, indent=1))
+
+
+@contextmanager
 def progress_bar(label: str, quiet: bool) -> Iterator[Callable[[int, int, int], None] | None]:
     """A bar on stderr with rate and remaining time; nothing where stderr is not a terminal."""
     if quiet or not sys.stderr.isatty():
@@ -87,8 +115,10 @@ def progress_bar(label: str, quiet: bool) -> Iterator[Callable[[int, int, int], 
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-               TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[failed]}"))  # fmt: skip
+    # no markup: a model may be called "[/red]"
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+               TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+               TextColumn("{task.fields[failed]}"))  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(label, total=None, rate="", failed="")
 
@@ -105,7 +135,7 @@ def print_results(results: Sequence[tuple[Result, Path]], *, as_json: bool) -> N
     """The answer on stdout: a table a result, or JSON (one object, or a list of several)."""
     if as_json:
         documents = [r.model_dump(mode="json", by_alias=True) for r, _ in results]
-        click.echo(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1, ensure_ascii=False))
+        print_json(documents[0] if len(documents) == 1 else documents)
         return
     from reasonx_eval.report.tables import print_result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reasonx_eval.cli.common import parse_options
+from reasonx_eval.cli.common import parse_options, print_json, prints_to_stderr
 from reasonx_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,17 +52,18 @@ def command(name: str, root: Path | None, split: str | None, options: tuple[str,
         return _prepare(name, root, archives, force, as_json, quiet)
     from reasonx_eval.registry import get_dataset
 
-    dataset = get_dataset(name, root, split, parse_options(options, "--dataset-option"))
+    with prints_to_stderr():
+        dataset = get_dataset(name, root, split, parse_options(options, "--dataset-option"))
     return _freeze(dataset, out, force, as_json, quiet) if do_freeze else _diagnose(dataset, full, as_json, quiet)
 
 
 def _diagnose(dataset: Dataset, full: bool, as_json: bool, quiet: bool) -> int:
     from reasonx_eval.doctor import diagnose
 
-    with _bar(quiet) as step:
+    with prints_to_stderr(), _bar(quiet) as step:
         report = diagnose(dataset, full=full, progress=step)
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+        print_json(report.to_json())
     else:
         _print(report.findings)
         click.echo(f"{report.dataset} {report.split}: {report.status}")
@@ -84,7 +84,7 @@ def _freeze(dataset: Dataset, out: Path | None, force: bool, as_json: bool, quie
     facts = {"manifest": str(path), "split": dataset.split, "n": len(dataset.ids), "files": len(manifest.files),
              "bytes": total, "ids_sha256": dataset.ids_digest}  # fmt: skip
     if as_json:
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
+        print_json(facts)
     else:
         click.echo(f"{len(manifest.files)} files of {len(dataset.ids)} samples frozen in {path}")
         click.echo(f"doctor verifies them from now on: reasonx-eval doctor {dataset.info.name} --root {dataset.root}")
@@ -103,8 +103,8 @@ def _prepare(name: str, root: Path | None, archives: Sequence[Path], force: bool
         layout = str(getattr(cls, "layout", ""))
         if as_json:
             known: dict[str, Any] = {} if manifest is None else manifest.model_dump(mode="json", by_alias=True)
-            click.echo(json.dumps({"dataset": name, "licence": cls.info.licence, "homepage": cls.info.homepage,
-                                   "layout": layout, **known}, indent=1, ensure_ascii=False))  # fmt: skip
+            print_json({"dataset": name, "licence": cls.info.licence, "homepage": cls.info.homepage,
+                        "layout": layout, **known})  # fmt: skip
         else:
             click.echo(explain(cls.info, manifest, layout))
         return 0
@@ -116,7 +116,7 @@ def _prepare(name: str, root: Path | None, archives: Sequence[Path], force: bool
     if as_json:
         from dataclasses import asdict
 
-        click.echo(json.dumps([asdict(f) for f in findings], indent=1, ensure_ascii=False))
+        print_json([asdict(f) for f in findings])
     else:
         _print(findings)
         click.echo(f"now check: reasonx-eval doctor {name} --root {where}")
@@ -166,7 +166,8 @@ def _byte_bar(archives: Sequence[Path], quiet: bool) -> Iterator[Callable[[Path,
         return
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
-    with _rich(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()) as bar:
+    name = TextColumn("{task.description}", markup=False)
+    with _rich(name, BarColumn(), DownloadColumn(), TransferSpeedColumn()) as bar:
         tasks = {path: bar.add_task(path.name, total=None, start=False) for path in archives}
 
         def step(path: Path, n: int) -> None:

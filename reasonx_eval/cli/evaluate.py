@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reasonx_eval.cli.common import exit_code, parse_options, print_results, progress_bar
+from reasonx_eval.cli.common import exit_code, parse_options, print_results, prints_to_stderr, progress_bar
 from reasonx_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,18 +33,19 @@ def evaluate_model(model: Model, context: click.Context) -> int:
         retry_failed=options["retry_failed"], save_predictions=options["save_predictions"],
         keep_pixels=options["keep_pixels"], passed=passed, defaulted=defaulted,
     )  # fmt: skip
-    work = plan(
-        model=model, datasets=_listed(options["datasets"]), protocols=_listed(options["protocols"]),
-        task=options["task"], root=options["root"], split=options["split"],
-        dataset_options=parse_options(options["dataset_options"], "--dataset-option"),
-    )  # fmt: skip
     finished: list[tuple[Result, Path]] = []
-    for dataset, protocol in work:
-        folder = run_folder(options["out"], protocol.ref, _run_name(model, dataset.name, protocol.dataset),
-                            options["shard"])  # fmt: skip
-        with progress_bar(f"{protocol.ref} {model.info.name}", options["quiet"]) as progress:
-            result = run(model, dataset, protocol, folder, run_options, progress)
-        finished.append((result, folder))
+    with prints_to_stderr():
+        work = plan(
+            model=model, datasets=_listed(options["datasets"]), protocols=_listed(options["protocols"]),
+            task=options["task"], root=options["root"], split=options["split"],
+            dataset_options=parse_options(options["dataset_options"], "--dataset-option"),
+        )  # fmt: skip
+        for dataset, protocol in work:
+            folder = run_folder(options["out"], protocol.ref, _run_name(model, dataset.name, protocol.dataset),
+                                options["shard"])  # fmt: skip
+            with progress_bar(f"{protocol.ref} {model.info.name}", options["quiet"]) as progress:
+                result = run(model, dataset, protocol, folder, run_options, progress)
+            finished.append((result, folder))
     if not finished:
         raise UsageError("nothing to run")
     print_results(finished, as_json=options["as_json"])

@@ -15,9 +15,12 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str, as_json: bool) -> int:
     """Show one protocol (depth/nyuv2), dataset (nyuv2), model (retinex) or metric (abs_rel)."""
-    facts = _find(name)
+    from reasonx_eval.cli.common import prints_to_stderr
+
+    with prints_to_stderr():  # plug-ins are imported
+        facts = _find(name)
     if as_json:
-        click.echo(json.dumps(facts, indent=1, ensure_ascii=False, default=str))
+        click.echo(json.dumps(facts, indent=1, default=str))
         return 0
     width = max(map(len, facts))
     for key, value in facts.items():

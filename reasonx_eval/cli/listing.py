@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
@@ -15,9 +14,13 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(what: str, task: str | None, dataset: str | None, as_json: bool) -> int:
     """List models (the default), datasets, protocols or metrics."""
-    rows = {"models": _models, "datasets": _datasets, "protocols": _protocols, "metrics": _metrics}[what](task, dataset)
+    from reasonx_eval.cli.common import print_json, prints_to_stderr
+
+    listings = {"models": _models, "datasets": _datasets, "protocols": _protocols, "metrics": _metrics}
+    with prints_to_stderr():  # plug-ins are imported
+        rows = listings[what](task, dataset)
     if as_json:
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        print_json(rows)
         return 0
     from reasonx_eval.report.tables import print_table
 

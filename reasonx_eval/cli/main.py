@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 import click
 
 from reasonx_eval import __version__
-from reasonx_eval.errors import EXIT_PARTIAL, ReasonXError
+from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, ReasonXError
 
 #: verb -> (module with `command`, what it does)
 VERBS: Mapping[str, tuple[str, str]] = {
@@ -70,6 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def exit_with(command: click.Command, arguments: Sequence[str] | None) -> None:
     """Run a command line and end the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an arrow in a terminal that only has ASCII
+    # a batch system's "stop" is an interrupt: what is finished is kept
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run_cli(command, arguments))
 
 
@@ -81,6 +88,13 @@ def run_cli(command: click.Command, arguments: Sequence[str] | None) -> int:
     except ReasonXError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
+    except BrokenPipeError:
+        return EXIT_OK  # whoever read stdout has seen enough
+    except OSError as error:
+        if error.errno is None:
+            raise
+        click.echo(f"error: {error.filename or 'system'}: {error.strerror}", err=True)
+        return EXIT_USAGE
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from reasonx_eval.cli.common import evaluation_options, parse_options
+from reasonx_eval.cli.common import evaluation_options, parse_options, prints_to_stderr
 
 
 @click.command("run", context_settings={"show_default": True})
@@ -30,7 +30,8 @@ def command(context: click.Context, /, model: str, options: tuple[str, ...], kin
     from reasonx_eval.cli.evaluate import evaluate_model
     from reasonx_eval.models.load import load_model
 
-    loaded = load_model(model, kind=kind, options=parse_options(options, "--option"), card=card)
+    with prints_to_stderr():
+        loaded = load_model(model, kind=kind, options=parse_options(options, "--option"), card=card)
     try:
         return evaluate_model(loaded, context)
     finally:
