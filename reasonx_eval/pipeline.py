@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reasonx_eval.datasets.base import Dataset
-from reasonx_eval.errors import ReasonXError, UndefinedScore, UsageError
+from reasonx_eval.errors import DataError, ReasonXError, SampleError, UndefinedScore, UsageError
 from reasonx_eval.files import safe_name
 from reasonx_eval.images import write_npy
 from reasonx_eval.models.base import Model
@@ -129,7 +129,7 @@ def _ready(outcome: Outcome) -> Future[Outcome]:
     return future
 
 
-def _failure(sample_id: str, error: Exception, stage: str, **seconds: float) -> Outcome:
+def _failure(sample_id: str, error: BaseException, stage: str, **seconds: float) -> Outcome:
     """A failed sample as a record: one line, without a traceback."""
     if isinstance(error, UndefinedScore):
         return Outcome(Record(sample_id=sample_id, undefined=error.what), **seconds)
@@ -145,13 +145,15 @@ def _failure(sample_id: str, error: Exception, stage: str, **seconds: float) -> 
 def _load(job: Job, sample_id: str) -> _Loaded | Outcome:
     clock = time.perf_counter()
     try:
-        want = {job.protocol.target, *(set(job.model.needs_targets) & set(job.dataset.targets))}
+        want = {job.protocol.reads, *(set(job.model.needs_targets) & set(job.dataset.targets))}
         sample = job.dataset.load(sample_id, want)
         if job.model.needs_image:
             _ = sample.image  # decoded here, in the worker, not where the model waits for it
-        target = sample.targets.get(job.protocol.target)
+        target = sample.targets.get(job.protocol.reads)
         data = array_digest(target) if target is not None else "absent"
     except Exception as error:
+        if isinstance(error, DataError) and not isinstance(error, SampleError):
+            raise  # the data set as a whole, not this sample
         return _failure(sample_id, error, "load", load_seconds=time.perf_counter() - clock)
     return _Loaded(sample, data, time.perf_counter() - clock)
 
@@ -169,7 +171,7 @@ def _predict(job: Job, loaded: Sequence[_Loaded]) -> list[_Predicted | Outcome]:
     try:
         predictions = job.model.predict([item.sample for item in loaded], job.kind, job.seed)
         _check(job, predictions, len(loaded))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # no model ends the run
         if len(loaded) > 1:
             # one bad image must not take its batch along
             return [out for item in loaded for out in _predict(job, [item])]
@@ -184,6 +186,11 @@ def _check(job: Job, predictions: Sequence[Prediction], n: int) -> None:
     if len(predictions) != n:
         raise ReasonXError(f"gave {len(predictions)} predictions for {n} images")
     for prediction in predictions:
+        if not isinstance(prediction, Prediction):
+            raise ReasonXError(f"gave a {type(prediction).__name__}, not a Prediction")
+        seconds = prediction.seconds
+        if seconds is not None and not (isinstance(seconds, (int, float)) and 0 <= seconds < float("inf")):
+            raise ReasonXError(f"gave {seconds!r} as the seconds it took")
         if prediction.kind != job.kind:
             raise ReasonXError(f"was asked for {job.kind} and gave {prediction.kind}")
 
@@ -201,6 +208,8 @@ def _score(job: Job, item: _Predicted) -> Outcome:
         if job.pixels is not None and scored.pixels is not None:
             write_npy(job.pixels / f"{safe_name(sample.id)}.npy", scored.pixels)
         record = to_record(sample, scored, item.loaded.data, array_digest(item.prediction))
+    except OSError:
+        raise  # the run's folder can't be written: no fault of this sample
     except Exception as error:
         return _failure(sample.id, error, "score", load_seconds=item.loaded.seconds, predict_seconds=item.seconds)
     return Outcome(record, item.loaded.seconds, item.seconds, time.perf_counter() - clock)

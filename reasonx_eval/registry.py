@@ -61,7 +61,7 @@ def resolve(group: str, table: Mapping[str, str], what: str, name: str) -> Any:
     if name in extra:
         try:
             return extra[name].load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"the plug-in can't be imported: {type(error).__name__}: {error}",
                              where=f"{what} {name} ({extra[name].value})") from error  # fmt: skip
     raise unknown(what, name, [*table, *extra])

@@ -24,7 +24,7 @@ import numpy as np
 from reasonx_eval import __version__, results
 from reasonx_eval.aggregate import CONFIDENCE, RESAMPLES, aggregate
 from reasonx_eval.datasets.base import Dataset
-from reasonx_eval.errors import NotComparable, UsageError
+from reasonx_eval.errors import NotComparable, PartialRun, UsageError
 from reasonx_eval.files import sha256_file, sha256_lines
 from reasonx_eval.models.base import Model
 from reasonx_eval.models.saved import write_meta
@@ -85,22 +85,17 @@ def select(ids: Sequence[str], selection: Selection) -> list[str]:
 def parse_shard(text: str) -> tuple[int, int]:
     """``"i/n"`` to (i, n), 1 <= i <= n."""
     left, slash, right = text.partition("/")
-    if not (slash and left.isdigit() and right.isdigit() and 1 <= int(left) <= int(right)):
+    if not (slash and left.isdecimal() and right.isdecimal() and 1 <= int(left) <= int(right)):
         raise UsageError(f"a shard is i/n with 1 <= i <= n, for example 1/4, not '{text}'")
     return int(left), int(right)
 
 
 def make_spec(model: Model, kind: Kind, dataset: Dataset, protocol: Protocol, options: RunOptions) -> RunSpec:
     """What decides the records of this run."""
-    info = model.info
     return RunSpec(
         schema=results.SCHEMA,
         reasonx=__version__,
-        model=ModelRef(
-            name=info.name, source=info.source, kind=kind, weights_sha256=info.weights_sha256, licence=info.licence,
-            parameters=info.parameters, base=info.base, trained_on=list(info.trained_on), reward=info.reward,
-            options=dict(info.options), notes=list(info.notes),
-        ),
+        model=_model_ref(model, kind),
         protocol=ProtocolRef(name=protocol.name, version=protocol.version, digest=protocol.digest,
                              rules=protocol.rules),
         dataset=DatasetRef(name=dataset.name, split=dataset.split, options=dict(dataset.options), n=len(dataset),
@@ -110,11 +105,29 @@ def make_spec(model: Model, kind: Kind, dataset: Dataset, protocol: Protocol, op
     )  # fmt: skip
 
 
+def _model_ref(model: Model, kind: Kind) -> ModelRef:
+    info = model.info
+    try:
+        json.dumps(dict(info.options))
+        return ModelRef(
+            name=info.name, source=info.source, kind=kind, weights_sha256=info.weights_sha256, licence=info.licence,
+            parameters=info.parameters, base=info.base, trained_on=list(info.trained_on), reward=info.reward,
+            options=dict(info.options), notes=list(info.notes),
+        )  # fmt: skip
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"its ModelInfo can't be stored: {' '.join(str(error).split())[:300]}",
+                         where=str(info.name)) from None  # fmt: skip
+
+
 @contextmanager
 def _locked(run: Path) -> Iterator[None]:
     """One process at a time writes a run; the kernel frees the lock of a killed one."""
-    run.mkdir(parents=True, exist_ok=True)
-    handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        handle = os.open(run / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UsageError(f"results can't be written here: {error.strerror}", where=str(run),
+                         fix="another --out") from None  # fmt: skip
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,6 +139,16 @@ def _locked(run: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def _writable(run: Path) -> Iterator[None]:
+    """A full disk, a quota, a folder that became read-only: one message, and nothing that was finished is lost."""
+    try:
+        yield
+    except OSError as error:
+        raise PartialRun(f"can't write: {error.strerror or error}; the samples that were finished are kept",
+                         where=str(error.filename or run), fix="make room, then the same command again") from None
+
+
 def _open_run(run: Path, spec: RunSpec, options: RunOptions) -> list[Record]:
     """Records that are already there, or a fresh folder.
 
@@ -135,6 +158,8 @@ def _open_run(run: Path, spec: RunSpec, options: RunOptions) -> list[Record]:
         The folder holds a run with another model, protocol, dataset, selection or seed; names each difference.
     """
     records = run / "records.jsonl"
+    for part in run.rglob(".*.part"):
+        part.unlink(missing_ok=True)  # a killed process left it
     if options.force:
         for name in ("result.json", "timing.json", "timing.jsonl", "records.jsonl", "run.json"):
             (run / name).unlink(missing_ok=True)
@@ -186,7 +211,7 @@ def run(
     spec = make_spec(model, kind, dataset, protocol, options)
     ids = select(dataset.ids, options.selection)
     started, clock = datetime.now(UTC), time.perf_counter()
-    with _locked(out):
+    with _locked(out), _writable(out):
         records = _open_run(out, spec, options)
         done = {r.sample_id for r in records}
         todo = [i for i in ids if i not in done]

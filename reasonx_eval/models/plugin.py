@@ -101,11 +101,18 @@ class SimpleModel(Model):
         self.thread_safe = _attribute(user, "thread_safe", bool, False, spec)
         if self.batch_size < 1:
             raise UsageError(f"batch_size is {self.batch_size}; needs 1 or more", where=spec)
+        self._info: ModelInfo = _guarded(self._read_info, spec, "construct", source)
 
     @property
     def info(self) -> ModelInfo:
+        return self._info
+
+    def _read_info(self) -> ModelInfo:
+        """The user's attributes, once: the digest of the weights takes seconds."""
         user, spec = self._user, self._spec
         trained_on = getattr(user, "trained_on", ())
+        if not isinstance(trained_on, (str, list, tuple)) or not all(isinstance(t, str) for t in trained_on):
+            raise UsageError(f"attribute trained_on is {trained_on!r}; needs names of data sets", where=spec)
         return ModelInfo(
             name=_attribute(user, "name", str, self._class, spec),
             source=spec,
@@ -135,12 +142,12 @@ class SimpleModel(Model):
         if "seeds" in self._takes:
             extra["seeds"] = [stream_seed(seed, s.id) % 2**63 for s in samples]
         where = f"{self._spec}: sample {', '.join(s.id for s in samples)}"
-        photos = [s.image for s in samples]
+        photos = [s.image.copy() for s in samples]  # a model may write into them
         try:
             given = self._predict(photos, **extra)
         except ReasonXError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SampleError(f"predict raised {describe(error, self._source)}", where=where) from error
         if isinstance(given, (str, bytes, Mapping)) or not hasattr(given, "__len__"):
             raise SampleError(f"predict gave a {type(given).__name__}, not a list of one map per photo", where=where)
@@ -162,7 +169,8 @@ class SimpleModel(Model):
             array: NDArray[Any] = np.asarray(given)
         except Exception as error:
             raise SampleError(f"predict gave a {type(given).__name__} that is no array: {error}", where=where) from None
-        value = as_map(array, kind, where)
+        # a copy: a model may fill the same buffer again while this prediction is still being scored
+        value = as_map(array, kind, where).copy()
         if not np.isfinite(value).all():
             bad = int(np.count_nonzero(~np.isfinite(value)))
             raise SampleError(f"{bad} of {value.size} values are NaN or infinite", where=where)
