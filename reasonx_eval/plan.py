@@ -55,7 +55,19 @@ def plan(
             model.kind_for(protocol.task, protocol.accepts)  # before any file is opened
     else:
         named = [pair for name in datasets for pair in _defaults(name, task, model)]
-    return [(_open(name, protocol, root, split, dataset_options), protocol) for name, protocol in named]
+    work = [(_open(name, protocol, root, split, dataset_options), protocol) for name, protocol in named]
+    return work if protocols else _offered(work)
+
+
+def _offered(work: list[tuple[Dataset, Protocol]]) -> list[tuple[Dataset, Protocol]]:
+    """Of default protocols, those whose ground truth is there: one's own folder seldom has all four maps."""
+    kept = [(dataset, protocol) for dataset, protocol in work if protocol.reads in dataset.targets]
+    if not kept:
+        dataset = work[0][0]
+        raise UsageError(f"it has {', '.join(dataset.targets) or 'no ground truth'}, and nothing to measure "
+                         f"{', '.join(p.task for _, p in work)} with", where=dataset.name,
+                         fix=f"reasonx-eval info {dataset.info.name}")  # fmt: skip
+    return kept
 
 
 def _with_dataset(protocol: Protocol, datasets: Sequence[str], task: str | None) -> tuple[str, Protocol]:

@@ -150,7 +150,7 @@ def _photos(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[str, int]]
     """(Scene folder, number in the file name) of each photo one level down."""
     with os.scandir(folder) as scenes:
         for scene in scenes:
-            if scene.is_dir():
+            if os.path.isdir(scene.path):  # unlike scene.is_dir(), false for a link that leads to itself
                 with os.scandir(scene) as entries:
                     for entry in entries:
                         match = pattern.fullmatch(entry.name)

@@ -79,7 +79,12 @@ class LabelledMat:
             if key not in file:
                 raise DataError(f"has no array '{key}'; it holds {', '.join(sorted(file)) or 'nothing'}",
                                 where=str(self.path), fix=_PREPARE)  # fmt: skip
-            found = (getattr(file[key], "shape", None), getattr(file[key], "dtype", None))
+            try:
+                array = file[key]
+            except (KeyError, RuntimeError) as error:  # a link that leads nowhere
+                raise DataError(f"array '{key}' can't be opened ({' '.join(str(error).split())})",
+                                where=str(self.path), fix=_PREPARE) from None  # fmt: skip
+            found = (getattr(array, "shape", None), getattr(array, "dtype", None))
             if found != (shape, np.dtype(dtype)):
                 raise DataError(f"array '{key}' is {found[1]} {found[0]}, expected {np.dtype(dtype)} {shape}",
                                 where=str(self.path))  # fmt: skip
@@ -108,11 +113,16 @@ class LabelledMat:
         import h5py
 
         file = self._open()
-        cells = file.get("scenes")
-        if cells is None or h5py.check_ref_dtype(cells.dtype) is None or cells.size != IMAGES:
-            return None
-        reference = cells[0, number - 1] if cells.shape[0] == 1 else cells[number - 1, 0]
-        return "".join(map(chr, np.asarray(file[reference]).ravel()))
+        try:
+            cells = file.get("scenes")
+            if cells is None or h5py.check_ref_dtype(cells.dtype) is None or cells.size != IMAGES:
+                return None
+            name = np.asarray(file[cells[()].ravel()[number - 1]][()])
+            return "".join(map(chr, name.ravel()))
+        except Exception as error:  # h5py raises of all kinds, by what is damaged
+            detail = " ".join(str(error).split())[:160]
+            raise SampleError(f"the scene of image {number} can't be read ({detail}): a damaged download?",
+                              where=str(self.path), fix=_PREPARE) from None  # fmt: skip
 
 
 _READERS: weakref.WeakSet[LabelledMat] = weakref.WeakSet()
@@ -150,7 +160,8 @@ def check_splits(path: Path) -> None:
         official = split_lines(name)
         if key not in content:
             raise DataError(f"has no '{key}'", where=str(path), fix="remove it: the package knows the official split")
-        found = tuple(str(v) for v in np.asarray(content[key]).ravel())
+        # MATLAB saves whole numbers as float64 unless told otherwise
+        found = tuple(f"{v:g}" if isinstance(v, float) else str(v) for v in np.asarray(content[key]).ravel())
         if found != official:
             raise DataError(f"'{key}' has {len(found)} numbers that are not the {len(official)} official ones, "
                             "1-based, in order: a split of somebody else?", where=str(path),

@@ -74,8 +74,11 @@ def find_folder(dataset: Dataset, inside: Iterable[str], holds: Callable[[Path],
         raise UsageError("this dataset is read from files: give its folder", where=dataset.name, fix="--root DIR")
     for place in places:
         folder = dataset.root / place
-        if folder.is_dir() and holds(folder):
-            return folder
+        try:
+            if folder.is_dir() and holds(folder):
+                return folder
+        except OSError as error:
+            raise DataError(f"can't be read: {error.strerror or error}", where=str(error.filename or folder)) from None
     shown = ", ".join("the folder itself" if p == "." else f"{p}/" for p in places)
     raise DataError(f"no {what} in {dataset.root} (looked in {shown}): another folder, or not unpacked yet?",
                     where=dataset.name, fix=f"reasonx-eval doctor {dataset.name} --prepare")  # fmt: skip

@@ -96,6 +96,8 @@ class TarIndex:
                         members[member.name.removeprefix("./")] = (member.offset_data, member.size)
         except (tarfile.TarError, OSError, EOFError) as error:
             raise DataError(f"not an uncompressed tar ({error}): compressed, or damaged?", where=where) from None
+        if not members:
+            raise DataError("holds no files: damaged, or another file under this name?", where=where)
         with self.path.open("rb") as handle:
             handle.seek(end)
             if handle.read(_BLOCK) != bytes(_BLOCK):

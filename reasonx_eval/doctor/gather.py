@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.datasets.maps import NORMAL_FRAMES
-from reasonx_eval.errors import SampleError
+from reasonx_eval.errors import ReasonXError, SampleError
 from reasonx_eval.types import FIRST, SAME, SECOND, DepthTarget, JudgementTarget, MapTarget, NormalTarget, Sample
 
 #: horizontal field of view assumed where a sample has no intrinsics, degrees
@@ -52,6 +52,10 @@ def gather(dataset: Dataset, ids: Sequence[str], progress: Callable[[int, int], 
                 found.facts.setdefault(target, {})[sample_id] = facts
         except SampleError as error:
             found.errors[sample_id] = error
+        except ReasonXError:
+            raise  # the data set as a whole
+        except Exception as error:
+            found.errors[sample_id] = SampleError(f"{type(error).__name__}: {' '.join(str(error).split())}"[:500])
         if progress is not None:
             progress(done + 1, len(ids))
     return found
