@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from reasonx_eval import color
 from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.models.base import Model, ModelInfo
+from reasonx_eval.models.derived import surface_normals
 from reasonx_eval.models.oracle import Oracle
 from reasonx_eval.protocol import Protocol, align_space
 from reasonx_eval.scoring import Scored, score_sample
@@ -18,8 +20,10 @@ from reasonx_eval.selftest.sources import Written
 from reasonx_eval.types import (
     LEFT_OUT,
     TASK_OF_KIND,
+    DepthTarget,
     JudgementTarget,
     Kind,
+    NormalTarget,
     PairTarget,
     Prediction,
     Sample,
@@ -72,9 +76,16 @@ class Case:
         spec = self.protocol.whdr or self.protocol.map
         return spec.transfer if spec is not None else "srgb"
 
+    @property
+    def agreement(self) -> bool:
+        """Whether the protocol compares a model's normals with its own depth."""
+        return self.protocol.target == "agreement"
+
     def oracle(self, sample: Sample | None = None, **options: Any) -> Prediction:
         """The oracle's prediction of this case's kind; an encoded albedo is encoded as the protocol decodes it."""
         sample = sample or self.sample
+        if self.agreement:
+            return surface_oracle(sample, **options)
         if self.kind == "albedo_srgb" and self.transfer != "srgb":
             linear = Oracle(**options).predict([sample], "albedo_linear", seed=0)[0]
             return Prediction(self.kind, color.encode(linear.value, self.transfer))
@@ -85,8 +96,35 @@ class Case:
 
     def blank(self, kind: str) -> NDArray[np.float32]:
         """An array of ones as large as the ground truth (or the photo) and shaped as `kind` asks."""
-        height, width = map_size(self.sample, self.protocol.target)
+        height, width = map_size(self.sample, self.protocol.reads)
         return np.ones((height, width) if TASK_OF_KIND[kind] == "depth" else (height, width, 3), dtype=np.float32)
+
+
+def surface_oracle(sample: Sample, *, scale: float = 1.0, shift: float = 0.0, **options: Any) -> Prediction:
+    """Ground-truth depth, times `scale` plus `shift`, beside the normals of its surface, which `options` spoil."""
+    target = sample.targets["depth"]
+    assert isinstance(target, DepthTarget)
+    normal = surface_normals(sample, target.depth)
+    exact = replace(sample, targets={"normals": NormalTarget(normal, np.ones(normal.shape[:2], dtype=np.bool_))})
+    depth = Oracle(scale=scale, shift=shift).predict([sample], "depth_metric", seed=0)[0]
+    return replace(Oracle(**options).predict([exact], "normal", seed=0)[0], beside=depth)
+
+
+class SurfaceOracle(Model):
+    """`surface_oracle` as a model, for whole runs."""
+
+    needs_targets = ("depth",)
+
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo(name="surface-oracle", source="selftest")
+
+    @property
+    def kinds(self) -> Mapping[str, tuple[Kind, ...]]:
+        return {"normals": ("normal",)}
+
+    def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
+        return [surface_oracle(s) for s in samples]
 
 
 def map_size(sample: Sample, name: str) -> tuple[int, int]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from reasonx_eval.scoring import Scored
 from reasonx_eval.scoring.depth import evaluation_mask as depth_mask
 from reasonx_eval.scoring.normals import evaluation_mask as normals_mask
 from reasonx_eval.selftest import expect
-from reasonx_eval.selftest.case import Case, Failed, without_truth
-from reasonx_eval.types import KINDS, DepthTarget, NormalTarget, Prediction
+from reasonx_eval.selftest.case import Case, Failed, SurfaceOracle, without_truth
+from reasonx_eval.types import DepthTarget, Kind, NormalTarget, Prediction
 
 FACTOR: Final = 3.7
 OFFSET: Final = 0.2
@@ -62,6 +63,8 @@ def absorbs(case: Case) -> str | None:
     or different by a fixed distance may or may not change: those say nothing.
     """
     protocol = case.protocol
+    if case.agreement:
+        return "affine"
     if protocol.depth:
         if protocol.depth.align.mode == "none":
             return "nothing"
@@ -116,7 +119,8 @@ def _perfect_or_best(case: Case, k: int) -> float:
 def _through_the_runner(case: Case) -> float:
     """A whole run: records, aggregation (pooled where the protocol pools) and result.json."""
     with tempfile.TemporaryDirectory(prefix="reasonx-selftest-run-") as folder:
-        result = run(Oracle(kind=case.kind), case.dataset, case.protocol, Path(folder) / "run",
+        model = SurfaceOracle() if case.agreement else Oracle(kind=case.kind)
+        result = run(model, case.dataset, case.protocol, Path(folder) / "run",
                      RunOptions(selection=Selection(samples=case.ids), workers=1))  # fmt: skip
     if result.failed or result.n_scored != len(case.ids):
         raise Failed(f"{result.n_scored} of {len(case.ids)} scored; {dict(result.failed)}")
@@ -127,7 +131,7 @@ def _through_the_runner(case: Case) -> float:
 def _twice_as_large(case: Case) -> Prediction:
     """Each pixel as a block of 2 x 2, which half-pixel bilinear, nearest and fractional points all undo."""
     predicted = case.oracle()
-    return Prediction(case.kind, predicted.value.repeat(2, axis=0).repeat(2, axis=1))
+    return replace(predicted, value=predicted.value.repeat(2, axis=0).repeat(2, axis=1))
 
 
 def _resizes(case: Case) -> bool:
@@ -146,7 +150,7 @@ def _shuffled(case: Case) -> float:
 
 def _untelling(case: Case) -> set[str]:
     """Shares that a constant depth reaches too, because the sample has nothing much nearer or farther."""
-    target, spec = case.sample.targets[case.protocol.target], case.protocol.depth
+    target, spec = case.sample.targets[case.protocol.reads], case.protocol.depth
     if spec is None or not isinstance(target, DepthTarget):
         return set()
     depth = target.depth[depth_mask(target, spec)]
@@ -156,17 +160,23 @@ def _untelling(case: Case) -> set[str]:
 
 
 def _y_flipped(case: Case) -> Prediction:
-    return Prediction("normal", case.oracle().value * np.array([1, -1, 1], dtype=np.float32))
+    predicted = case.oracle()
+    return replace(predicted, value=predicted.value * np.array([1, -1, 1], dtype=np.float32))
+
+
+def _has_frame(case: Case) -> bool:
+    """Where vectors are compared; an order of "facing" does not change when y is flipped."""
+    return case.protocol.normals is not None or case.agreement
 
 
 def _has_sign(case: Case) -> bool:
     """Where the opposite sign means the opposite answer everywhere."""
     pairs = case.protocol.pairs
-    return case.protocol.normals is not None or (pairs is not None and pairs.modality != "albedo")
+    return _has_frame(case) or (pairs is not None and pairs.modality != "albedo")
 
 
 def _constant(case: Case) -> Prediction:
-    return Prediction(case.kind, case.blank(case.kind))
+    return replace(case.oracle(), value=case.blank(case.kind))
 
 
 def _constant_refused(case: Case) -> None:
@@ -185,20 +195,20 @@ def _half_nan(case: Case) -> None:
     predicted = case.oracle()
     value = predicted.value.copy()
     value[:, : value.shape[1] // 2] = np.nan
-    expect.refuses(lambda: case.score(Prediction(case.kind, value)), SampleError)
+    expect.refuses(lambda: case.score(replace(predicted, value=value)), SampleError)
 
 
 def _no_truth(case: Case) -> None:
-    empty = without_truth(case.sample, case.protocol.target)
+    empty = without_truth(case.sample, case.protocol.reads)
     expect.refuses(lambda: case.score(case.oracle(), empty), SampleError)
 
 
 def _other_kinds(case: Case) -> None:
-    for kind in KINDS:
-        if kind not in case.protocol.accepts:
-            expect.refuses(lambda k=kind: case.score(Prediction(k, case.blank(k))), UsageError, kind)
-            expect.refuses(lambda k=kind: Oracle(kind=k).kind_for(case.protocol.task, case.protocol.accepts),
-                           UsageError)  # fmt: skip
+    protocol = case.protocol
+    for kind in get_args(Kind):
+        if kind not in protocol.accepts:
+            expect.refuses(partial(case.score, Prediction(kind, case.blank(kind))), UsageError, kind)
+            expect.refuses(partial(Oracle(kind=kind).kind_for, protocol.task, protocol.accepts), UsageError)
 
 
 def _depth_noise(case: Case) -> float:
@@ -262,7 +272,7 @@ CHECKS: Final = (
           lambda c: c.kind == "depth_affine" and fits_affine(c) and not c.inverted,
           _score(_inverse_as_depth, expect.reversed_order), "{:.2g}", smallest=True, own_data=True),
     Check("- oracle", "the opposite", _has_sign, _score(lambda c: c.oracle(negate=True), expect.opposite)),
-    Check("oracle, y flipped", "not perfect", lambda c: c.protocol.normals is not None,
+    Check("oracle, y flipped", "not perfect", _has_frame,
           _score(_y_flipped, expect.imperfect), "{:.2g}", smallest=True, own_data=True),
     Check("shuffled pixels", "bad on every metric", _always, _shuffled, "{:.2g} x limit", smallest=True),
     Check("constant", "refused", fits_affine, _constant_refused, own_data=True),

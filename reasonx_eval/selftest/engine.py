@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, ReasonXError, SampleError, UsageError
 from reasonx_eval.plan import ANY
-from reasonx_eval.protocol import Protocol
+from reasonx_eval.protocol import Protocol, all_protocols
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.selftest import expect
 from reasonx_eval.selftest.case import Case, Failed
@@ -23,10 +24,10 @@ from reasonx_eval.types import Sample
 #: called after every protocol on every source with (done, total, failed)
 Progress = Callable[[int, int, int], None]
 
-_OPENED = Check("files", "open", lambda c: True, lambda c: None)
-_REFUSED = Check("an option the layout lacks", "refused", lambda c: True, lambda c: None)
-_READ = Check("files", "read as written", lambda c: True, lambda c: None, "{:.2g} of allowed")
-_ITSELF = Check("rendered maps", "agree", lambda c: True, lambda c: None, "{:.2g} deg")
+OPENED = Check("files", "open", lambda c: True, lambda c: None)
+REFUSED = Check("an option the layout lacks", "refused", lambda c: True, lambda c: None)
+READ = Check("files", "read as written", lambda c: True, lambda c: None, "{:.2g} of allowed")
+ITSELF = Check("rendered maps", "agree", lambda c: True, lambda c: None, "{:.2g} deg")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def check_made_up(
         units = (_on_source(shelf, p, s, first=k == 0, quick=quick) for p, s, k in work)
         outcomes = _collect(units, len(work), progress)
     served = {p.ref for p, _, _ in work}
-    return outcomes + [Outcome(_OPENED, p, p.dataset, None, error="no made-up files of this dataset")
+    return outcomes + [Outcome(OPENED, p, p.dataset, None, error="no made-up files of this dataset")
                        for p in protocols if p.ref not in served]  # fmt: skip
 
 
@@ -79,6 +80,26 @@ def check_own_data(
     return _collect(units, len(protocols), progress)
 
 
+def protocols_for(dataset_name: str, *, root: Path | None, options: Mapping[str, Any]) -> list[Protocol]:
+    """The protocols of a dataset; of one that has none of its own, the generic ones that its targets serve.
+
+    Raises
+    ------
+    UsageError, DataError
+        Unknown dataset, a folder that is not this dataset, or nothing to check it with.
+    """
+    protocols = list(all_protocols().values())
+    own = [p for p in protocols if p.dataset == dataset_name]
+    if own:
+        return own
+    dataset = get_dataset(dataset_name, root, None, options)
+    generic = [p for p in protocols if p.dataset == ANY and p.target in dataset.targets]
+    if not generic:
+        raise UsageError(f"no protocol measures {', '.join(dataset.targets) or 'nothing'}", where=dataset.name,
+                         fix="reasonx-eval list protocols")  # fmt: skip
+    return generic
+
+
 def _collect(units: Iterator[list[Outcome]], total: int, progress: Progress | None) -> list[Outcome]:
     outcomes: list[Outcome] = []
     if progress:
@@ -96,6 +117,7 @@ class _Shelf:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._written: dict[str, Mapping[str, Written]] = {}
+        self._seen: set[str] = set()
         self._samples: tuple[str, tuple[Sample, ...]] = ("", ())
 
     def samples(self, source: Source, protocol: Protocol, dataset: Dataset) -> tuple[Sample, ...]:
@@ -103,12 +125,18 @@ class _Shelf:
 
         Those of the last call are kept: protocols of one dataset follow each other, and mostly read the same.
         """
-        key = f"{source.name} {dataset.split} {dataset.options} {protocol.target} {protocol.task}"
+        key = f"{source.name} {dataset.split} {dataset.options} {protocol.reads} {protocol.task}"
         if self._samples[0] != key:
             written = self._written.get(source.name)
             ids = list(dataset.ids[:2]) if written is None else [i for i in dataset.ids if i in written]
             self._samples = (key, _load(dataset, protocol, ids))
         return self._samples[1]
+
+    def is_new(self, source: Source) -> bool:
+        """Whether this is asked for the first time: rendered maps need one look, whatever the protocols."""
+        new = source.name not in self._seen
+        self._seen.add(source.name)
+        return new
 
     def open(self, source: Source, protocol: Protocol) -> tuple[Dataset, Mapping[str, Written]]:
         root = self._folder / source.name.replace(", ", "-").replace(" ", "-")
@@ -123,19 +151,21 @@ class _Shelf:
 
 def _on_source(shelf: _Shelf, protocol: Protocol, source: Source, *, first: bool, quick: bool) -> list[Outcome]:
     if any(protocol.dataset_options.get(k) == v for k, v in source.refused.items()):
-        return [_look(_REFUSED, protocol, source.name, None,
+        return [_look(REFUSED, protocol, source.name, None,
                       lambda: expect.refuses(lambda: shelf.open(source, protocol), UsageError))]  # fmt: skip
     try:
         dataset, written = shelf.open(source, protocol)
         samples = shelf.samples(source, protocol, dataset)
     except Exception as error:
-        return [Outcome(_OPENED, protocol, source.name, None, error=_line(error))]
+        return [Outcome(OPENED, protocol, source.name, None, error=_line(error))]
     # what is predicted has nothing to do with how files lie, so further layouts see one kind
     kinds = protocol.accepts if first and not quick else protocol.accepts[:1]
     cases = [Case(protocol, kind, source.name, dataset, samples, written) for kind in kinds]
-    reading, read = (_READ, lambda: reads_what_was_written(cases[0], source)) if written else (
-        _ITSELF, lambda: agrees_with_itself(cases[0]))  # fmt: skip
-    outcomes = [_look(reading, protocol, source.name, None, read)]
+    outcomes = []
+    if written:
+        outcomes.append(_look(READ, protocol, source.name, None, lambda: reads_what_was_written(cases[0], source)))
+    elif shelf.is_new(source):
+        outcomes.append(_look(ITSELF, protocol, source.name, None, lambda: agrees_with_itself(cases[0])))
     for case in cases:
         outcomes += _apply(case, [c for c in CHECKS if first or c.every_source])
     return outcomes
@@ -147,7 +177,7 @@ def _on_own(name: str, protocol: Protocol, root: Path | None, options: Mapping[s
         dataset = get_dataset(name, root, split, {**options, **protocol.dataset_options})
         samples = _load(dataset, protocol, _present(dataset, limit))
     except Exception as error:
-        return [Outcome(_OPENED, protocol, name, None, error=_line(error))]
+        return [Outcome(OPENED, protocol, name, None, error=_line(error))]
     return [outcome for kind in protocol.accepts
             for outcome in _apply(Case(protocol, kind, name, dataset, samples), [c for c in CHECKS if c.own_data])]
 
@@ -174,12 +204,12 @@ def _load(dataset: Dataset, protocol: Protocol, ids: Sequence[str]) -> tuple[Sam
     """The samples with the protocol's target and what the oracle copies (the dense map, where there is one)."""
     if not ids:
         raise DataError("no sample", where=dataset.name)
-    want = {protocol.target, *({protocol.task} & set(dataset.targets))}
+    want = {protocol.reads, *({protocol.task} & set(dataset.targets))}
     return tuple(dataset.load(i, want) for i in ids)
 
 
 def _apply(case: Case, checks: Sequence[Check]) -> list[Outcome]:
-    return [_look(check, case.protocol, case.source, case.kind, lambda c=check: c.look(case))
+    return [_look(check, case.protocol, case.source, case.kind, partial(check.look, case))
             for check in checks if check.applies(case)]  # fmt: skip
 
 

@@ -30,11 +30,11 @@ def reads_what_was_written(case: Case, source: Source) -> float:
     worst = 0.0
     for sample in case.samples:
         written = case.written[sample.id]
-        target = written.target(case.protocol.target, case.dataset.options)
+        target = written.target(case.protocol.reads, case.dataset.options)
         if target is None:
-            raise Failed(f"nothing was written for {case.protocol.target}")
-        found = sample.targets[case.protocol.target]
-        worst = max(worst, _difference(found, target, source.tolerance.get(case.protocol.target, 0.0)))
+            raise Failed(f"nothing was written for {case.protocol.reads}")
+        found = sample.targets[case.protocol.reads]
+        worst = max(worst, _difference(found, target, source.tolerance.get(case.protocol.reads, 0.0)))
         worst = max(worst, _photo(sample, written, source))
     return worst
 
@@ -120,12 +120,12 @@ def _answers(sample: Sample) -> None:
         first, second = (float(albedo.value[at(judged, k, end)].mean()) for end in (0, 1))
         _hold(answer == SAME or (answer == FIRST) == (first < second), "judgement", k)
     for k in range(len(pairs.pairs)):
-        first, second = at(pairs, k, 0), at(pairs, k, 1)
+        one, two = at(pairs, k, 0), at(pairs, k, 1)
         near, bright, base = (pairs.relation[m][k] for m in ("depth", "irradiance", "albedo"))
-        _hold(near not in (FIRST, SECOND) or (near == FIRST) == (depth.depth[first] < depth.depth[second]), "depth", k)
-        green = [light.value[p] @ (0.299, 0.587, 0.114) for p in (first, second)]
-        _hold(bright not in (FIRST, SECOND) or (bright == FIRST) == (green[0] > green[1]), "irradiance", k)
-        distance = float(np.linalg.norm(albedo.value[first].astype(np.float64) - albedo.value[second]))
+        _hold(near not in (FIRST, SECOND) or (near == FIRST) == (depth.depth[one] < depth.depth[two]), "depth", k)
+        luma = [light.value[p] @ (0.299, 0.587, 0.114) for p in (one, two)]
+        _hold(bright not in (FIRST, SECOND) or (bright == FIRST) == (luma[0] > luma[1]), "irradiance", k)
+        distance = float(np.linalg.norm(albedo.value[one].astype(np.float64) - albedo.value[two]))
         _hold(base == (SAME if distance < 0.05 else DIFFERENT), "albedo", k)
 
 

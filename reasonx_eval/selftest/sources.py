@@ -172,9 +172,10 @@ def write_eth3d_folders(root: Path) -> Mapping[str, Written]:
 def write_eth3d_full(root: Path) -> Mapping[str, Written]:
     """One photo of the release's 24 megapixels, from a smaller map whose pixels become blocks."""
     depth, small = _eth3d(0, (504, 756))
-    large, seen, photo = (a.repeat(8, axis=0).repeat(8, axis=1) for a in (depth, np.isfinite(depth), _photo(small)))
+    large = depth.repeat(8, axis=0).repeat(8, axis=1)
+    photo = _photo(small).repeat(8, axis=0).repeat(8, axis=1)
     writers.write_eth3d(root, _ETH3D[0], large, photo)
-    return {_ETH3D[0]: Written({"depth": _depth(large, seen)}, photo)}
+    return {_ETH3D[0]: Written({"depth": _depth(large, np.isfinite(large))}, photo)}
 
 
 def _photo(written: Written) -> NDArray[np.uint8]:
@@ -333,7 +334,7 @@ SOURCES = (
     Source("flat", "flat", write_flat, {**_PNG, "depth": 1e-6, "normals": 1e-3, "albedo": 1e-5, "irradiance": 1e-5},
            {"depth_scale": 0.01, "normals_frame": "dsine", "albedo_encoding": "linear",
             "irradiance_encoding": "linear"}, offers=_MAPS),
-    Source("scenes-synthetic", "scenes-synthetic", None, split="test", offers=("pairs",)),
+    Source("scenes-synthetic", "scenes-synthetic", None, split="test", offers=("pairs", "agreement")),
     Source("scenes-wild", "scenes-wild", None, split="test"),
     Source("scenes-broad", "scenes-broad", None, split="test"),
 )  # fmt: skip

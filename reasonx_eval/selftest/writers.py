@@ -97,7 +97,7 @@ def write_splits_mat(path: Path, train: Sequence[int], test: Sequence[int]) -> N
 
 def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Metres as 16-bit codes."""
-    return np.rint(depth * 1000.0).astype(np.uint16)
+    return np.asarray(np.rint(depth * 1000.0), dtype=np.uint16)
 
 
 def write_nyuv2_extracted(folder: Path, number: int, scene: str, image: NyuImage) -> None:
