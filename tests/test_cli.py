@@ -111,6 +111,17 @@ def test_score_reads_saved_predictions_and_a_missing_one_is_partial(
     assert "1 samples failed" in printed.err
 
 
+def test_score_names_the_array_of_npz_files(tmp_path: Path) -> None:
+    file = tmp_path / "preds/synthetic/test/00000.npz"
+    file.parent.mkdir(parents=True)
+    ramp = np.linspace(1, 2, 96 * 128, dtype=np.float32).reshape(96, 128)
+    np.savez(file, depth=ramp, other=ramp)
+    score = ["score", str(tmp_path / "preds"), "--kind", "depth_affine", "--dataset", "scenes-synthetic",
+             "--samples", "synthetic/test/00000", "--out", str(tmp_path / "out")]  # fmt: skip
+    assert run(*score) == 6
+    assert run(*score, "--h5-key", "depth", "--force") == 0
+
+
 def test_score_without_kind_says_which_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "x.npy", np.ones((4, 4), np.float32))
     assert run("score", str(tmp_path), "--dataset", "scenes-wild") == 2

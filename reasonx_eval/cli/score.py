@@ -32,5 +32,6 @@ def command(context: click.Context, /, predictions: Path, kind: str | None, name
     from reasonx_eval.cli.evaluate import evaluate_model
     from reasonx_eval.models.saved import Saved
 
-    model = Saved(predictions, kind=kind, name=name, png_scale=png_scale, normals_frame=normals_frame, h5_key=h5_key)
+    model = Saved(predictions, kind=kind, name=name, png_scale=png_scale, normals_frame=normals_frame, h5_key=h5_key,
+                  npz_key=h5_key)  # fmt: skip
     return evaluate_model(model, context)
