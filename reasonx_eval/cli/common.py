@@ -100,7 +100,7 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress_bar(label: str, quiet: bool) -> Iterator[Callable[[int, int, int], None] | None]:
+def progress_bar(label: str, quiet: bool, unit: str = "img") -> Iterator[Callable[[int, int, int], None] | None]:
     """A bar on stderr with rate and remaining time; nothing where stderr is not a terminal."""
     if quiet or not sys.stderr.isatty():
         yield None
@@ -124,7 +124,7 @@ def progress_bar(label: str, quiet: bool) -> Iterator[Callable[[int, int, int], 
 
         def update(done: int, total: int, failed: int) -> None:
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
-            rate = "" if not speed else f"{speed:.1f} img/s" if speed >= 1 else f"{1 / speed:.1f} s/img"
+            rate = "" if not speed else f"{speed:.1f} {unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}"
             bar.update(task, completed=done, total=total, rate=rate,
                        failed=f"[red]failed {failed}[/red]" if failed else "failed 0")  # fmt: skip
 

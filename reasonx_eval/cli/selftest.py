@@ -46,11 +46,11 @@ def command(
     options = parse_options(dataset_options, "--dataset-option")
     chosen = [get_protocol(name.strip()) for name in names.split(",")] if names else None
     if dataset is None:
-        with progress_bar("selftest", quiet) as progress:
+        with progress_bar("selftest", quiet, unit="step") as progress:
             outcomes = engine.check_made_up(chosen or list(all_protocols().values()), quick=quick, progress=progress)
     else:
         protocols = chosen or engine.protocols_for(dataset, root=root, options=options)
-        with progress_bar(f"selftest {dataset}", quiet) as progress:
+        with progress_bar(f"selftest {dataset}", quiet, unit="step") as progress:
             outcomes = engine.check_own_data(dataset, protocols, root=root, options=options, limit=limit,
                                              progress=progress)  # fmt: skip
     failed = report.failures(outcomes)
