@@ -85,6 +85,7 @@ def evaluate(job: Job, ids: Sequence[str], *, workers: int) -> Iterator[Outcome]
 
 
 def _all_in_pool(job: Job, ids: Sequence[str], pool: ThreadPoolExecutor, ahead: int) -> Iterator[Outcome]:
+    job.model.load()
     waiting: deque[Future[Outcome]] = deque()
     for sample_id in ids:
         waiting.append(pool.submit(_whole, job, sample_id))
@@ -107,10 +108,13 @@ def _predict_here(
 ) -> Iterator[Outcome]:
     loading: deque[Future[_Loaded | Outcome]] = deque()
     scoring: deque[Future[Outcome]] = deque()
+    # the network is read while the first samples are decoded
+    ready = pool.submit(job.model.load)
     queue = iter(ids)
     for sample_id in (next(queue, None) for _ in range(ahead)):
         if sample_id is not None:
             loading.append(pool.submit(_load, job, sample_id))
+    ready.result()
     while loading:
         batch = [loading.popleft().result() for _ in range(min(batch_size, len(loading)))]
         for _ in batch:

@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from reasonx_eval.results import Result
 
 #: options that change no number and differ between two calls that must give the same bytes
-_NOT_RECORDED = {"out", "as_json", "quiet", "force", "workers", "retry_failed", "keep_pixels", "save_predictions"}
+_NOT_RECORDED = {"out", "as_json", "quiet", "force", "workers", "retry_failed", "keep_pixels", "save_predictions",
+                 "batch_size"}  # fmt: skip
 
 
 def evaluate_model(model: Model, context: click.Context) -> int:
     """Run a loaded model under every protocol that the options name; print; return the exit code."""
+    from reasonx_eval.models.derived import DepthBesideNormals
     from reasonx_eval.plan import plan
     from reasonx_eval.results import Selection, run_folder
     from reasonx_eval.runner import RunOptions, run
 
     options = context.params
+    if options["samples"] is not None and not _listed(options["samples"]):
+        raise UsageError("--samples names none", fix="--samples ID[,ID], or leave it out")
     selection = Selection(limit=options["limit"], shard=options["shard"],
                           samples=_listed(options["samples"]) or None)  # fmt: skip
     passed, defaulted = _recorded(context)
@@ -43,8 +47,9 @@ def evaluate_model(model: Model, context: click.Context) -> int:
         for dataset, protocol in work:
             folder = run_folder(options["out"], protocol.ref, _run_name(model, dataset.name, protocol.dataset),
                                 options["shard"])  # fmt: skip
+            active = DepthBesideNormals(model) if protocol.target == "agreement" else model
             with progress_bar(f"{protocol.ref} {model.info.name}", options["quiet"]) as progress:
-                result = run(model, dataset, protocol, folder, run_options, progress)
+                result = run(active, dataset, protocol, folder, run_options, progress)
             finished.append((result, folder))
     if not finished:
         raise UsageError("nothing to run")

@@ -40,7 +40,7 @@ def _lines(value: Any) -> list[str]:
 def _find(name: str) -> dict[str, Any]:
     from reasonx_eval.errors import unknown
     from reasonx_eval.metrics.info import METRICS
-    from reasonx_eval.models.load import list_models
+    from reasonx_eval.models.listing import list_models
     from reasonx_eval.protocol import all_protocols, get_protocol
     from reasonx_eval.registry import DATASETS, plugins
 
@@ -101,9 +101,18 @@ def _dataset(name: str) -> dict[str, Any]:
 
 
 def _model(name: str) -> dict[str, Any]:
-    from reasonx_eval.models.load import list_models
+    from reasonx_eval.models.listing import list_models
 
-    return asdict(next(m for m in list_models() if m.name == name))
+    row = next(m for m in list_models() if m.name == name)
+    facts: dict[str, Any] = {
+        "model": row.name, "task": list(row.tasks), "kind": list(row.kinds), "source": row.source,
+        "licence": row.licence or "not stated", "available": "yes" if row.available else f"no: {row.why_not}",
+    }  # fmt: skip
+    if row.how:
+        facts["get it"] = row.how
+    if row.parameters_m is not None:
+        facts["parameters"] = f"{row.parameters_m:g} million"
+    return facts | {key.replace("_", " "): value for key, value in row.facts.items()}
 
 
 def _metric(name: str) -> dict[str, Any]:

@@ -24,8 +24,9 @@ def command(what: str, task: str | None, dataset: str | None, as_json: bool) -> 
         return 0
     from reasonx_eval.report.tables import print_table
 
-    columns = list(rows[0]) if rows else ["nothing matches"]
-    print_table(columns, [[_cell(v) for v in row.values()] for row in rows])
+    # how to get a model is a sentence: `info` has room for it
+    columns = [c for c in rows[0] if c != "get"] if rows else ["nothing matches"]
+    print_table(columns, [[_cell(row[c]) for c in columns] for row in rows])
     return 0
 
 
@@ -36,11 +37,13 @@ def _cell(value: Any) -> str:
 
 
 def _models(task: str | None, _: str | None) -> list[dict[str, Any]]:
-    from reasonx_eval.models.load import list_models
+    from reasonx_eval.models.listing import list_models
 
     rows = [row for row in list_models() if task is None or task in row.tasks]
-    return [{"name": r.name, "tasks": list(r.tasks), "licence": r.licence, "source": r.source,
-             "available": "yes" if r.available else f"no: {r.why_not}"} for r in rows]  # fmt: skip
+    return [{"name": r.name, "task": list(r.tasks), "kind": list(r.kinds) if len(r.kinds) < 5 else ["any"],
+             "size": None if r.parameters_m is None else f"{r.parameters_m:g} M", "licence": r.licence,
+             "source": r.source, "available": "yes" if r.available else f"no: {r.why_not}", "get": r.how}
+            for r in rows]  # fmt: skip
 
 
 def _datasets(task: str | None, _: str | None) -> list[dict[str, Any]]:

@@ -79,6 +79,8 @@ class Model(ABC):
                              where=self.info.name, fix="reasonx-eval list protocols")  # fmt: skip
         raise UsageError(f"model predicts {', '.join(self.kinds) or 'nothing'}, not {task}", where=self.info.name)
 
-    def close(self) -> None:
+    def load(self) -> None:  # noqa: B027  # nothing to load is the rule for baselines
+        """Read the weights, if `predict` needs any; the runner calls it while the first samples are decoded."""
+
+    def close(self) -> None:  # noqa: B027
         """Free what `predict` holds."""
-        return None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.metrics.consistency import normals_from_depth
 from reasonx_eval.models.base import Model, ModelInfo
+from reasonx_eval.models.wrapped import Wrapped
 from reasonx_eval.resize import resize
 from reasonx_eval.types import Kind, Prediction, Sample
 
@@ -19,21 +20,7 @@ from reasonx_eval.types import Kind, Prediction, Sample
 _SOLID: tuple[Kind, ...] = ("depth_metric", "depth_scale")
 
 
-class _Wrapped(Model):
-    """A model that asks another one."""
-
-    def __init__(self, model: Model) -> None:
-        self._model = model
-        self.batch_size = model.batch_size
-        self.needs_image = model.needs_image
-        self.needs_targets = model.needs_targets
-        self.thread_safe = model.thread_safe
-
-    def close(self) -> None:
-        self._model.close()
-
-
-class NormalsFromDepth(_Wrapped):
+class NormalsFromDepth(Wrapped):
     """Normals of the surface that a model's depth describes (`metrics.consistency.normals_from_depth`).
 
     The depth is resized to the photo and back-projected with the dataset's intrinsics. The border takes the normals
@@ -93,7 +80,7 @@ def surface_normals(sample: Sample, depth: NDArray[Any]) -> NDArray[np.float32]:
     return np.pad(normal[1:-1, 1:-1], ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.float32)
 
 
-class DepthBesideNormals(_Wrapped):
+class DepthBesideNormals(Wrapped):
     """Normals with the same model's depth beside them, for protocols that measure whether the two agree.
 
     Raises

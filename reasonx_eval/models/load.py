@@ -2,96 +2,151 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.models.base import Model, ModelInfo
+from reasonx_eval.models.base import Model
+from reasonx_eval.models.hub import find_checkpoint, is_hub_id
+from reasonx_eval.models.named import catalogue
 from reasonx_eval.models.options import check_kind, option_parameters, parse_options
-from reasonx_eval.registry import MODELS, describe_failure, plugins, resolve
-from reasonx_eval.types import KINDS, TASK_OF_KIND, Kind, Prediction, Sample
+from reasonx_eval.models.wrapped import OneKind
+from reasonx_eval.registry import MODELS, plugins, resolve
+from reasonx_eval.types import KINDS
 
 GROUP: Final = "reasonx_eval.models"
 
 #: what a model can be besides a name: how it is written, and what it means
 FORMS: Final[tuple[tuple[str, str], ...]] = (
+    ("owner/name", "a depth estimator or Marigold-type pipeline of the hub, or of its local cache"),
+    ("DIR", "the same in a local folder, or a tuned checkpoint of reasonx-ft"),
     ("preds:DIR", "a folder of saved predictions (or DIR alone, if it has a meta.json)"),
     ("FILE.onnx", "an ONNX network, with its card FILE.json"),
     ("FILE.py:Class", "a class of your own: kind and predict(images)"),
     ("pkg.mod:Class", "the same, installed in this environment"),
 )
 
+#: one of these in a folder makes it a network
+NETWORK_FILES: Final = ("reasonx.json", "model_index.json", "config.json")
+
 _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
-def load_model(
-    spec: str,
-    *,
-    kind: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    card: Path | str | None = None,
-    device: str = "auto",
-) -> Model:
-    """The model that `spec` names: a registered or plugged-in name first, then one of `FORMS`.
+@dataclass(frozen=True)
+class Request:
+    """What a user wrote: the model and how it is to compute.
 
-    Parameters
-    ----------
-    spec : e.g. ``oracle``, ``preds:DIR``, ``net.onnx``, ``net.py:Net``, ``pkg.mod:Net``
+    spec : e.g. ``oracle``, ``marigold``, ``owner/name`` of the hub, ``preds:DIR``, ``net.onnx``, ``net.py:Net``
     kind : the kind to predict; required where nothing else states it, an error where it contradicts
     options : ``-O key=value``; text is parsed to the types of the factory's signature
     card : the card of an ONNX network, if not beside it
-    device : auto, cpu or cuda; models that only compute on the CPU refuse cuda
+    device, dtype, batch_size, trust_remote_code : see torch_support.Runtime; models that only compute on the CPU
+        in float64 refuse another device or number type
+    """
+
+    spec: str
+    kind: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    card: Path | str | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    batch_size: int = 1
+    trust_remote_code: bool = False
+
+    def refuse_accelerator(self) -> None:
+        """For models that compute with numpy alone."""
+        if self.device not in ("auto", "cpu"):
+            raise UsageError(f"device is '{self.device}', but this model computes on the CPU only", where=self.spec)
+        if self.dtype != "float32":
+            raise UsageError(f"dtype is '{self.dtype}', but this model has no networks in it", where=self.spec)
+
+
+def load_model(spec: str, *, derive: str | None = None, **how: Any) -> Model:
+    """The model that `spec` names: a registered, plugged-in or catalogued name first, then one of `FORMS`.
+
+    Parameters
+    ----------
+    spec, how : see `Request`
+    derive : "normals" gives the normals of the surface that the model's depth describes
 
     Raises
     ------
     UsageError
-        Unknown name (with the nearest match), missing path, unknown or badly typed option, unusable kind.
+        Unknown name (with the nearest match), missing path, unknown or badly typed option, unusable kind, a
+        checkpoint that is not here and can't be had.
     """
-    options = dict(options or {})
-    if kind is not None:
-        check_kind(kind, KINDS, where=spec)
-    if card is not None and not spec.endswith(".onnx"):
+    request = Request(spec, **how)
+    if request.kind is not None:
+        check_kind(request.kind, KINDS, where=spec)
+    if request.card is not None and not spec.endswith(".onnx"):
         raise UsageError("--card is for .onnx networks", where=spec)
-    if spec in MODELS or (spec in (extra := plugins(GROUP))):
-        factory = resolve(GROUP, MODELS, "model", spec)
-        if spec in MODELS:
-            return _narrowed(_call(factory, spec, kind, options, device), kind)
-        return _user(factory, f"{spec} ({extra[spec].value})", kind, options, device)
+    model = _narrowed(_find(request), request.kind)
+    if derive is None:
+        return model
+    if derive != "normals":
+        raise unknown("derivation", derive, ("normals",))
+    from reasonx_eval.models.derived import NormalsFromDepth
+
+    return NormalsFromDepth(model)
+
+
+def _find(request: Request) -> Model:
+    spec = request.spec
+    if spec in MODELS:
+        return _registered(resolve(GROUP, MODELS, "model", spec), request)
+    if spec in catalogue():
+        from reasonx_eval.models.network import catalogued
+
+        return catalogued(catalogue()[spec], request)
+    extra = plugins(GROUP)
+    if spec in extra:
+        return _user(resolve(GROUP, MODELS, "model", spec), f"{spec} ({extra[spec].value})", request)
     if spec.startswith("preds:"):
-        return _saved(Path(spec.removeprefix("preds:")), spec, kind, options, device)
+        return _saved(Path(spec.removeprefix("preds:")), request)
     source, _, name = spec.rpartition(":")
     if (source.endswith(".py") and name.isidentifier()) or _MODULE.fullmatch(spec):
         from reasonx_eval.models.plugin import load_attribute
 
-        return _user(load_attribute(spec), spec, kind, options, device)
-    return _from_path(spec, kind, options, card, device)
+        return _user(load_attribute(spec), spec, request)
+    return _from_path(request, [*MODELS, *catalogue(), *extra])
 
 
-def _from_path(
-    spec: str, kind: str | None, options: Mapping[str, Any], card: Path | str | None, device: str
-) -> Model:
-    path = Path(spec).expanduser()
+def _from_path(request: Request, names: Sequence[str]) -> Model:
+    spec, path = request.spec, Path(request.spec).expanduser()
     if spec.endswith(".onnx"):
         from reasonx_eval.models.onnx import OnnxModel
 
-        parsed = parse_options(OnnxModel, options, where=spec, hidden=("path", "card", "device"))
-        return _narrowed(OnnxModel(path, card=card, device=device, **parsed), kind)
+        parsed = parse_options(OnnxModel, request.options, where=spec, hidden=("path", "card", "device"))
+        return OnnxModel(path, card=request.card, device=request.device, **parsed)
     if path.is_dir():
-        return _saved(path, spec, kind, options, device)
+        return _from_folder(path, request)
     if path.is_file():
         raise UsageError(_not_a_model(path), where=spec, fix="; ".join(form for form, _ in FORMS))
+    near_name = get_close_matches(spec, names, n=1, cutoff=0.8)
+    if is_hub_id(spec) and not near_name and not path.parent.is_dir():
+        from reasonx_eval.models.network import from_checkpoint
+
+        return from_checkpoint(find_checkpoint(spec, allow_pickle=True), request)
     if "/" in spec or "\\" in spec or path.suffix in (".py", ".json", ".pt", ".pth", ".safetensors"):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = get_close_matches(path.name, siblings, n=1)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise UsageError(f"no such file or folder, and no model of that name{hint}", where=spec,
                          fix="reasonx-eval list models")  # fmt: skip
-    raise unknown("model", spec, [*MODELS, *plugins(GROUP), *(form for form, _ in FORMS)])
+    raise unknown("model", spec, [*names, *(form for form, _ in FORMS)])
+
+
+def _from_folder(path: Path, request: Request) -> Model:
+    """A folder is a network if it has a network's configuration, else saved predictions."""
+    if any((path / name).is_file() for name in NETWORK_FILES):
+        from reasonx_eval.models.network import from_checkpoint
+
+        return from_checkpoint(find_checkpoint(request.spec, allow_pickle=True), request)
+    return _saved(path, request)
 
 
 def _not_a_model(path: Path) -> str:
@@ -106,75 +161,48 @@ def _not_a_model(path: Path) -> str:
     return f"which class? {path.name} defines {', '.join(classes) or 'none'}; write {path}:{(classes or ['Class'])[0]}"
 
 
-def _saved(folder: Path, spec: str, kind: str | None, options: Mapping[str, Any], device: str) -> Model:
+def _saved(folder: Path, request: Request) -> Model:
     from reasonx_eval.models.saved import Saved, prediction_files
     from reasonx_eval.models.saved_formats import META_NAME
 
+    spec, kind, options = request.spec, request.kind, request.options
     inner = folder / "predictions"
     if not (folder / META_NAME).is_file() and (inner / META_NAME).is_file():
         folder = inner  # a run's own folder
     elif folder.is_dir() and not spec.startswith("preds:") and next(prediction_files(folder), None) is None:
-        raise UsageError("a folder without meta.json and without .npy, .npz, .png, .exr or .h5: not predictions",
-                         where=spec, fix="; ".join(form for form, _ in FORMS))  # fmt: skip
-    _cpu_only(device, spec)
+        raise UsageError(f"neither a network ({', '.join(NETWORK_FILES)}) nor predictions (meta.json, .npy, .npz, "
+                         ".png, .exr, .h5)", where=spec, fix="; ".join(form for form, _ in FORMS))  # fmt: skip
+    request.refuse_accelerator()
     if kind is not None and options.get("kind", kind) != kind:
         raise UsageError(f"--kind {kind} and -O kind={options['kind']} differ", where=spec)
     parsed = parse_options(Saved, {**options, **({"kind": kind} if kind else {})}, where=spec, hidden=("folder",))
     return Saved(folder, **parsed)
 
 
-def _user(factory: Any, spec: str, kind: str | None, options: Mapping[str, Any], device: str) -> Model:
+def _user(factory: Any, spec: str, request: Request) -> Model:
     from reasonx_eval.models.plugin import build
 
-    return _narrowed(build(factory, spec=spec, kind=kind, options=options, device=device), kind)
+    return build(factory, spec=spec, kind=request.kind, options=request.options, device=request.device)
 
 
-def _call(factory: Any, spec: str, kind: str | None, options: Mapping[str, Any], device: str) -> Model:
-    """A registered factory, with kind and device if its signature has them."""
+def _registered(factory: Any, request: Request) -> Model:
+    """A registered factory, with kind, device and runtime if its signature has them."""
+    spec, kind = request.spec, request.kind
     takes = option_parameters(factory)
-    arguments = parse_options(factory, options, where=spec)
+    arguments = parse_options(factory, request.options, where=spec, hidden=("runtime",))
     if kind is not None and "kind" in takes:
         if arguments.get("kind", kind) != kind:
             raise UsageError(f"--kind {kind} and -O kind={arguments['kind']} differ", where=spec)
         arguments["kind"] = kind
-    if "device" in takes:
-        arguments.setdefault("device", device)
+    if "runtime" in takes:
+        from reasonx_eval.models.network import runtime_of
+
+        arguments["runtime"] = runtime_of(request)
     else:
-        _cpu_only(device, spec)
+        request.refuse_accelerator()
     model = factory(**arguments)
     assert isinstance(model, Model)
     return model
-
-
-def _cpu_only(device: str, spec: str) -> None:
-    if device not in ("auto", "cpu"):
-        raise UsageError(f"device is '{device}', but this model computes on the CPU only", where=spec)
-
-
-class _OneKind(Model):
-    """A model that could give several kinds, held to the one that was asked for."""
-
-    def __init__(self, model: Model, kind: Kind) -> None:
-        self._model, self._kind = model, kind
-        self.batch_size = model.batch_size
-        self.needs_image = model.needs_image
-        self.needs_targets = model.needs_targets
-        self.thread_safe = model.thread_safe
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._model.info
-
-    @property
-    def kinds(self) -> Mapping[str, tuple[Kind, ...]]:
-        return {TASK_OF_KIND[self._kind]: (self._kind,)}
-
-    def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
-        check_kind(kind, (self._kind,), where=self.info.name)
-        return self._model.predict(samples, kind, seed)
-
-    def close(self) -> None:
-        self._model.close()
 
 
 def _narrowed(model: Model, kind: str | None) -> Model:
@@ -184,57 +212,5 @@ def _narrowed(model: Model, kind: str | None) -> Model:
         return model
     for k in have:
         if k == kind:
-            return _OneKind(model, k)
+            return OneKind(model, k)
     raise UsageError(f"--kind is {kind}, but the model gives {', '.join(have) or 'nothing'}", where=model.info.name)
-
-
-@dataclass(frozen=True)
-class ModelRow:
-    """One line of ``reasonx-eval list models``.
-
-    source : "module:attribute"
-    why_not : why it is not available, else None
-    """
-
-    name: str
-    tasks: tuple[str, ...]
-    kinds: tuple[str, ...]
-    source: str
-    licence: str | None
-    why_not: str | None = None
-
-    @property
-    def available(self) -> bool:
-        return self.why_not is None
-
-
-def list_models() -> list[ModelRow]:
-    """Registered models, then plug-ins; a broken one is a row that says why, never an exception.
-
-    Registered factories are called without options (they must not load weights then); of plug-ins only
-    the class is looked at, because constructing one may.
-    """
-    rows = [_registered_row(name, source) for name, source in MODELS.items()]
-    return rows + [_plugin_row(name, e.value) for name, e in sorted(plugins(GROUP).items()) if name not in MODELS]
-
-
-def _registered_row(name: str, source: str) -> ModelRow:
-    try:
-        model: Model = resolve(GROUP, MODELS, "model", name)()
-        kinds = model.kinds
-        return ModelRow(name, tuple(kinds), tuple(k for ks in kinds.values() for k in ks), source, model.info.licence)
-    except Exception as error:
-        return ModelRow(name, (), (), source, None, describe_failure(error))
-
-
-def _plugin_row(name: str, source: str) -> ModelRow:
-    try:
-        cls = resolve(GROUP, MODELS, "model", name)
-        stated = inspect.getattr_static(cls, "kind", ())
-        listed = (stated,) if isinstance(stated, str) else stated if isinstance(stated, (list, tuple)) else ()
-        kinds = tuple(k for k in listed if isinstance(k, str) and k in KINDS)
-        licence = inspect.getattr_static(cls, "licence", None)
-        tasks = tuple(dict.fromkeys(TASK_OF_KIND[k] for k in kinds))
-        return ModelRow(name, tasks, kinds, source, licence if isinstance(licence, str) else None)
-    except Exception as error:
-        return ModelRow(name, (), (), source, None, describe_failure(error))

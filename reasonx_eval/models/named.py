@@ -17,7 +17,7 @@ from reasonx_eval.types import TASK_OF_KIND, Kind, Task
 class Named(BaseModel):
     """One network.
 
-    hub : id of its checkpoint on the hub
+    hub : id of its checkpoint on the hub; none for networks inside the package, or chosen by task
     adapter : "module:Class" that runs it
     kinds : what it gives, preferred first
     parameters_m : parameters in millions; download_mb : size of the checkpoint
@@ -42,8 +42,8 @@ class Named(BaseModel):
 
     @model_validator(mode="after")
     def _runs_or_says_why(self) -> Named:
-        if self.unavailable is None and (self.hub is None or self.adapter is None):
-            raise ValueError("a network needs hub and adapter, or says why it is unavailable")
+        if self.unavailable is None and self.adapter is None:
+            raise ValueError("a network needs an adapter, or says why it is unavailable")
         stray = [k for k in self.kind if TASK_OF_KIND[k] not in self.task]
         if stray:
             raise ValueError(f"kind {stray[0]} is of none of its tasks")

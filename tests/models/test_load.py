@@ -11,8 +11,11 @@ import pytest
 
 from reasonx_eval import registry
 from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.models import listing
 from reasonx_eval.models import load as load_module
-from reasonx_eval.models.load import list_models, load_model
+from reasonx_eval.models.listing import list_models
+from reasonx_eval.models.load import load_model
+from reasonx_eval.models.named import catalogue
 from reasonx_eval.models.onnx import OnnxModel
 from reasonx_eval.models.oracle import Oracle
 from reasonx_eval.models.saved import Saved
@@ -79,7 +82,7 @@ def test_saved_predictions_by_prefix_folder_and_run(predictions: Path) -> None:
 
 
 def test_folders_that_are_not_predictions(tmp_path: Path, predictions: Path) -> None:
-    with pytest.raises(UsageError, match="not predictions"):
+    with pytest.raises(UsageError, match="neither a network .* nor predictions"):
         load_model(str(tmp_path.joinpath("empty").mkdir() or tmp_path / "empty"))
     with pytest.raises(DataError, match="no such folder"):
         load_model(f"preds:{tmp_path / 'missing'}", kind="normal")
@@ -147,12 +150,13 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {n: EntryPoint(n, f"plug_{n}_model:Net", "reasonx_eval.models") for n in ("good", "bad")}
     monkeypatch.setattr(registry, "plugins", lambda group: found)
     monkeypatch.setattr(load_module, "plugins", lambda group: found)
+    monkeypatch.setattr(listing, "plugins", lambda group: found)
 
 
 @pytest.mark.usefixtures("plugged")
 def test_list_survives_a_broken_plugin() -> None:
     rows = {r.name: r for r in list_models()}
-    assert set(rows) == {*MODELS, "good", "bad"}
+    assert set(rows) == {*MODELS, *catalogue(), "good", "bad"}
     assert all(rows[n].available and rows[n].kinds for n in MODELS)
     assert (rows["good"].available, rows["good"].tasks, rows["good"].licence) == (True, ("normals",), "MIT")
     assert not rows["bad"].available

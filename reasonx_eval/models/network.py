@@ -1,0 +1,104 @@
+"""From a checkpoint to the adapter that runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from reasonx_eval.errors import UsageError
+from reasonx_eval.models.base import Model, ModelInfo
+from reasonx_eval.models.hub import Checkpoint, find_checkpoint
+from reasonx_eval.models.named import Named
+from reasonx_eval.models.options import parse_options
+from reasonx_eval.models.wrapped import Wrapped
+from reasonx_eval.types import Kind, Prediction, Sample
+
+if TYPE_CHECKING:
+    from reasonx_eval.models.load import Request
+    from reasonx_eval.models.torch_support import Runtime
+
+_HIDDEN = ("checkpoint", "runtime", "kind", "name")
+
+
+def runtime_of(request: Request) -> Runtime:
+    """How a request wants its network to compute; checked here, before anything is read."""
+    from reasonx_eval.models.torch_support import Runtime
+
+    runtime = Runtime(request.device, request.dtype, request.batch_size, request.trust_remote_code)
+    _ = runtime.torch_device, runtime.torch_dtype
+    return runtime
+
+
+def catalogued(named: Named, request: Request) -> Model:
+    """A network known by name.
+
+    Raises
+    ------
+    UsageError
+        This program can't run it (says why), or its checkpoint is not here and can't be had.
+    """
+    if named.adapter is None:
+        raise UsageError(f"not available: {named.unavailable}", where=named.name, fix="reasonx-eval list models")
+    options = {**named.options, **request.options}
+    where = [] if named.hub is None else [find_checkpoint(named.hub, allow_pickle=True)]
+    return Described(_build(named.adapter, where, request, options, named.name), named)
+
+
+def from_checkpoint(checkpoint: Checkpoint, request: Request) -> Model:
+    """The adapter for what a folder or hub snapshot holds.
+
+    ``reasonx.json`` is a tuned checkpoint, ``model_index.json`` a diffusers pipeline, ``config.json`` a transformers
+    model.
+    """
+    if (checkpoint.folder / "reasonx.json").is_file():
+        adapter = "reasonx_eval.models.tuned:Tuned"
+    elif checkpoint.index is not None:
+        adapter = "reasonx_eval.models.marigold:Marigold"
+    elif checkpoint.config is not None:
+        adapter = "reasonx_eval.models.transformers_depth:TransformersDepth"
+    else:
+        raise UsageError("neither a diffusers pipeline (model_index.json) nor a transformers model (config.json)",
+                         where=checkpoint.source)  # fmt: skip
+    return _build(adapter, [checkpoint], request, dict(request.options), None)
+
+
+def _build(
+    adapter: str, where: list[Checkpoint], request: Request, options: dict[str, Any], name: str | None
+) -> Model:
+    runtime = runtime_of(request)
+    module, _, attribute = adapter.partition(":")
+    cls = getattr(import_module(module), attribute)
+    parsed = parse_options(cls, options, where=request.spec, hidden=_HIDDEN)
+    named = {} if name is None else {"name": name}
+    model = cls(*where, runtime=runtime, kind=request.kind, **named, **parsed)
+    assert isinstance(model, Model)
+    return model
+
+
+class Described(Wrapped):
+    """A network with the facts that the catalogue has about it."""
+
+    def __init__(self, model: Model, named: Named) -> None:
+        super().__init__(model)
+        self._named = named
+
+    @property
+    def info(self) -> ModelInfo:
+        inner, named = self._model.info, self._named
+        count = inner.parameters
+        if count is None and named.parameters_m is not None:
+            count = round(named.parameters_m * 1e6)
+        return replace(inner, licence=inner.licence or named.licence, parameters=count,
+                       trained_on=inner.trained_on or tuple(named.trained_on))  # fmt: skip
+
+    @property
+    def kinds(self) -> Mapping[str, tuple[Kind, ...]]:
+        return self._model.kinds
+
+    def kind_for(self, task: str, accepts: Sequence[str]) -> Kind:
+        return self._model.kind_for(task, accepts)
+
+    def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
+        return self._model.predict(samples, kind, seed)
