@@ -65,8 +65,10 @@ def _registered_row(name: str, source: str) -> ModelRow:
 
 def _catalogue_row(named: Named) -> ModelRow:
     why, how = named.unavailable, None
-    if why is None and named.hub is not None and cached_folder(named.hub) is None:
-        why, how = "not in the local cache of the hub", f"hf download {named.hub}; a run does it where the hub answers"
+    hubs = [h for h in (named.hub, *(catalogue()[n].hub for n in named.chooses)) if h is not None]
+    if why is None and hubs and not any(map(cached_folder, hubs)):
+        why = "not in the local cache of the hub"
+        how = "; ".join(f"hf download {h}" for h in hubs) + "; a run does it where the hub answers"
     facts = {"download_mb": named.download_mb, "trained_on": named.trained_on, "notes": named.notes,
              "adapter": named.adapter, "options": named.options}  # fmt: skip
     return ModelRow(named.name, tuple(named.task), tuple(named.kind), named.hub or "built in", named.licence,

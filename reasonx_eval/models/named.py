@@ -19,6 +19,7 @@ class Named(BaseModel):
 
     hub : id of its checkpoint on the hub; none for networks inside the package, or chosen by task
     adapter : "module:Class" that runs it
+    chooses : for a name that picks a checkpoint by the task, the entries it picks from
     kinds : what it gives, preferred first
     parameters_m : parameters in millions; download_mb : size of the checkpoint
     trained_on : datasets whose numbers are not zero-shot for it
@@ -35,6 +36,7 @@ class Named(BaseModel):
     licence: str | None = None
     parameters_m: float | None = Field(None, gt=0)
     download_mb: float | None = Field(None, gt=0)
+    chooses: list[str] = []
     trained_on: list[str] = []
     options: dict[str, Any] = {}
     notes: str = ""

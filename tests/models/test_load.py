@@ -82,7 +82,7 @@ def test_saved_predictions_by_prefix_folder_and_run(predictions: Path) -> None:
 
 
 def test_folders_that_are_not_predictions(tmp_path: Path, predictions: Path) -> None:
-    with pytest.raises(UsageError, match="neither a network .* nor predictions"):
+    with pytest.raises(UsageError, match=r"neither a network .* nor predictions"):
         load_model(str(tmp_path.joinpath("empty").mkdir() or tmp_path / "empty"))
     with pytest.raises(DataError, match="no such folder"):
         load_model(f"preds:{tmp_path / 'missing'}", kind="normal")
