@@ -5,13 +5,13 @@ The kind follows from what the configuration states; where it can't, nobody gues
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.hub import Checkpoint
+from reasonx_eval.models.named import Named, catalogue
 from reasonx_eval.types import TASK_OF_KIND, Kind
 
 DEPTH_KINDS: Final[tuple[Kind, ...]] = tuple(k for k in get_args(Kind) if TASK_OF_KIND[k] == "depth")
@@ -29,8 +29,6 @@ CLASSES: Final[Mapping[str, str]] = {
 }
 #: what MiDaS trains a DPT head on; "vit" is DPT's own
 _MIDAS_BACKBONES: Final = ("vit", "bit", "beit", "swin", "swinv2", "levit")
-# a DINOv2 backbone under a DPT head: the published ones, all metric
-_DINOV2_METRIC = re.compile(r"facebook/dpt-dinov2-(small|base|large|giant)-(nyu|kitti)(@.*)?")
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,13 @@ def describe(checkpoint: Checkpoint) -> tuple[Kind | None, str] | None:
     name = None if config is None else class_name(config)
     if config is None or name is None:
         return None
-    return meaning_of(config, checkpoint.source).kind, name
+    return meaning_of(config, known(checkpoint)).kind, name
+
+
+def known(checkpoint: Checkpoint) -> Named | None:
+    """What the catalogue says of a hub id; of a folder, whatever its name, nothing."""
+    hub_id = checkpoint.source.partition("@")[0]
+    return next((entry for entry in catalogue().values() if entry.hub == hub_id), None)
 
 
 def class_name(config: Mapping[str, Any]) -> str | None:
@@ -76,13 +80,16 @@ def class_name(config: Mapping[str, Any]) -> str | None:
     return known if not named or any(a.endswith("ForDensePrediction") for a in named) else None
 
 
-def meaning_of(config: Mapping[str, Any], source: str) -> Meaning:
-    """What the output is, from the facts of config.json and, for published checkpoints, the hub id."""
+def meaning_of(config: Mapping[str, Any], facts: Named | None = None) -> Meaning:
+    """What the output is, from config.json and, where that leaves it open, the catalogue."""
     rule = _RULES.get(str(config.get("model_type")))
-    return rule(config, source) if rule else Meaning(None, "its model_type is not known")
+    meaning = rule(config) if rule else Meaning(None, "its model_type is not known")
+    if meaning.kind is None and facts is not None and facts.kind:
+        return Meaning(facts.kind[0], f"the catalogue lists it as {facts.name}")
+    return meaning
 
 
-def decide_kind(config: Mapping[str, Any], source: str, asked: str | None) -> Kind:
+def decide_kind(config: Mapping[str, Any], source: str, asked: str | None, facts: Named | None = None) -> Kind:
     """The kind of a checkpoint's output, or the one that was asked for where the configuration leaves it open.
 
     Raises
@@ -90,7 +97,7 @@ def decide_kind(config: Mapping[str, Any], source: str, asked: str | None) -> Ki
     UsageError
         Nothing tells the kind and none was named, or the named one contradicts the configuration.
     """
-    meaning = meaning_of(config, source)
+    meaning = meaning_of(config, facts)
     listed = ", ".join(DEPTH_KINDS)
     if asked is None:
         if meaning.kind is None:
@@ -106,7 +113,7 @@ def decide_kind(config: Mapping[str, Any], source: str, asked: str | None) -> Ki
     raise UsageError(f"kind is '{asked}'; a depth network gives one of {listed}", where=source)
 
 
-def _depth_anything(config: Mapping[str, Any], source: str) -> Meaning:
+def _depth_anything(config: Mapping[str, Any]) -> Meaning:
     # absent in V1, whose networks are relative
     found = config.get("depth_estimation_type", "relative")
     if found == "metric":
@@ -114,27 +121,25 @@ def _depth_anything(config: Mapping[str, Any], source: str) -> Meaning:
     return Meaning("disparity_affine", "depth_estimation_type is relative", True)
 
 
-def _dpt(config: Mapping[str, Any], source: str) -> Meaning:
+def _dpt(config: Mapping[str, Any]) -> Meaning:
     backbone = config.get("backbone_config")
     backbone_type = str(backbone.get("model_type")) if isinstance(backbone, dict) else "vit"
     if backbone_type in _MIDAS_BACKBONES:
         return Meaning("disparity_affine", "DPT as MiDaS trains it: relative inverse depth")
-    if _DINOV2_METRIC.fullmatch(source):
-        return Meaning("depth_metric", "DINOv2's depth heads are trained on metres")
     return Meaning(None, f"a DPT head on a {backbone_type} backbone may be trained on metric depth or on disparity")
 
 
-def _depth_pro(config: Mapping[str, Any], source: str) -> Meaning:
+def _depth_pro(config: Mapping[str, Any]) -> Meaning:
     if config.get("use_fov_model", False):
         return Meaning("depth_metric", "it predicts the field of view, which fixes the scale", True)
     return Meaning("depth_scale", "without its field-of-view head (use_fov_model) the scale is unknown", True)
 
 
-def _always(kind: Kind, why: str) -> Callable[[Mapping[str, Any], str], Meaning]:
-    return lambda config, source: Meaning(kind, why, True)
+def _always(kind: Kind, why: str) -> Callable[[Mapping[str, Any]], Meaning]:
+    return lambda config: Meaning(kind, why, True)
 
 
-_RULES: Final[Mapping[str, Callable[[Mapping[str, Any], str], Meaning]]] = {
+_RULES: Final[Mapping[str, Callable[[Mapping[str, Any]], Meaning]]] = {
     "depth_anything": _depth_anything,
     "dpt": _dpt,
     "depth_pro": _depth_pro,
@@ -142,5 +147,5 @@ _RULES: Final[Mapping[str, Callable[[Mapping[str, Any], str], Meaning]]] = {
     "zoedepth": _always("depth_metric", "ZoeDepth's bins are metres"),
     "tipsv2_dpt": _always("depth_metric", "TIPSv2's bins are metres between min_depth and max_depth"),
     "prompt_depth_anything": _always("depth_metric", "it completes a metric depth measurement"),
-    "chmv2": lambda config, source: Meaning(None, "CHMv2 gives heights in aerial images, which are not depth"),
+    "chmv2": lambda config: Meaning(None, "CHMv2 gives heights in aerial images, which are not depth"),
 }

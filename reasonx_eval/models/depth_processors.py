@@ -276,8 +276,6 @@ def to_photo(
     return _interpolated(raw, size, "bilinear" if spec.family == "tipsv2_dpt" else "bicubic")
 
 
-def _interpolated(
-    raw: torch.Tensor, size: tuple[int, int], mode: str, *, align_corners: bool = False
-) -> torch.Tensor:
+def _interpolated(raw: torch.Tensor, size: tuple[int, int], mode: str, *, align_corners: bool = False) -> torch.Tensor:
     corners = {} if mode == "nearest" else {"align_corners": align_corners}
     return functional.interpolate(raw[None, None], size=size, mode=mode, **corners)[0, 0]

@@ -12,12 +12,13 @@ import torch
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.depth_kinds import class_name, decide_kind
+from reasonx_eval.models.depth_kinds import class_name, decide_kind, known
 from reasonx_eval.models.depth_processors import Processing, network_input, read_processing, to_photo
 from reasonx_eval.models.hub import Checkpoint
+from reasonx_eval.models.named import Named
 from reasonx_eval.models.options import check_kind
 from reasonx_eval.models.torch_support import Runtime, in_batches, to_numpy
-from reasonx_eval.models.transformers_weights import load_network
+from reasonx_eval.models.transformers_weights import count_parameters, load_network
 from reasonx_eval.types import Kind, Prediction, Sample
 
 
@@ -34,7 +35,7 @@ class TransformersDepth(Model):
     kind : what the output means, where config.json leaves it open
     name : shown in tables; default: the folder's name or the last part of the hub id
     flip : also predict the mirrored photo and take the mean (ZoeDepth's own evaluation does)
-    licence, parameters, trained_on, notes : facts about the checkpoint, if known
+    facts : what the catalogue says about the checkpoint; default: its entry with this hub id
 
     Raises
     ------
@@ -50,11 +51,8 @@ class TransformersDepth(Model):
         runtime: Runtime,
         kind: str | None = None,
         name: str | None = None,
+        facts: Named | None = None,
         flip: bool = False,
-        licence: str | None = None,
-        parameters: int | None = None,
-        trained_on: tuple[str, ...] = (),
-        notes: tuple[str, ...] = (),
     ) -> None:
         config = checkpoint.config
         found = None if config is None else class_name(config)
@@ -64,11 +62,11 @@ class TransformersDepth(Model):
         _refuse_unusable(config, checkpoint, runtime)
         self.batch_size = runtime.batch_size
         self._checkpoint, self._runtime, self._class_name, self._flip = checkpoint, runtime, found, flip
-        self._kind = decide_kind(config, checkpoint.source, kind)
+        self._facts = facts or known(checkpoint)
+        self._kind = decide_kind(config, checkpoint.source, kind, self._facts)
         self._name = name or _default_name(checkpoint)
         self._processing = read_processing(checkpoint.folder, str(config.get("model_type")))
-        self._facts: dict[str, Any] = {"licence": licence, "parameters": parameters, "trained_on": tuple(trained_on)}
-        self._notes = (*notes, *_notes(self._processing))
+        self._notes = _notes(self._processing)
         self._lock = threading.Lock()
         self._network: Any = None
         if flip and self._processing.family != "zoedepth":
@@ -78,16 +76,24 @@ class TransformersDepth(Model):
     def info(self) -> ModelInfo:
         options = {"class": self._class_name, "processing": self._processing.describe(), **self._runtime.describe(),
                    "flip": self._flip, "revision": self._checkpoint.revision}  # fmt: skip
-        return ModelInfo(name=self._name, source=self._checkpoint.source, weights_sha256=self._digest, options=options,
-                         notes=self._notes, **self._facts)  # fmt: skip
+        return ModelInfo(
+            name=self._name,
+            source=self._checkpoint.source,
+            weights_sha256=self._checkpoint.digest,
+            licence=self._facts.licence if self._facts else None,
+            parameters=self._parameters,
+            trained_on=tuple(self._facts.trained_on) if self._facts else (),
+            options=options,
+            notes=self._notes,
+        )
 
     @property
     def kinds(self) -> Mapping[str, tuple[Kind, ...]]:
         return {"depth": (self._kind,)}
 
     @cached_property
-    def _digest(self) -> str:
-        return self._checkpoint.digest
+    def _parameters(self) -> int | None:
+        return count_parameters(self._checkpoint)
 
     @property
     def processing(self) -> Processing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.hub import Checkpoint, read_json
+from reasonx_eval.models.weights import tensor_shapes
 
 _SAFE: Final = "model.safetensors"
 _PICKLED: Final = "pytorch_model.bin"
@@ -20,6 +22,8 @@ _PICKLED: Final = "pytorch_model.bin"
 _UNREAD: Final = re.compile(
     r"(^|\.)fusion_stage\.layers\.0\.residual_layer1\.|(^|\.)mask_token$|\.num_batches_tracked$"
 )
+# tensors that are no parameters: statistics of batch norm, tables that follow from the sizes
+_STATISTICS: Final = re.compile(r"\.(num_batches_tracked|running_mean|running_var|relative_position_index)$")
 _SHOWN: Final = 4
 
 
@@ -68,7 +72,7 @@ def check_weights(folder: Path, source: str) -> bool:
                 raise UsageError("a part of the weights is missing", where=str(file),
                                  fix="copy or download the folder again")  # fmt: skip
             if safe:
-                _check_safetensors(file)
+                tensor_shapes(file)
         return safe
     others = sorted(p.name for p in folder.iterdir() if p.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"))
     there = f"; it has {', '.join(others[:_SHOWN])}, which are no transformers checkpoint" if others else ""
@@ -88,19 +92,18 @@ def _parts(folder: Path, name: str) -> list[Path]:
     return [folder / str(part) for part in sorted(set(parts.values()))]
 
 
-def _check_safetensors(file: Path) -> None:
-    from safetensors import SafetensorError, safe_open
+def count_parameters(checkpoint: Checkpoint) -> int | None:
+    """Parameters of a safetensors checkpoint, from the headers of its files; None for a pickled one.
 
-    with file.open("rb") as handle:
-        head = handle.read(64)
-    if head.startswith(b"version https://git-lfs"):
-        raise UsageError("a Git LFS pointer, not the weights themselves", where=str(file), fix="git lfs pull")
-    try:
-        with safe_open(file, framework="pt"):
-            return
-    except (SafetensorError, OSError) as error:
-        raise UsageError(f"not a whole safetensors file ({_one_line(error)}): another format, or an interrupted "
-                         "download?", where=str(file)) from None  # fmt: skip
+    Raises
+    ------
+    UsageError
+        As `check_weights`.
+    """
+    if not check_weights(checkpoint.folder, checkpoint.source):
+        return None
+    shapes = [t for file in _parts(checkpoint.folder, _SAFE) for t in tensor_shapes(file).items()]
+    return sum(math.prod(shape) for name, shape in shapes if not _STATISTICS.search(name))
 
 
 def refuse_incomplete(info: Mapping[str, Any], source: str) -> None:

@@ -143,7 +143,8 @@ PREPROCESSORS: Mapping[str, Mapping[str, Any]] = {
     },
     "dpt_dinov2": {
         "image_processor_type": "DPTImageProcessor", "do_resize": False, "do_rescale": False, "do_normalize": True,
-        "do_pad": True, "size_divisor": 14, "image_mean": [123.675, 116.28, 103.53], "image_std": [58.395, 57.12, 57.375],
+        "do_pad": True, "size_divisor": 14, "image_mean": [123.675, 116.28, 103.53],
+        "image_std": [58.395, 57.12, 57.375],
     },
     "glpn": {
         "image_processor_type": "GLPNImageProcessor", "do_resize": True, "do_rescale": True, "resample": 2,
