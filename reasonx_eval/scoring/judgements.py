@@ -57,6 +57,8 @@ def score_judgements(sample: Sample, target: Target, prediction: Prediction, pro
 def _whole(value: NDArray[Any], curve: Curve | None, spec: WhdrSpec, sample: Sample) -> NDArray[Any]:
     full = value if curve is None else curve(value)
     if spec.rescale == "half-one":
+        if not np.isfinite(full).all():
+            raise SampleError("the prediction has NaN or infinity, so it has no range to rescale from")
         low, high = float(full.min()), float(full.max())
         if not high > low:
             raise SampleError("a constant prediction can't be rescaled to [0.5, 1]")
