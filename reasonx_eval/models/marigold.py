@@ -15,11 +15,20 @@ from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.models.base import Model, ModelInfo
 from reasonx_eval.models.hub import Checkpoint, find_checkpoint
 from reasonx_eval.models.marigold_maps import describe, to_kind
-from reasonx_eval.models.named import Named, catalogue
+from reasonx_eval.models.named import catalogue
 from reasonx_eval.models.options import check_kind
-from reasonx_eval.models.pipelines import check_filled, check_parts, class_name, load_failure, only_variant, quiet, vae_factor
+from reasonx_eval.models.pipelines import (
+    check_filled,
+    check_parts,
+    class_name,
+    listed,
+    load_failure,
+    noise_seed,
+    only_variant,
+    quiet,
+    vae_factor,
+)
 from reasonx_eval.models.torch_support import Runtime, in_batches
-from reasonx_eval.seeding import stream_seed
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
 
 Resample = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "area"]
@@ -180,6 +189,8 @@ class Marigold(Model):
                 raise UsageError(f"{type(pipe.scheduler).__name__} can't do {self.steps} steps: {error}",
                                  where=self.name, fix="-O steps=N") from None  # fmt: skip
             pipe.set_progress_bar_config(disable=True)
+            if self.runtime.torch_device.type == "cpu" and self.runtime.torch_dtype != torch.float32:
+                _resize_in_float32(pipe.image_processor)
             return pipe.to(self.runtime.torch_device, self.runtime.torch_dtype)
 
     def _maps(self, batch: Sequence[Sample], kind: Kind, seed: int) -> list[NDArray[np.float32]]:
@@ -234,6 +245,16 @@ class Marigold(Model):
             raise SampleError(f"{width} x {height} pixels: the short side vanishes at a long side of {self.resolution}",
                               where=f"{self.name}: sample {sample.id}",
                               fix="-O processing_resolution=0")  # fmt: skip
+
+
+#: kind -> the newest checkpoint of the catalogue that gives it, preferred kinds of a task first
+MEMBERS: Final[Mapping[Kind, str]] = {
+    "depth_affine": "marigold-depth-v1-1",
+    "normal": "marigold-normals-v1-1",
+    "albedo_linear": "marigold-iid-lighting-v1-1",
+    "irradiance": "marigold-iid-lighting-v1-1",
+    "albedo_srgb": "marigold-iid-appearance-v1-1",
+}
 
 
 class MarigoldFamily(Model):
@@ -310,25 +331,15 @@ class MarigoldFamily(Model):
         return self._model
 
 
-#: kind -> the newest checkpoint of the catalogue that gives it, preferred kinds of a task first
-MEMBERS: Final[Mapping[Kind, str]] = {
-    "depth_affine": "marigold-depth-v1-1",
-    "normal": "marigold-normals-v1-1",
-    "albedo_linear": "marigold-iid-lighting-v1-1",
-    "irradiance": "marigold-iid-lighting-v1-1",
-    "albedo_srgb": "marigold-iid-appearance-v1-1",
-}
+def _resize_in_float32(processor: Any) -> None:
+    """On the CPU, torch has no smooth resizing in half precision, where the pipeline wants to do it."""
+    original = processor.preprocess
 
+    def preprocess(image: Any, resolution: int, resample: str, device: torch.device, dtype: torch.dtype) -> Any:
+        seen, padding, size = original(image, resolution, resample, device, torch.float32)
+        return seen.to(dtype), padding, size
 
-def noise_seed(seed: int, sample_id: str) -> int:
-    """Seed of the generator that draws a photo's noise: 63 bits of its stream."""
-    return stream_seed(seed, sample_id) & (2**63 - 1)
-
-
-def listed(checkpoint: Checkpoint) -> Named | None:
-    """The entry of the catalogue with this hub id."""
-    hub = checkpoint.source.partition("@")[0]
-    return next((entry for entry in catalogue().values() if entry.hub == hub), None)
+    processor.preprocess = preprocess
 
 
 def _given(value: int | None, default: int | None, option: str, name: str) -> int:
