@@ -51,12 +51,19 @@ def dataset_root(name: str, flag: str | Path | None) -> Path | None:
     ``REASONX_DATA``, then [roots] in the user's file.
     """
     if flag is not None:
-        return Path(flag).expanduser()
+        return _expanded(flag)
     own = os.environ.get("REASONX_DATA_" + name.upper().replace("-", "_"))
     if own:
-        return Path(own).expanduser()
+        return _expanded(own)
     shared = os.environ.get("REASONX_DATA")
-    if shared and (Path(shared).expanduser() / name).is_dir():
-        return Path(shared).expanduser() / name
+    if shared and (_expanded(shared) / name).is_dir():
+        return _expanded(shared) / name
     listed = user_config().roots.get(name)
-    return Path(listed).expanduser() if listed else None
+    return _expanded(listed) if listed else None
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError("names the home folder of a user who does not exist", where=str(path)) from None

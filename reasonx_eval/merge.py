@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reasonx_eval import results
 from reasonx_eval.errors import DataError, NotComparable, UsageError
-from reasonx_eval.files import sha256_lines
+from reasonx_eval.files import sha256_file, sha256_lines
 from reasonx_eval.protocol import Protocol
 from reasonx_eval.records import read_records, write_records
 from reasonx_eval.results import Result, RunSpec, Selection, load_result, load_spec, spec_difference
@@ -38,9 +38,11 @@ def merge(runs: Sequence[Path], out: Path, *, force: bool = False) -> Result:
     specs = [load_spec(run) for run in runs]
     _check_same(runs, specs)
     ordered = _ordered(runs, specs)
+    if any(out.resolve() == run.resolve() for run in runs):
+        raise UsageError("this is one of the shards", where=str(out), fix="another --out")
     if out.exists() and any(out.iterdir()) and not force:
         raise UsageError("the folder is not empty", where=str(out), fix="--force, or another --out")
-    shards = [read_records(run / "records.jsonl") for run in ordered]
+    shards = [_finished_records(run) for run in ordered]
     records = _interleave(shards)
     _check_union(specs[0], records, ordered)
     out.mkdir(parents=True, exist_ok=True)
@@ -92,6 +94,16 @@ def _ordered(runs: Sequence[Path], specs: Sequence[RunSpec]) -> list[Path]:
     if missing:
         raise UsageError(f"shards are missing: {', '.join(missing)}")
     return [found[k] for k in range(1, total + 1)]
+
+
+def _finished_records(run: Path) -> list[Record]:
+    """The records of a shard, if they are those its result was computed from."""
+    path = run / "records.jsonl"
+    records = read_records(path)
+    if not path.is_file() or sha256_file(path) != load_result(run).records_sha256:
+        raise DataError("the records are not those of the shard's result: it was interrupted, or they were edited",
+                        where=str(path), fix="run its command again, with --force if that does not help")  # fmt: skip
+    return records
 
 
 def _interleave(shards: Sequence[Sequence[Record]]) -> list[Record]:

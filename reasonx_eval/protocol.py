@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from reasonx_eval import __version__
-from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.errors import DataError, UsageError, unknown
 from reasonx_eval.files import canonical_json, sha256_text
 from reasonx_eval.metrics.info import whdr_name
 from reasonx_eval.types import TASK_OF_KIND, Kind, Modality, TargetName, Task
@@ -230,10 +230,20 @@ class Protocol(_Spec):
 
     @classmethod
     def from_rules(cls, rules: Mapping[str, Any]) -> Protocol:
-        """The protocol whose rules a result holds, whether or not this installation knows it."""
+        """The protocol whose rules a result holds, whether or not this installation knows it.
+
+        Raises
+        ------
+        DataError
+            They are no rules of a protocol: the result was edited.
+        """
         # JSON has no infinity: rules spell it "inf"
         finite = json.loads(json.dumps(dict(rules)).replace('"inf"', "Infinity"))
-        return cls.model_validate({**finite, "title": str(rules.get("name", ""))})
+        try:
+            return cls.model_validate({**finite, "title": str(rules.get("name", ""))})
+        except ValidationError as error:
+            lines = "; ".join(_explain(e["loc"], e["type"], e["msg"]) for e in error.errors()[:3])
+            raise DataError(f"not the rules of a protocol: {lines}", where="protocol.rules of the result") from None
 
     @property
     def digest(self) -> str:

@@ -192,10 +192,15 @@ def load_result(run: str | Path) -> Result:
 
 
 def load_spec(run: Path) -> RunSpec:
+    path = run / "run.json"
     try:
-        return RunSpec.model_validate(_read(run / "run.json"))
+        return RunSpec.model_validate(_read(path))
     except ValidationError as error:
-        raise _validated(error, run / "run.json", "run") from None
+        failure = _validated(error, path, "run")
+    except DataError as error:
+        failure = error
+    fix = "--force to start the run again, or another --out" if path.is_file() else failure.fix
+    raise DataError(failure.what, where=failure.where, fix=fix)
 
 
 def load_timing(run: Path) -> Timing | None:

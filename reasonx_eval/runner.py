@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ import numpy as np
 from reasonx_eval import __version__, results
 from reasonx_eval.aggregate import CONFIDENCE, RESAMPLES, aggregate
 from reasonx_eval.datasets.base import Dataset
-from reasonx_eval.errors import NotComparable, PartialRun, UsageError
+from reasonx_eval.errors import DataError, NotComparable, PartialRun, UsageError
 from reasonx_eval.files import sha256_file, sha256_lines
 from reasonx_eval.models.base import Model
 from reasonx_eval.models.saved import write_meta
@@ -62,7 +62,7 @@ def select(ids: Sequence[str], selection: Selection) -> list[str]:
     Raises
     ------
     UsageError
-        An unknown sample id, a limit below 1, or a shard outside 1..n.
+        An unknown sample id, a limit below 1, a shard outside 1..n, or an empty one.
     """
     chosen = list(ids)
     if selection.samples is not None:
@@ -78,6 +78,8 @@ def select(ids: Sequence[str], selection: Selection) -> list[str]:
         chosen = [chosen[k * len(chosen) // n] for k in range(n)]
     if selection.shard is not None:
         index, count = parse_shard(selection.shard)
+        if index > len(chosen):
+            raise UsageError(f"shard {selection.shard} of {len(chosen)} samples is empty", fix="fewer shards")
         chosen = chosen[index - 1 :: count]
     return chosen
 
@@ -146,7 +148,8 @@ def _writable(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise PartialRun(f"can't write: {error.strerror or error}; the samples that were finished are kept",
-                         where=str(error.filename or run), fix="make room, then the same command again") from None
+                         where=str(error.filename or run),
+                         fix="mend that (make room), then the same command again") from None  # fmt: skip
 
 
 def _open_run(run: Path, spec: RunSpec, options: RunOptions) -> list[Record]:
@@ -217,7 +220,10 @@ def run(
         todo = [i for i in ids if i not in done]
         provenance = collect(seed=options.seed, passed=options.passed, defaulted=options.defaulted)
         if not todo and (out / "result.json").is_file():
-            return results.load_result(out)
+            with suppress(DataError):  # damaged, and made again from the records
+                stored = results.load_result(out)
+                _drop_pixels(out, protocol, stored, options.keep_pixels)
+                return stored
         job = Job(model=model, kind=kind, dataset=dataset, protocol=protocol, seed=options.seed,
                   pixels=out / "pixels" if protocol.pool == "pixel" else None,
                   predictions=out / "predictions" if options.save_predictions else None)  # fmt: skip
@@ -284,9 +290,14 @@ def finish(
         provenance=provenance,
     )  # fmt: skip
     results.save(out / "result.json", result)
-    if pixels is not None and not keep_pixels and not failed and spec.selection.shard is None:
-        shutil.rmtree(pixels, ignore_errors=True)
+    _drop_pixels(out, protocol, result, keep_pixels)
     return result
+
+
+def _drop_pixels(out: Path, protocol: Protocol, result: Result, keep: bool) -> None:
+    """Per-pixel errors are gigabytes, and of no use once the result is written and no sample is left to retry."""
+    if protocol.pool == "pixel" and not keep and not result.failed and result.selection.shard is None:
+        shutil.rmtree(out / "pixels", ignore_errors=True)
 
 
 def _notes(records: Sequence[Record]) -> list[str]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from io import TextIOWrapper
 
 import click
 
 from reasonx_eval import __version__
-from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, ReasonXError
+from reasonx_eval.cli.lazy import LazyGroup
+from reasonx_eval.errors import EXIT_CRASH, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, ReasonXError
 
 #: verb -> (module with `command`, what it does)
 VERBS: Mapping[str, tuple[str, str]] = {
@@ -27,35 +28,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are called; help texts are known without them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VERBS:
-            return None
-        command = import_module(VERBS[cmd_name][0]).command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(verb, VERBS[verb][1]) for verb in sorted(VERBS)])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0] if args else ""
-        if name and not name.startswith("-") and name not in VERBS:
-            from reasonx_eval.errors import unknown
-
-            raise unknown("command", name, VERBS)
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="reasonx-eval")
 def cli() -> None:
     """Comparable numbers for models that split a photo into albedo, irradiance, depth and normals.
@@ -72,12 +45,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def exit_with(command: click.Command, arguments: Sequence[str] | None) -> None:
     """Run a command line and end the process with its exit code."""
+    _open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an arrow in a terminal that only has ASCII
     # a batch system's "stop" is an interrupt: what is finished is kept
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run_cli(command, arguments))
+
+
+def _open_standard_streams() -> None:
+    """Give a closed stdin, stdout or stderr the null device, so that no file of a run gets its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def run_cli(command: click.Command, arguments: Sequence[str] | None) -> int:
@@ -88,8 +75,11 @@ def run_cli(command: click.Command, arguments: Sequence[str] | None) -> int:
     except ReasonXError as error:
         click.echo(f"error: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        return EXIT_OK  # whoever read stdout has seen enough
+    except SystemExit as done:
+        # click's answer when whoever read stdout has seen enough
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
+            return EXIT_OK
+        return done.code if isinstance(done.code, int) else EXIT_CRASH
     except OSError as error:
         if error.errno is None:
             raise

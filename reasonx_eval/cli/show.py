@@ -9,7 +9,7 @@ import click
 
 
 @click.command("show")
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Recompute the aggregate from the records and check every digest.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of result.json.")
@@ -19,11 +19,14 @@ def command(runs: tuple[Path, ...], verify: bool, as_json: bool, schema: bool) -
     --verify exits with 4 when records, digests and numbers do not agree.
     """
     from reasonx_eval.cli.common import print_results
+    from reasonx_eval.errors import UsageError
     from reasonx_eval.results import Result, load_result
 
     if schema:
         click.echo(json.dumps(Result.model_json_schema(), indent=1))
         return 0
+    if not runs:
+        raise UsageError("name a run folder or a result.json", fix="reasonx-eval show RUN")
     loaded = [(load_result(path), path if path.is_dir() else path.parent) for path in runs]
     if as_json:
         print_results(loaded, as_json=True)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from reasonx_eval.report.tables import printable
 from reasonx_eval.results import Result, load_timing
 
 
 def print_provenance(result: Result, folder: Path) -> None:
     for label, text in _lines(result, folder):
-        click.echo(f"{label:<10} {text}")
+        click.echo(f"{label:<10} {printable(text)}")
     click.echo()
 
 

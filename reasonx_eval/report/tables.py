@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from reasonx_eval.metrics.info import metric_info
+from reasonx_eval.errors import UsageError
+from reasonx_eval.metrics.info import MetricInfo, metric_info
 from reasonx_eval.results import Result, Value
 
 
@@ -27,17 +28,32 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
             table.add_column(name, justify="right" if k in right else "left", overflow="fold")
         for row in rows:
             # Text, not str: a model may be called "[red]"
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         Console().print(table)
         return
+    columns, rows = [printable(c) for c in columns], [[printable(c) for c in row] for row in rows]
     widths = [max(len(c) for c in column) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
         cells = [c.rjust(w) if k in right else c.ljust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
         click.echo("  ".join(cells).rstrip())
 
 
+def printable(text: str) -> str:
+    r"""Control characters as ``\x1b``: a name in somebody's result must not steer the terminal."""
+    return "".join(c if c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in text)
+
+
 def arrow(name: str) -> str:
-    return "↑" if metric_info(name).higher_is_better else "↓"
+    info = _known(name)
+    return "" if info is None else "↑" if info.higher_is_better else "↓"
+
+
+def _known(name: str) -> MetricInfo | None:
+    """None for a metric of another version of the program, whose results can still be read."""
+    try:
+        return metric_info(name)
+    except UsageError:
+        return None
 
 
 def decimals(value: Value) -> int:
@@ -66,9 +82,10 @@ def format_value(value: Value) -> tuple[str, str]:
 def metric_rows(aggregate: Mapping[str, Value]) -> list[list[str]]:
     rows = []
     for name, value in aggregate.items():
-        info = metric_info(name)
+        info = _known(name)
+        unit = "" if info is None else info.unit or ""
         number, interval = format_value(value)
-        rows.append([f"{name} {arrow(name)}", number, interval, info.unit or "", str(value.n)])
+        rows.append([f"{name} {arrow(name)}", number, interval, unit, str(value.n)])
     return rows
 
 
@@ -86,15 +103,16 @@ def status_line(result: Result) -> str:
 
 def print_result(result: Result, path: Path | None = None) -> None:
     """One result: model, status, metrics with intervals, signature."""
-    click.echo(f"{result.model.name} on {result.dataset.name} ({result.dataset.split})  {status_line(result)}")
+    click.echo(printable(f"{result.model.name} on {result.dataset.name} ({result.dataset.split})  "
+                         f"{status_line(result)}"))  # fmt: skip
     print_table(["metric", "value", "95% interval", "unit", "n"], metric_rows(result.aggregate), right=(1, 4))
     for note in result.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {printable(note)}")
     for sample, reason in list(result.failed.items())[:5]:
-        click.echo(f"failed: {sample}: {reason}")
+        click.echo(printable(f"failed: {sample}: {reason}"))
     if len(result.failed) > 5:
         click.echo(f"failed: ... and {len(result.failed) - 5} more, in records.jsonl")
-    click.echo(result.signature)
+    click.echo(printable(result.signature))
     if path is not None:
         click.echo(f"-> {path / 'result.json'}")
     click.echo()
