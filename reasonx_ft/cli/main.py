@@ -1,19 +1,28 @@
-"""reasonx-ft: the command line of the tuning package. This version has no verbs yet, only --version and --help."""
+"""reasonx-ft: the command line of the tuning package; verbs load on first use."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
 from reasonx_eval import __version__
+from reasonx_eval.cli.lazy import LazyGroup
 from reasonx_eval.cli.main import exit_with
 
+#: verb -> (module with `command`, what it does)
+VERBS: Mapping[str, tuple[str, str]] = {
+    "pretrain": ("reasonx_ft.cli.pretrain", "Train an embedded network on rendered scenes, from nothing."),
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="reasonx-ft")
 def cli() -> None:
-    """Tune intrinsic predictors on photos without labels. This version has no commands yet."""
+    """Train and tune intrinsic predictors. This version makes the base networks; tuning is to follow.
+
+    Answers go to stdout, progress to stderr. Exit codes: 0 ok, 1 crash, 2 usage, 4 damaged data, 6 interrupted.
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,146 @@
+"""What a training leaves behind while it runs: a checkpoint to go on from, a log, and a clean stop on Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.files import canonical_json, write_bytes, write_text
+from reasonx_ft.config import PretrainConfig
+
+CHECKPOINT: Final = "checkpoint.pt"
+LOG: Final = "log.jsonl"
+
+
+def save_checkpoint(
+    path: Path, config: PretrainConfig, network: nn.Module, optimiser: torch.optim.Optimizer, step: int
+) -> None:
+    """Everything that later steps depend on, written whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save({"config": config.model_dump_json(), "step": step, "network": network.state_dict(),
+                "optimiser": optimiser.state_dict()}, buffer)  # fmt: skip
+    write_bytes(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, config: PretrainConfig, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+    """Put a checkpoint into network and optimiser; the next step, 0 where there is no checkpoint.
+
+    Raises
+    ------
+    UsageError
+        It is of another configuration; names the fields that differ.
+    DataError
+        It can't be read.
+    """
+    if not path.is_file():
+        return 0
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        theirs, step = json.loads(state["config"]), int(state["step"])
+    except Exception as error:
+        raise DataError(f"not a checkpoint ({' '.join(str(error).split())[:200]})", where=str(path),
+                        fix="--force to start anew") from None  # fmt: skip
+    ours = config.model_dump(mode="json")
+    differ = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
+    if differ:
+        said = ", ".join(f"{k} {theirs.get(k)} (now {ours.get(k)})" for k in differ)
+        raise UsageError(f"an unfinished training with another configuration: {said}", where=str(path),
+                         fix="the same options, another --out, or --force to start anew")  # fmt: skip
+    network.load_state_dict(state["network"])
+    optimiser.load_state_dict(state["optimiser"])
+    return step
+
+
+class JsonLog:
+    """A JSON object a line, written through at once.
+
+    Parameters
+    ----------
+    keep_below : lines of later steps are dropped first: those steps are done again
+    """
+
+    def __init__(self, path: Path, keep_below: int) -> None:
+        kept = [line for line in _lines(path) if line["step"] <= keep_below]
+        write_text(path, "".join(canonical_json(line) + "\n" for line in kept))
+        self._handle = path.open("a", encoding="utf-8")
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        self._handle.write(canonical_json(line) + "\n")
+        self._handle.flush()
+
+    def __enter__(self) -> JsonLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.close()
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # cut off when the process was killed
+        if isinstance(line, dict) and isinstance(line.get("step"), int):
+            yield line
+
+
+@contextmanager
+def interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C sets the event instead of ending the step in its middle; a second one ends it at once.
+
+    Only in the main thread, where Python delivers signals.
+    """
+    asked = _Asked()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Asked(threading.Event):
+    def __bool__(self) -> bool:
+        return self.is_set()
+
+
+def claim(out: Path, model: str, *, force: bool) -> None:
+    """Make sure that a folder is free for a training of `model`: new, or one to go on with.
+
+    Raises
+    ------
+    UsageError
+        It holds finished weights, and `force` is not given.
+    """
+    finished = out / f"{model}.safetensors"
+    if force:
+        for path in (finished, finished.with_suffix(".json"), out / CHECKPOINT, out / LOG):
+            path.unlink(missing_ok=True)
+    elif out.exists() and not out.is_dir():
+        raise UsageError("a file, not a folder", where=str(out))
+    elif finished.exists():
+        raise UsageError(f"{finished.name} is there already", where=str(out), fix="--force, or another --out")
