@@ -176,10 +176,11 @@ def _resampled(residual: Floats, den: Floats, resamples: int, seed: int) -> Floa
         drawn = stream.integers(0, units, size=(stop - start, units))
         drawn += np.arange(stop - start)[:, None] * units
         counts = np.bincount(drawn.ravel(), minlength=(stop - start) * units).reshape(-1, units).astype(np.float64)
-        weight = counts @ den
+        # not by BLAS, whose sums depend on the processor and on the number of threads
+        weight = np.einsum("ru,u->r", counts, den)
         # a product per metric: one for all may round differently with their number
         for j in range(metrics):
-            out[j, start:stop] = counts @ residual[j] / weight
+            out[j, start:stop] = np.einsum("ru,u->r", counts, residual[j]) / weight
     return out
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -169,6 +172,21 @@ def test_seed_decides_and_blocks_do_not(monkeypatch):
     assert bootstrap_ci(values, seed=2) != first
     monkeypatch.setattr(stats, "_BLOCK", 33 * 7)
     assert bootstrap_ci(values, seed=1) == first
+
+
+def test_interval_does_not_depend_on_the_kernels_of_the_linear_algebra_library():
+    code = (
+        "import numpy as np; from reasonx_eval import stats\n"
+        "draw = np.random.default_rng(0)\n"
+        "for n in (40, 454, 654, 771):\n"
+        "    ends = stats.bootstrap_ci(draw.gamma(1, 1, (n, 8)), seed=1)\n"
+        "    print(np.array(ends).tobytes().hex())"
+    )
+    plain, older = (
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, **env}, check=True, capture_output=True).stdout
+        for env in ({}, {"OPENBLAS_CORETYPE": "Nehalem"})
+    )
+    assert plain == older
 
 
 def test_more_confidence_is_wider():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval.blocks import dot
 from reasonx_eval.errors import SampleError
 from reasonx_eval.metrics.normals import angular_errors, normal_metrics, summarise
 from reasonx_eval.protocol import NormalsSpec, Protocol
@@ -42,7 +43,7 @@ def score_normals(sample: Sample, target: Target, prediction: Prediction, protoc
 
 def pixel_stats(errors: NDArray[np.float64]) -> dict[str, float]:
     """Sums that pooled mean, RMSE and shares are made of, so that they can be checked from the records."""
-    stats = {"count": float(errors.size), "sum": float(errors.sum()), "sum_sq": float(errors @ errors)}
+    stats = {"count": float(errors.size), "sum": float(errors.sum()), "sum_sq": dot(errors, errors)}
     for name, limit in (("5", 5.0), ("7_5", 7.5), ("11_25", 11.25), ("22_5", 22.5), ("30", 30.0)):
         stats[f"within_{name}"] = float(np.count_nonzero(errors < limit))
     return stats

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from reasonx_eval import selection
+from reasonx_eval.blocks import dot
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.metrics import normals
+from reasonx_eval.scoring.normals import pixel_stats
 
 
 def _unit(v):
@@ -141,3 +143,11 @@ def test_pooling_needs_pixels_and_more_than_one_pass():
         normals.pooled_metrics(errors=[np.empty(0)])
     with pytest.raises(TypeError, match="more than once"):
         normals.pooled_metrics(errors=iter([np.ones(3)]))
+
+
+def test_kept_sums_are_those_of_the_metrics_to_the_last_bit():
+    errors = np.random.default_rng(0).gamma(1.5, 10, 240_001)
+    sums = pixel_stats(errors)
+    # a sum by BLAS would depend on the number of threads
+    assert sums["sum_sq"] == dot(errors, errors)
+    assert sums["sum"] / sums["count"] == normals.summarise(errors=errors, names=("mean_deg",))["mean_deg"]
