@@ -70,11 +70,7 @@ def check_parts(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Mapping[s
     for part in (*_STEMS, *_FILES):
         if not _is_component(index.get(part)):
             raise UsageError(f"model_index.json names no {part}", where=str(checkpoint.folder))
-        file = _FILES.get(part, "config.json")
-        if not (checkpoint.folder / part).is_dir():
-            raise UsageError(f"the folder {part} is missing: the checkpoint is incomplete",
-                             where=str(checkpoint.folder), fix="copy or download it again")  # fmt: skip
-        part_config(checkpoint, part, file)
+        part_config(checkpoint, part, _FILES.get(part, "config.json"))
     return {part: find_weights(checkpoint.folder / part, stem) for part, stem in _STEMS.items()}
 
 
@@ -84,8 +80,11 @@ def part_config(checkpoint: Checkpoint, part: str, file: str = "config.json") ->
     Raises
     ------
     UsageError
-        It is missing or is not JSON.
+        The part or its file is missing, or is not JSON.
     """
+    if not (checkpoint.folder / part).is_dir():
+        raise UsageError(f"the folder {part} is missing: the checkpoint is incomplete", where=str(checkpoint.folder),
+                         fix="copy or download it again")  # fmt: skip
     config = read_json(checkpoint.folder / part / file)
     if config is None:
         raise UsageError(f"{file} is missing: the checkpoint is incomplete", where=str(checkpoint.folder / part))
