@@ -15,6 +15,9 @@ from reasonx_eval.models.named import Named, catalogue
 from reasonx_eval.models.weights import Weights, find_weights, tensor_shapes
 from reasonx_eval.seeding import stream_seed
 
+#: the class that checkpoints of RGB->X name
+RGBX: Final = "StableDiffusionAOVMatEstPipeline"
+
 #: the parts of a pipeline that this program runs, and what their weights are called
 _STEMS: Final = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 #: the other parts, and the file that each must have
@@ -37,6 +40,13 @@ def class_name(checkpoint: Checkpoint) -> str | None:
     if isinstance(named, list) and len(named) == 2:
         return None
     raise UsageError("model_index.json names no class (_class_name)", where=str(checkpoint.folder))
+
+
+def adapter_for(checkpoint: Checkpoint) -> str:
+    """The adapter ("module:Class") of a pipeline's folder; `Marigold` refuses what is neither, by name."""
+    if class_name(checkpoint) == RGBX:
+        return "reasonx_eval.models.rgbx:RgbX"
+    return "reasonx_eval.models.marigold:Marigold"
 
 
 def own_code(checkpoint: Checkpoint) -> list[str]:

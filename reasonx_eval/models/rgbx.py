@@ -26,6 +26,7 @@ from reasonx_eval.models.base import Model, ModelInfo
 from reasonx_eval.models.hub import Checkpoint
 from reasonx_eval.models.options import check_kind
 from reasonx_eval.models.pipelines import (
+    RGBX,
     check_filled,
     check_parts,
     class_name,
@@ -39,7 +40,6 @@ from reasonx_eval.models.pipelines import (
 from reasonx_eval.models.torch_support import Runtime, in_batches, to_numpy
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
 
-PIPELINE: Final = "StableDiffusionAOVMatEstPipeline"
 PROMPTS: Final[Mapping[Kind, str]] = {
     "albedo_linear": "Albedo (diffuse basecolor)",
     "irradiance": "Irradiance (diffuse lighting)",
@@ -89,8 +89,8 @@ class RgbX(Model):
     ) -> None:
         self.checkpoint, self.runtime = checkpoint, runtime or Runtime()
         self.name = name or checkpoint.source.partition("@")[0].rstrip("/").rpartition("/")[2] or checkpoint.source
-        if class_name(checkpoint) != PIPELINE:
-            raise UsageError(f"model_index.json does not name {PIPELINE}", where=str(checkpoint.folder))
+        if class_name(checkpoint) != RGBX:
+            raise UsageError(f"model_index.json does not name {RGBX}", where=str(checkpoint.folder))
         self._weights = check_parts(checkpoint, trust_remote_code=self.runtime.trust_remote_code)
         self._parameters = sum(w.parameters for w in self._weights.values())
         self._factor = vae_factor(checkpoint)

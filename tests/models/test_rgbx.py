@@ -15,6 +15,7 @@ from PIL import Image
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.models.hub import Checkpoint
 from reasonx_eval.models.named import catalogue
+from reasonx_eval.models.pipelines import adapter_for
 from reasonx_eval.models.rgbx import RgbX, working_size
 from reasonx_eval.models.torch_support import Runtime
 from reasonx_eval.seeding import stream_seed
@@ -161,6 +162,11 @@ def test_info_and_silence(folder: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert info.options == {"steps": 3, "processing_resolution": 24, "device": "cpu", "dtype": "float32"}
     assert info.weights_sha256 is not None
     assert capfd.readouterr() == ("", "")
+
+
+def test_which_adapter_runs_a_folder(folder: Path, tmp_path: Path) -> None:
+    assert adapter_for(Checkpoint(folder, "x")) == "reasonx_eval.models.rgbx:RgbX"
+    assert adapter_for(Checkpoint(tiny.depth(tmp_path / "d"), "x")) == "reasonx_eval.models.marigold:Marigold"
 
 
 def test_what_the_catalogue_says() -> None:
