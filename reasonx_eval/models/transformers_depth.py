@@ -18,7 +18,7 @@ from reasonx_eval.models.hub import Checkpoint
 from reasonx_eval.models.named import Named
 from reasonx_eval.models.options import check_kind
 from reasonx_eval.models.torch_support import Runtime, in_batches, to_numpy
-from reasonx_eval.models.transformers_weights import count_parameters, load_network
+from reasonx_eval.models.transformers_weights import check_weights, count_parameters, load_network
 from reasonx_eval.types import Kind, Prediction, Sample
 
 
@@ -41,7 +41,8 @@ class TransformersDepth(Model):
     ------
     UsageError
         No depth network, a kind that is not known or contradicts config.json, code that came with the checkpoint,
-        a network that needs more than a photo, or no preprocessor_config.json.
+        a network that needs more than a photo, no weights, or no preprocessor_config.json. What only reading the
+        weights shows comes with `load`.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class TransformersDepth(Model):
         self._facts = facts or known(checkpoint)
         self._kind = decide_kind(config, checkpoint.source, kind, self._facts)
         self._name = name or _default_name(checkpoint)
+        check_weights(checkpoint.folder, checkpoint.source)
         self._processing = read_processing(checkpoint.folder, str(config.get("model_type")))
         self._notes = _notes(self._processing)
         self._lock = threading.Lock()

@@ -48,6 +48,7 @@ def load_network(checkpoint: Checkpoint, auto_class: Any, *, dtype: torch.dtype,
             network, info = auto_class.from_pretrained(
                 str(folder), local_files_only=True, use_safetensors=safe, weights_only=True, dtype=dtype,
                 trust_remote_code=trust_remote_code, output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
             )  # fmt: skip
         except Exception as error:
             raise _failure(error, folder, safe, checkpoint.source) from None
@@ -108,14 +109,21 @@ def count_parameters(checkpoint: Checkpoint) -> int | None:
 
 def refuse_incomplete(info: Mapping[str, Any], source: str) -> None:
     """Raise UsageError if a network was not filled by its checkpoint; the library would leave the rest at random."""
-    missing = sorted(str(k) for k in info.get("missing_keys", ()) if not _UNREAD.search(str(k)))
-    mismatched = sorted(str(k[0] if isinstance(k, tuple) else k) for k in info.get("mismatched_keys", ()))
-    if missing:
-        raise UsageError(f"the weights lack {len(missing)} of the network's tensors ({_listed(missing)}), which would "
-                         "stay random: is it a backbone without a depth head?", where=source)  # fmt: skip
+    mismatched = sorted(_mismatch(k) for k in info.get("mismatched_keys", ()))
     if mismatched or info.get("error_msgs"):
         raise UsageError(f"the weights don't fit config.json ({_listed(mismatched) or info['error_msgs'][0]})",
                          where=source)  # fmt: skip
+    missing = sorted(str(k) for k in info.get("missing_keys", ()) if not _UNREAD.search(str(k)))
+    if missing:
+        raise UsageError(f"the weights lack {len(missing)} of the network's tensors ({_listed(missing)}), which would "
+                         "stay random: is it a backbone without a depth head?", where=source)  # fmt: skip
+
+
+def _mismatch(entry: Any) -> str:
+    if not isinstance(entry, tuple):
+        return str(entry)
+    name, in_file, in_network = entry
+    return f"{name} is {list(in_file)}, the network's is {list(in_network)}"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -124,13 +132,9 @@ def _listed(names: Sequence[str]) -> str:
 
 def _failure(error: Exception, folder: Path, safe: bool, source: str) -> UsageError:
     text = _one_line(error)
-    if isinstance(error, UsageError):
-        return error
     if not safe and ("weights_only" in text or "nsafe" in text or "pickle" in text.lower()):
         return UsageError("a pickle that holds more than tensors, or no pickle at all; it was not run",
                           where=str(folder / _PICKLED), fix=f"a checkpoint with {_SAFE}")  # fmt: skip
-    if "ize mismatch" in text or "mismatched" in text:
-        return UsageError(f"the weights don't fit config.json: {text}", where=source)
     return UsageError(f"transformers can't load it: {text}", where=source)
 
 
