@@ -24,7 +24,7 @@ def decode_file(path: Path | str, data: bytes | None, decode: Callable[[bytes], 
     """Read (unless `data` is given) and decode; every failure is a SampleError with the file's name."""
     where = str(path)
     try:
-        raw = Path(path).read_bytes() if data is None else data
+        raw = _read_regular(Path(path)) if data is None else data
     except FileNotFoundError:
         raise SampleError("file is missing", where=where) from None
     except OSError as error:
@@ -39,6 +39,12 @@ def decode_file(path: Path | str, data: bytes | None, decode: Callable[[bytes], 
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise SampleError(f"can't be decoded ({detail}): truncated, or not the format its name says?",
                           where=where) from None  # fmt: skip
+
+
+def _read_regular(path: Path) -> bytes:
+    if not path.is_file() and (path.is_fifo() or path.is_socket() or path.is_char_device()):
+        raise SampleError("is a pipe or a device, not a file", where=str(path))  # reading it may never end
+    return path.read_bytes()
 
 
 def read_rgb(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
@@ -89,10 +95,10 @@ def read_npy(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
     """A .npy array; never unpickles."""
 
     def decode(raw: bytes) -> NDArray[Any]:
-        array = np.load(io.BytesIO(raw), allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("an archive, not one array")
-        return array
+        # numpy takes anything without this mark for a pickle, and advises to trust it
+        if not raw.startswith(b"\x93NUMPY"):
+            raise ValueError("an archive, not one array" if raw.startswith(b"PK") else "not a .npy file")
+        return np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
 
     return decode_file(path, data, decode)
 

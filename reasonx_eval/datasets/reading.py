@@ -81,7 +81,7 @@ def find_folder(dataset: Dataset, inside: Iterable[str], holds: Callable[[Path],
             raise DataError(f"can't be read: {error.strerror or error}", where=str(error.filename or folder)) from None
     shown = ", ".join("the folder itself" if p == "." else f"{p}/" for p in places)
     raise DataError(f"no {what} in {dataset.root} (looked in {shown}): another folder, or not unpacked yet?",
-                    where=dataset.name, fix=f"reasonx-eval doctor {dataset.name} --prepare")  # fmt: skip
+                    where=dataset.name, fix=f"reasonx-eval doctor {dataset.info.name} --prepare")  # fmt: skip
 
 
 def expect(array: _A, where: Path | str, *, shape: tuple[int, ...], dtype: str) -> _A:

@@ -189,8 +189,8 @@ def verify_frozen(dataset: Dataset, manifest: Manifest, *, progress: Progress | 
     entry = manifest.splits.get(dataset.split)
     if entry is None:
         return [Finding("manifest", "warn", f"it covers split {some(sorted(manifest.splits))}, not '{dataset.split}': "
-                        "files not verified", f"reasonx-eval doctor {dataset.name} --split {dataset.split} --freeze "
-                        "--out FILE")]  # fmt: skip
+                        "files not verified", f"reasonx-eval doctor {dataset.info.name} --split {dataset.split} "
+                        "--freeze --out FILE")]  # fmt: skip
     assert dataset.root is not None
     findings = []
     if (entry.n, entry.ids_sha256) != (len(dataset.ids), dataset.ids_digest):

@@ -123,6 +123,8 @@ def _write_all(
             _write_one(target, member, archive, progress)
             written += 1
         total += member.size
+    if not seen:
+        raise DataError("holds no file: an interrupted download, or another archive?", where=str(archive))
     return Unpacked(written, kept, total)
 
 
@@ -137,7 +139,7 @@ def safe_member(name: str, archive: Path) -> Path:
     parts = [p for p in name.split("/") if p not in ("", ".")]
     bad = name.startswith("/") or ".." in parts or any(c in name for c in "\\\0") or not parts or ":" in parts[0]
     if bad:
-        raise DataError(f"'{name!r}' would be written outside the folder: not unpacked", where=str(archive),
+        raise DataError(f"{name!r} would be written outside the folder: not unpacked", where=str(archive),
                         fix="get the archive from its official source")  # fmt: skip
     return Path(*parts)
 
@@ -237,7 +239,8 @@ def _members(archive: Path, root: Path) -> Iterator[Iterator[Member]]:
     except (*_DAMAGE, NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{error.strerror}: {error.filename or ''}", where=str(archive)) from None
-        raise DataError(f"can't be read: {error}: an interrupted download?", where=str(archive),
+        detail = " ".join(str(error).split())[:200]
+        raise DataError(f"can't be read: {detail}: an interrupted download?", where=str(archive),
                         fix="fetch it again") from None  # fmt: skip
 
 

@@ -98,6 +98,8 @@ class Saved(Model):
         self._decoding = _decoding(self._meta, where)
         self._pattern = self._meta.pattern or "{id}"
         self._suffixes = (self._meta.suffix,) if self._meta.suffix else SUFFIXES
+        if next(prediction_files(self.folder), None) is None:
+            raise DataError(f"no prediction in this folder: no file ends in {', '.join(SUFFIXES)}", where=where)
 
     @property
     def info(self) -> ModelInfo:
@@ -175,7 +177,9 @@ class Saved(Model):
         meta = self.folder / META_NAME
         lines = [f"{META_NAME}\t{sha256_file(meta)}"] if meta.is_file() else []
         for path in prediction_files(self.folder):
-            lines.append(f"{path.relative_to(self.folder).as_posix()}\t{_sampled_sha256(path)}")
+            # a dead link is its sample's error, when that sample's turn comes
+            digest = _sampled_sha256(path) if path.is_file() else "unreadable"
+            lines.append(f"{path.relative_to(self.folder).as_posix()}\t{digest}")
         return sha256_lines(lines)
 
 

@@ -60,6 +60,7 @@ def score_sample(*, sample: Sample, prediction: Prediction, protocol: Protocol) 
     if target is None:
         raise SampleError(f"the dataset has no target '{protocol.reads}' for this sample", where=sample.id)
     check_shape(prediction)
+    _check_orientation(prediction, target)
     return _score(sample, target, prediction, protocol)
 
 
@@ -90,6 +91,16 @@ def check_shape(prediction: Prediction) -> None:
         raise SampleError(f"a {prediction.kind} prediction must be {want}, this one is {list(shape)}{hint}")
     if prediction.value.dtype.kind != "f":
         raise SampleError(f"a prediction must be floating point, this one is {prediction.value.dtype}")
+
+
+def _check_orientation(prediction: Prediction, target: Target) -> None:
+    """Predictions may have any size, and are resized; one with both sides exchanged was never meant to be."""
+    valid = getattr(target, "valid", None)
+    if valid is None or valid.shape[0] == valid.shape[1]:
+        return
+    if prediction.value.shape[:2] == valid.shape[::-1]:
+        raise SampleError(f"the prediction is {list(prediction.value.shape[:2])}, the ground truth "
+                          f"{list(valid.shape)}: transposed?")  # fmt: skip
 
 
 def array_digest(value: Target | Prediction) -> str:

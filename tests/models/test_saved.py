@@ -184,6 +184,7 @@ def test_two_formats_for_one_id(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", ["../a", "/a", "a//b"])
 def test_ids_stay_inside_the_folder(tmp_path: Path, bad: str) -> None:
+    np.save(tmp_path / "a.npy", DEPTH)
     with pytest.raises(SampleError, match="not a safe relative path"):
         read(Saved(tmp_path, kind="depth_scale"), bad)
     with pytest.raises(SampleError, match="not a safe relative path"):
