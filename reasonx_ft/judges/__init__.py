@@ -1,0 +1,1 @@
+"""Who answers relative questions about two points of a photo."""
