@@ -38,6 +38,8 @@ MODELS: Mapping[str, str] = {
     "retinex": "reasonx_eval.models.baselines:Retinex",
     "plane-depth": "reasonx_eval.models.baselines:PlaneDepth",
     "mean-normal": "reasonx_eval.models.baselines:MeanNormal",
+    "tiny": "reasonx_eval.models.tiny:Tiny",
+    "tiny-flow": "reasonx_eval.models.tiny:TinyFlow",
 }
 
 
@@ -73,8 +75,19 @@ def describe_failure(error: Exception) -> str:
 
 
 def dataset_class(name: str) -> type[Dataset]:
-    """The class behind a dataset name."""
-    found: type[Dataset] = resolve("reasonx_eval.datasets", DATASETS, "dataset", name)
+    """The class behind a dataset name.
+
+    Raises
+    ------
+    UsageError
+        Unknown name, or a plug-in that can't be imported or is no `Dataset`.
+    """
+    from reasonx_eval.datasets.base import Dataset
+
+    found = resolve("reasonx_eval.datasets", DATASETS, "dataset", name)
+    if not (isinstance(found, type) and issubclass(found, Dataset)):
+        raise UsageError("the plug-in is not a class derived from reasonx_eval.datasets.base.Dataset",
+                         where=f"dataset {name}")  # fmt: skip
     return found
 
 

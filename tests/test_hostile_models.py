@@ -11,6 +11,7 @@ import pytest
 
 from reasonx_eval import pipeline
 from reasonx_eval.cli.main import cli, run_cli
+from tests.models.tiny_onnx import channel_sum
 
 GOOD = "return [i.astype('f4').mean(-1) / 50 + 1 for i in images]"
 
@@ -142,3 +143,42 @@ def test_long_names_that_begin_alike_differ(tmp_path: Path) -> None:
     for name in ("n" * 400 + "1", "n" * 400 + "2"):
         assert evaluate(write(tmp_path, name=name), tmp_path / "out") == 0
     assert len(list((tmp_path / "out/depth/scenes-synthetic@1").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": [100_000, 100_000]}, "larger than any photo"),
+        ({"size": {"short_side": 100_000}}, "less than or equal"),
+        ({"multiple_of": 100_000}, "less than or equal"),
+        ({"mean": [float("nan"), 0, 0]}, "finite"),
+        ({"std": [1, 1, float("inf")]}, "finite"),
+    ],
+)
+def test_card_that_would_fill_the_memory_or_give_only_nan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "net.onnx").write_bytes(channel_sum([0.3, 0.5, 0.2]))
+    card = {"name": "net", "input": {"range": "0-1", "channels": "RGB", **change}, "output": {"kind": "depth_affine"}}
+    (tmp_path / "net.json").write_text(json.dumps(card), encoding="utf-8")
+    assert evaluate(str(tmp_path / "net.onnx"), tmp_path / "out") == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["five", "Plain"])
+def test_data_set_plug_in_that_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    module = f"plug_in_{value.lower()}"
+    (tmp_path / f"{module}.py").write_text("five = 5\nclass Plain: pass\n", encoding="utf-8")
+    info = tmp_path / "plug-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(f"[reasonx_eval.datasets]\nodd = {module}:{value}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for command in (["doctor", "odd"], ["info", "odd"],
+                    ["run", "--model", "oracle", "--protocol", "depth/generic", "--dataset", "odd"]):  # fmt: skip
+        assert run_cli(cli, command) == 2
+        assert "not a class derived from" in capsys.readouterr().err
+    assert run_cli(cli, ["list", "datasets"]) == 0
+    assert "unavailable: the plug-in is not a class" in capsys.readouterr().out

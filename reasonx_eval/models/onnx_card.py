@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.saved_formats import NormalsFrame, explain
 from reasonx_eval.types import TASK_OF_KIND, Kind
 
-Triple = tuple[float, float, float]
+Triple = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+
+
+#: pixels; a slip in a card must not fill the memory
+_LARGEST_SIDE = 16384
 
 
 class _Card(BaseModel):
@@ -25,8 +29,8 @@ class _Card(BaseModel):
 class SideSpec(_Card):
     """Keep the aspect ratio, so that the short (or the long) side has this many pixels."""
 
-    short_side: int | None = Field(None, ge=1)
-    long_side: int | None = Field(None, ge=1)
+    short_side: int | None = Field(None, ge=1, le=_LARGEST_SIDE)
+    long_side: int | None = Field(None, ge=1, le=_LARGEST_SIDE)
 
     @model_validator(mode="after")
     def _one(self) -> SideSpec:
@@ -53,7 +57,7 @@ class InputSpec(_Card):
     name: str | None = None
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     size: Literal["native"] | tuple[int, int] | SideSpec = "native"
-    multiple_of: int = Field(1, ge=1)
+    multiple_of: int = Field(1, ge=1, le=_LARGEST_SIDE)
     resize: Literal["bilinear", "bicubic", "area", "nearest"] = "bilinear"
     colour: Literal["srgb", "linear"] = "srgb"
     range: Literal["0-1", "0-255"]
@@ -67,6 +71,8 @@ class InputSpec(_Card):
             raise ValueError("std needs values above 0")
         if isinstance(self.size, tuple) and min(self.size) < 1:
             raise ValueError("size needs [H, W] of 1 or more")
+        if isinstance(self.size, tuple) and max(self.size) > _LARGEST_SIDE:
+            raise ValueError(f"size {list(self.size)} is larger than any photo (at most {_LARGEST_SIDE} a side)")
         if isinstance(self.size, tuple) and any(s % self.multiple_of for s in self.size):
             raise ValueError(f"size {list(self.size)} is no multiple of {self.multiple_of}")
         if self.colour == "linear" and self.range != "0-1":
