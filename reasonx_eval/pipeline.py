@@ -135,7 +135,8 @@ def _ready(outcome: Outcome) -> Future[Outcome]:
 
 def _failure(sample_id: str, error: BaseException, stage: str, **seconds: float) -> Outcome:
     """A failed sample as a record: one line, without a traceback."""
-    if isinstance(error, UndefinedScore):
+    # only ground truth leaves a score undefined; a model that says so would drop the images it finds hard
+    if isinstance(error, UndefinedScore) and not stage.startswith("model"):
         return Outcome(Record(sample_id=sample_id, undefined=error.what), **seconds)
     if isinstance(error, ReasonXError):
         text = f"{error.where}: {error.what}" if error.where else error.what

@@ -86,9 +86,18 @@ class Noisy(Model):
 
 
 class Undefined(Noisy):
-    """Says of one sample that its score is undefined."""
+    """A model that says of one sample that its score is undefined: not for a model to say."""
 
     def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
         if samples[0].id == "room/03":
-            raise UndefinedScore("no judgement with weight")
+            raise UndefinedScore("too hard")
         return super().predict(samples, kind, seed)
+
+
+class Unjudged(Fake):
+    """A data set with one sample whose ground truth defines no score."""
+
+    def load(self, sample_id: str, want: Collection[str] | None = None) -> Sample:
+        if sample_id == "room/03":
+            raise UndefinedScore("no judgement with weight")
+        return super().load(sample_id, want)

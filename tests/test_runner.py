@@ -16,7 +16,7 @@ from reasonx_eval.results import Selection
 from reasonx_eval.runner import RunOptions, run, select
 from reasonx_eval.verify import verify_run
 
-from .fakes import Fake, N, Noisy, Undefined
+from .fakes import Fake, N, Noisy, Undefined, Unjudged
 
 DEPTH = get_protocol("depth/generic")
 NORMALS = get_protocol("normals/generic")
@@ -147,10 +147,16 @@ def test_all_failed_has_no_number(tmp_path: Path) -> None:
 
 
 def test_undefined_sample_is_counted_apart_and_does_not_fail_the_run(tmp_path: Path) -> None:
-    result = run(Undefined(), Fake(), DEPTH, tmp_path)
+    result = run(Noisy(), Unjudged(), DEPTH, tmp_path)
     assert result.status == "complete"
     assert result.undefined == {"room/03": "no judgement with weight"}
     assert result.aggregate["abs_rel"].n == N - 1
+
+
+def test_a_model_cant_declare_a_score_undefined(tmp_path: Path) -> None:
+    result = run(Undefined(), Fake(), DEPTH, tmp_path)
+    assert result.failed == {"room/03": "model noisy: too hard"}
+    assert result.status == "partial"
 
 
 def test_limit_is_spread_evenly_and_partial(tmp_path: Path) -> None:
