@@ -165,12 +165,17 @@ def network_input(image: NDArray[np.uint8], spec: Processing) -> torch.Tensor:
         seen = _resized_by_pillow(image, spec) if spec.do_resize else image
         x = _normalised(_rescaled(seen, spec), spec)
     elif spec.family == "depth_pro":
-        x = _fused(torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))), spec)
+        x = _fused(_channels_first(image), spec)
         x = _resized_by_torch(x, spec, antialias=False) if spec.do_resize else x
     else:
-        raw = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        raw = _channels_first(image)
         x = _fused(_resized_by_torch(raw, spec, antialias=True) if spec.do_resize else raw, spec)
     return _padded(x, spec.size_divisor) if spec.do_pad and spec.size_divisor else x
+
+
+def _channels_first(image: NDArray[np.uint8]) -> torch.Tensor:
+    # a copy, always: decoded photos are read-only, and torch has no such thing
+    return torch.from_numpy(image.transpose(2, 0, 1).copy())
 
 
 def _resized_by_pillow(image: NDArray[np.uint8], spec: Processing) -> NDArray[np.uint8]:

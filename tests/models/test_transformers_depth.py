@@ -317,6 +317,32 @@ def test_info(folders: dict[str, Path]) -> None:
     assert model._network is None
 
 
+def constant(folder: Path, last: Any, value: float) -> TransformersDepth:
+    """The network of `folder` with a last layer that gives `value` everywhere."""
+    network = library_network(folder)
+    layer = last(network)
+    layer.weight.data.zero_()
+    layer.bias.data.fill_(value)
+    network.save_pretrained(folder)
+    return adapter(folder)
+
+
+def test_units_of_known_outputs(tmp_path: Path) -> None:
+    """Networks whose last layer is a constant: metres follow by hand."""
+    image, half = photo(48, 61), float(np.log(3))  # sigmoid(log 3) = 3/4
+    metric = save_depth(tmp_path / "da", "depth_anything", depth_estimation_type="metric", max_depth=20)
+    model = constant(metric, lambda n: n.head.conv3, half)
+    assert model.kinds == {"depth": ("depth_metric",)}
+    np.testing.assert_allclose(predicted(model, image)[0], 15, rtol=1e-5)
+    model = constant(save_depth(tmp_path / "glpn", "glpn", max_depth=80), lambda n: n.head.head[-1], half)
+    np.testing.assert_allclose(predicted(model, image)[0], 60, rtol=1e-5)
+    # Depth Pro: inverse depth 0.25 for a focal length of one width; at 90 degrees the focal length is half a width
+    pro = save_depth(tmp_path / "pro", "depth_pro")
+    constant(pro, lambda n: n.fov_model.head.layers[-1], 90.0)
+    model = constant(pro, lambda n: n.head.layers[-2], 0.25)
+    np.testing.assert_allclose(predicted(model, image)[0], 2.0, rtol=1e-5)
+
+
 def test_nan_names_the_model(folders: dict[str, Path], tmp_path: Path) -> None:
     network = library_network(folders["dpt"])
     network.head.head[-2].bias.data.fill_(float("nan"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,51 @@ def test_code_that_came_with_a_checkpoint(folder: Path) -> None:
     assert "auto_map" in message
     assert "--trust-remote-code" in message
     assert not marker.exists()
+
+
+REMOTE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import DepthEstimatorOutput
+
+
+class TinyConfig(PretrainedConfig):
+    model_type = "tiny_remote"
+
+
+class Tiny(PreTrainedModel):
+    config_class = TinyConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.scale = torch.nn.Parameter(torch.ones(1))
+        self.post_init()
+
+    def forward(self, pixel_values):
+        return DepthEstimatorOutput(predicted_depth=self.scale * pixel_values[:, 0])
+"""
+
+
+def test_code_runs_only_when_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the library adds that folder
+    folder = tmp_path / "remote"
+    folder.mkdir()
+    (folder / "tiny_remote.py").write_text(REMOTE)
+    auto_map = {"AutoConfig": "tiny_remote.TinyConfig", "AutoModelForDepthEstimation": "tiny_remote.Tiny"}
+    config = {"model_type": "tiny_remote", "architectures": ["TinyForDepthEstimation"], "auto_map": auto_map}
+    (folder / "config.json").write_text(json.dumps(config))
+    processor = {"image_processor_type": "DPTImageProcessor", "do_resize": False, "do_normalize": False}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    save_file({"scale": torch.full((1,), 510.0)}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert "--trust-remote-code" in refusal(folder, kind="depth_affine")
+    trusting = Runtime(device="cpu", trust_remote_code=True)
+    model = TransformersDepth(Checkpoint(folder, str(folder)), runtime=trusting, kind="depth_affine")
+    (got,) = model.predict([SAMPLE], "depth_affine", 0)
+    np.testing.assert_allclose(got.value, 256, rtol=1e-6)
+    assert model.info.options["trust_remote_code"] is True
 
 
 def test_no_image_processor(folder: Path) -> None:
