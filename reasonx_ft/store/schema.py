@@ -1,0 +1,226 @@
+"""Rows of the judgement store: as columns in memory, and as Parquet.
+
+One row is one answer. Key: photo, the two points, order of colours, modality, digest of the question's template,
+revision of the judge. Value: probability (NaN where there is none), flag, seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_ft.judges.base import CANONICAL, ORDERS
+
+T = TypeVar("T")
+
+#: raise it when a column changes its meaning, and keep reading every older number
+SCHEMA: Final = 1
+
+MODALITIES: Final = ("depth", "normals", "irradiance", "albedo")
+FLAGS: Final = ("ok", "refused", "garbage", "failed")
+_POINTS: Final = ("x1", "y1", "x2", "y2")
+
+#: bits of a point's coordinate in a packed key
+_BITS: Final = 9
+assert CANONICAL == 1 << _BITS
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Answers as columns, N rows.
+
+    photos : bytes [P] of 16, digests of the photos; names : str [P], what they were called
+    streams : (modality, order, template, judge) [S], everything of the key but photo and points
+    photo : int32 [N], row of `photos`
+    stream : int32 [N], row of `streams`
+    points : int16 [N, 4], (x1, y1, x2, y2) in canonical pixels
+    probability : float32 [N], NaN where there is none
+    flag : int8 [N], row of FLAGS
+    seconds : float32 [N]
+    """
+
+    photos: tuple[bytes, ...]
+    names: tuple[str, ...]
+    streams: tuple[tuple[str, str, str, str], ...]
+    photo: NDArray[np.int32]
+    stream: NDArray[np.int32]
+    points: NDArray[np.int16]
+    probability: NDArray[np.float32]
+    flag: NDArray[np.int8]
+    seconds: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.photo)
+
+    @cached_property
+    def place(self) -> NDArray[np.uint64]:
+        """Points and stream in one number, uint64 [N]; with `photo` it is the whole key, without loss."""
+        return pack(self.points, self.stream)
+
+    def take(self, rows: NDArray[Any]) -> Columns:
+        """Some rows, by index or mask."""
+        return Columns(self.photos, self.names, self.streams, self.photo[rows], self.stream[rows], self.points[rows],
+                       self.probability[rows], self.flag[rows], self.seconds[rows])  # fmt: skip
+
+    def compact(self) -> Columns:
+        """The same rows without photos and streams that no row uses, the others in order of first use."""
+        photos, photo = _in_use(self.photo, self.photos)
+        names, _ = _in_use(self.photo, self.names)
+        streams, stream = _in_use(self.stream, self.streams)
+        return replace(self, photos=photos, names=names, streams=streams, photo=photo, stream=stream)
+
+    def of_streams(self, *, judge: str | None = None, modality: str | None = None) -> NDArray[np.bool_]:
+        """Which rows are of a judge's revision and of a modality, bool [N]; None is any."""
+        wanted = np.array([(judge is None or s[3] == judge) and (modality is None or s[0] == modality)
+                           for s in self.streams], dtype=np.bool_)  # fmt: skip
+        return wanted[self.stream] if len(self.streams) else np.zeros(len(self), dtype=np.bool_)
+
+
+def _in_use(rows: NDArray[np.int32], values: tuple[T, ...]) -> tuple[tuple[T, ...], NDArray[np.int32]]:
+    used, first = np.unique(rows, return_index=True)
+    used = used[np.argsort(first)]
+    number = np.zeros(len(values), dtype=np.int32)
+    number[used] = np.arange(len(used))
+    return tuple(values[k] for k in used), number[rows]
+
+
+def pack(points: NDArray[np.integer], stream: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """(x1, y1, x2, y2) and a stream's number as one number: 4 x 9 bits and 28 bits."""
+    packed = stream.astype(np.uint64)
+    for k in range(4):
+        packed = (packed << np.uint64(_BITS)) | points[:, k].astype(np.uint64)
+    return packed
+
+
+def concatenate(parts: Sequence[Columns]) -> Columns:
+    """All rows of several, in order; photos and streams are joined by their value."""
+    photos: dict[bytes, int] = {}
+    names: list[str] = []
+    streams: dict[tuple[str, str, str, str], int] = {}
+    photo, stream = [], []
+    for part in parts:
+        for digest, name in zip(part.photos, part.names, strict=True):
+            if digest not in photos:
+                photos[digest] = len(photos)
+                names.append(name)
+        for s in part.streams:
+            streams.setdefault(s, len(streams))
+        photo.append(np.array([photos[p] for p in part.photos], dtype=np.int32)[part.photo])
+        stream.append(np.array([streams[s] for s in part.streams], dtype=np.int32)[part.stream])
+    if not parts:
+        return empty()
+    rest = (np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Columns)[5:])
+    return Columns(tuple(photos), tuple(names), tuple(streams), np.concatenate(photo), np.concatenate(stream), *rest)
+
+
+def empty() -> Columns:
+    """No rows."""
+    none = np.zeros(0)
+    return Columns((), (), (), none.astype(np.int32), none.astype(np.int32), np.zeros((0, 4), np.int16),
+                   none.astype(np.float32), none.astype(np.int8), none.astype(np.float32))  # fmt: skip
+
+
+def to_arrow(columns: Columns, metadata: Mapping[str, str]) -> Any:
+    """A pyarrow table. Digests are fixed-size binary, text is dictionary-coded."""
+    import pyarrow as pa
+
+    def coded(rows: NDArray[np.integer], values: Sequence[str]) -> Any:
+        unique = list(dict.fromkeys(values))
+        index = np.array([unique.index(v) for v in values] or [0], dtype=np.int32)
+        return pa.DictionaryArray.from_arrays(pa.array(index[rows], pa.int32()), pa.array(unique, pa.string()))
+
+    raw = np.frombuffer(b"".join(columns.photos), dtype="V16")[columns.photo].tobytes() if len(columns) else b""
+    digests = pa.Array.from_buffers(pa.binary(16), len(columns), [None, pa.py_buffer(raw)])
+    # names are unique a photo, and looking each up in a list would take the square of their number
+    names = pa.DictionaryArray.from_arrays(pa.array(columns.photo, pa.int32()), pa.array(columns.names, pa.string()))
+    arrays = {"photo": digests, "photo_id": names}
+    arrays |= {name: pa.array(np.ascontiguousarray(columns.points[:, k])) for k, name in enumerate(_POINTS)}
+    for k, name in enumerate(("modality", "order", "template", "judge")):
+        arrays[name] = coded(columns.stream, [s[k] for s in columns.streams])
+    arrays["probability"] = pa.array(columns.probability, pa.float32())
+    arrays["flag"] = coded(columns.flag, FLAGS)
+    arrays["seconds"] = pa.array(columns.seconds, pa.float32())
+    return pa.table(arrays).replace_schema_metadata(dict(metadata))
+
+
+def from_arrow(table: Any) -> Columns:
+    """The columns of a pyarrow table.
+
+    Raises
+    ------
+    ValueError
+        A column missing, of another type, or with a value out of range.
+    """
+    missing = {*_POINTS, "photo", "photo_id", "modality", "order", "template", "judge", "probability", "flag",
+               "seconds"} - set(table.column_names)  # fmt: skip
+    if missing:
+        raise ValueError(f"no column {', '.join(sorted(missing))}")
+    if any(table.column(name).null_count for name in table.column_names):
+        raise ValueError("a value is missing (null)")
+    digests, photo = _digests(table)
+    names = _names(table, photo, len(digests))
+    parts = [_codes(table, name) for name in ("modality", "order", "template", "judge")]
+    streams, stream = _join(parts, len(table))
+    points = np.stack([table.column(name).to_numpy() for name in _POINTS], axis=-1)
+    if points.size and (points.min() < 0 or points.max() >= CANONICAL):
+        raise ValueError(f"a point outside 0..{CANONICAL - 1}")
+    flags, flag = _codes(table, "flag")
+    for known, found, what in ((FLAGS, flags, "flag"), (MODALITIES, parts[0][0], "modality"), (ORDERS, parts[1][0], "order")):
+        if not set(found) <= set(known):
+            raise ValueError(f"unknown {what} {', '.join(sorted(set(found) - set(known)))}")
+    flag = np.array([FLAGS.index(f) for f in flags] or [0], dtype=np.int8)[flag]
+    probability = table.column("probability").to_numpy().astype(np.float32)
+    if (np.isnan(probability) == (flag == 0)).any() or ((probability < 0) | (probability > 1)).any():
+        raise ValueError("a probability outside 0..1, or one that its flag contradicts")
+    return Columns(digests, names, streams, photo, stream, points.astype(np.int16), probability, flag,
+                   table.column("seconds").to_numpy().astype(np.float32))  # fmt: skip
+
+
+def _digests(table: Any) -> tuple[tuple[bytes, ...], NDArray[np.int32]]:
+    import pyarrow as pa
+
+    column = table.column("photo")
+    if column.type != pa.binary(16):
+        raise ValueError(f"column photo has type {column.type}, expected digests of 16 bytes")
+    codes = pa.chunked_array([c.dictionary_encode() for c in column.chunks] or [pa.array([], column.type).dictionary_encode()])
+    whole = codes.unify_dictionaries().combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0)
+    return tuple(whole.dictionary.to_pylist()), whole.indices.to_numpy().astype(np.int32)
+
+
+def _codes(table: Any, name: str) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Distinct texts of a column, and their numbers by row."""
+    import pyarrow as pa
+
+    column = table.column(name)
+    if not pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string()).dictionary_encode()
+    whole = column.unify_dictionaries().combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = whole.chunk(0)
+    return tuple(whole.dictionary.to_pylist()), whole.indices.to_numpy().astype(np.int32)
+
+
+def _names(table: Any, photo: NDArray[np.int32], n: int) -> tuple[str, ...]:
+    texts, code = _codes(table, "photo_id")
+    first = np.zeros(n, dtype=np.int64)
+    first[photo[::-1]] = np.arange(len(photo))[::-1]  # of several rows of a photo, the first names it
+    return tuple(texts[code[row]] for row in first)
+
+
+def _join(
+    parts: Sequence[tuple[tuple[str, ...], NDArray[np.int32]]], n: int
+) -> tuple[tuple[tuple[str, str, str, str], ...], NDArray[np.int32]]:  # fmt: skip
+    """Distinct combinations of several coded columns, and their numbers by row."""
+    shape = tuple(max(len(texts), 1) for texts, _ in parts)
+    flat = np.ravel_multi_index([code for _, code in parts], shape) if n else np.zeros(0, np.int64)
+    distinct, number = np.unique(flat, return_inverse=True)
+    digits = np.stack(np.unravel_index(distinct, shape), axis=-1)
+    found = tuple(tuple(texts[d] for (texts, _), d in zip(parts, row, strict=True)) for row in digits)
+    return found, number.astype(np.int32)  # type: ignore[return-value]  # four parts make four texts
