@@ -1,0 +1,204 @@
+"""Files of a vision-language model: where they are, its processor without torchvision, its LoRA adapter."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from reasonx_eval.errors import UsageError
+from reasonx_eval.models.hub import Checkpoint, find_checkpoint, read_json
+from reasonx_eval.models.torch_support import Runtime
+from reasonx_eval.models.transformers_weights import load_network
+from reasonx_eval.models.weights import tensor_shapes
+
+_ADAPTER: Final = "adapter_model.safetensors"
+#: text around pictures decides answers too, and is not among the files that weights need
+_TEMPLATES: Final = ("*.jinja", "additional_chat_templates/*.jinja")
+
+
+def find_model(spec: str, *, code: bool = False) -> Checkpoint:
+    """The files of a folder or hub id, with chat templates, and with Python files if `code` may run.
+
+    Raises
+    ------
+    UsageError
+        As `reasonx_eval.models.hub.find_checkpoint`.
+    """
+    checkpoint = find_checkpoint(spec)
+    if checkpoint.revision is not None:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        patterns = [*_TEMPLATES, *(["*.py"] if code else [])]
+        try:
+            snapshot_download(spec.partition("@")[0], revision=checkpoint.revision, allow_patterns=patterns)
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+            pass  # out of reach: what is missing is named when it is needed
+    return checkpoint
+
+
+def check_architecture(checkpoint: Checkpoint, runtime: Runtime) -> str:
+    """The model type of config.json.
+
+    Raises
+    ------
+    UsageError
+        No config.json, no image-text-to-text model, or one that needs the checkpoint's own code without leave.
+    """
+    config = checkpoint.config
+    if config is None:
+        raise UsageError("no config.json of a vision-language model", where=checkpoint.source)
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
+
+    kind = str(config.get("model_type"))
+    if kind not in KNOWN and not runtime.trust_remote_code:
+        if config.get("auto_map"):
+            raise UsageError("config.json names Python code that came with the checkpoint (auto_map); it is not run",
+                             where=checkpoint.source, fix="--trust-remote-code, after reading that code")  # fmt: skip
+        raise UsageError(f"'{kind}' is no image-text-to-text model of transformers", where=checkpoint.source,
+                         fix="the -hf version of the checkpoint")  # fmt: skip
+    return kind
+
+
+class _NoVideos:
+    """Stands where a processor wants a video processor, which needs torchvision; no question has a video."""
+
+    model_input_names: tuple[str, ...] = ()
+    unused_input_names: tuple[str, ...] = ()
+
+
+class _WithoutVideos:
+    def __repr__(self) -> str:
+        return type(self).__name__  # the library's own writes all parts as JSON
+
+    def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
+        if name == "video_processor":
+            return _NoVideos
+        return super().check_argument_for_proper_class(name, argument)  # type: ignore[misc]  # of the library's class
+
+
+def load_processor(checkpoint: Checkpoint, runtime: Runtime) -> Any:
+    """The processor of a checkpoint with its image processor on Pillow, the same with and without torchvision.
+
+    Raises
+    ------
+    UsageError
+        Files are missing, or the library can't make a processor of them.
+    """
+    folder, trust = str(checkpoint.folder), runtime.trust_remote_code
+    try:
+        from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
+
+        cls = _processor_class(checkpoint)
+        if cls is None:
+            return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
+        made = {
+            "image_processor": lambda: AutoImageProcessor.from_pretrained(
+                folder, backend="pil", local_files_only=True, trust_remote_code=trust
+            ),
+            "tokenizer": lambda: AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=trust
+            ),
+            "video_processor": _NoVideos,
+        }  # fmt: skip
+        parts = [made[name]() for name in cls.get_attributes()]
+        settings, more = cls.get_processor_dict(folder, local_files_only=True)
+        return type(cls.__name__, (_WithoutVideos, cls), {}).from_args_and_dict(parts, settings, **more)
+    except UsageError:
+        raise
+    except Exception as error:
+        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        raise UsageError(f"transformers can't load its processor: {detail}", where=checkpoint.source,
+                         fix="copy or download the folder again, with its tokenizer and "
+                             "preprocessor_config.json") from None  # fmt: skip
+
+
+def _processor_class(checkpoint: Checkpoint) -> Any | None:
+    """The library's class; None if it is of the checkpoint's own code."""
+    import transformers
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    files = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
+    found = [read_json(checkpoint.folder / name) or {} for name in files]
+    kind = str((checkpoint.config or {}).get("model_type"))
+    named = [str(f["processor_class"]) for f in found if f.get("processor_class")]
+    for name in (*named, PROCESSOR_MAPPING_NAMES.get(kind)):
+        if name == "SmolVLMProcessor":
+            # its own class refuses to exist without num2words, which only videos need; text and pictures are the same
+            return transformers.Idefics3Processor
+        cls = getattr(transformers, str(name), None)
+        if cls is not None and hasattr(cls, "get_attributes"):
+            return cls
+    return None
+
+
+def limit_tiles(processor: Any, most: int) -> Mapping[str, Any]:
+    """Have a processor cut a 512 x 512 picture into at most `most` tiles (besides an overview of the whole).
+
+    Returns
+    -------
+    The settings that were changed; empty for models that take a picture whole or by rules in their configuration.
+    """
+    images = processor.image_processor
+    changed: dict[str, Any] = {}
+    if hasattr(images, "max_patches") and hasattr(images, "crop_to_patches"):
+        changed = {"max_patches": min(most, int(images.max_patches))}
+    elif hasattr(images, "do_image_splitting") and getattr(images, "max_image_size", None):
+        side = int(images.max_image_size["longest_edge"])
+        rows = min(int(most**0.5), int(images.size["longest_edge"] or side) // side) or 1
+        # without this a picture is first enlarged to the size of all tiles
+        changed = {"do_image_splitting": bool(images.do_image_splitting and rows > 1),
+                   "size": {"longest_edge": rows * side}}  # fmt: skip
+    for name, value in changed.items():
+        setattr(images, name, value)
+    return changed
+
+
+def load_model(checkpoint: Checkpoint, adapter: Checkpoint | None, runtime: Runtime) -> Any:
+    """The network, with its adapter, in evaluation mode on its device.
+
+    Raises
+    ------
+    UsageError
+        Weights that are missing, don't fit, or are no safetensors.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    network = load_network(checkpoint, AutoModelForImageTextToText, dtype=runtime.torch_dtype,
+                           trust_remote_code=runtime.trust_remote_code)  # fmt: skip
+    if adapter is not None:
+        network = _with_adapter(network, adapter)
+    return network.to(runtime.torch_device).eval()
+
+
+def find_adapter(spec: str) -> Checkpoint:
+    """The files of a LoRA adapter in peft's format.
+
+    Raises
+    ------
+    UsageError
+        No adapter_config.json, or weights that are not in safetensors.
+    """
+    adapter = find_checkpoint(spec)
+    if read_json(adapter.folder / "adapter_config.json") is None:
+        raise UsageError("no adapter_config.json: not a LoRA adapter in peft's format", where=spec)
+    weights = adapter.folder / _ADAPTER
+    if not weights.is_file():
+        raise UsageError(f"no {_ADAPTER}; pickled weights are not read", where=spec,
+                         fix="save_pretrained(folder) of a current peft")  # fmt: skip
+    tensor_shapes(weights)
+    return adapter
+
+
+def _with_adapter(network: Any, adapter: Checkpoint) -> Any:
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # peft only warns of weights that it has no use for, or lacks
+            return PeftModel.from_pretrained(network, str(Path(adapter.folder)), is_trainable=False)
+    except Exception as error:
+        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        raise UsageError(f"the adapter doesn't fit the model: {detail}", where=adapter.source) from None
