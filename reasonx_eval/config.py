@@ -36,7 +36,7 @@ def user_config() -> UserConfig:
     if not path.is_file():
         return UserConfig()
     try:
-        return UserConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return UserConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
     except ValidationError as error:

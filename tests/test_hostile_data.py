@@ -136,3 +136,42 @@ def test_own_folder_is_measured_by_what_it_has(tmp_path: Path, capsys: pytest.Ca
     assert json.loads(capsys.readouterr().out)["protocol"]["name"] == "depth/generic"
     assert run("run", "--model", "retinex", *base) == 2
     assert "it has depth, and nothing to measure albedo, irradiance with" in capsys.readouterr().err
+
+
+CARD = 'name = "mine"\nimages = "{id}.png"\n[depth]\npath = "{id}.npy"\n[splits]\ntest = "%s"\n'
+
+
+def own_folder(root: Path, rule: str = "ids.txt", ids: bytes = b"a\nb\n", encoding: str = "utf-8") -> None:
+    (root / "dataset.toml").write_text(CARD % rule, encoding=encoding)
+    (root / "ids.txt").write_bytes(ids)
+    random = np.random.default_rng(0)
+    for name in "ab":
+        write_png(root / f"{name}.png", photo(random, 60, 80))
+        np.save(root / f"{name}.npy", random.uniform(1, 5, (60, 80)))
+
+
+def test_card_and_list_that_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    own_folder(tmp_path, ids=b"\xef\xbb\xbfa\r\nb\r\n", encoding="utf-8-sig")
+    assert evaluate("folder", tmp_path, tmp_path / "out", "--split", "test") == 0
+
+
+def test_list_of_ids_in_another_encoding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own_folder(tmp_path, ids=b"caf\xe9\n")
+    assert evaluate("folder", tmp_path, tmp_path / "out", "--split", "test") == 4
+    assert "ids.txt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rule", ["/etc/passwd", "../ids.txt", "~/ids.txt"])
+def test_list_of_ids_that_leaves_the_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str) -> None:
+    own_folder(tmp_path, rule)
+    assert evaluate("folder", tmp_path, tmp_path / "out", "--split", "test") == 2
+    assert "must be a path inside" in capsys.readouterr().err
+
+
+def test_photo_that_is_a_dead_link_stays_in_the_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own_folder(tmp_path)
+    (tmp_path / "c.png").symlink_to("/nonexistent.png")
+    assert evaluate("folder", tmp_path, tmp_path / "out") == 6
+    result = json.loads(capsys.readouterr().out)
+    assert result["n_total"] == 3
+    assert list(result["failed"]) == ["c"]

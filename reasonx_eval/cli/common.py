@@ -115,12 +115,14 @@ def progress_bar(label: str, quiet: bool, unit: str = "img") -> Iterator[Callabl
         TimeRemainingColumn,
     )
 
+    from reasonx_eval.report.tables import printable
+
     # no markup: a model may be called "[/red]"
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TimeRemainingColumn(),
                TextColumn("{task.fields[failed]}"))  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(label, total=None, rate="", failed="")
+        task = bar.add_task(printable(label), total=None, rate="", failed="")
 
         def update(done: int, total: int, failed: int) -> None:
             speed = bar.tasks[0].finished_speed or bar.tasks[0].speed

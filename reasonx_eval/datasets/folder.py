@@ -119,7 +119,7 @@ class Folder(Dataset):
         base = self.root / head.rsplit("/", 1)[0] if "/" in head else self.root
         if not base.is_dir():
             raise DataError(f"no folder {base}, where the card says the images are", where=str(self.card_path))
-        names = (p.relative_to(self.root).as_posix() for p in base.rglob("*") if p.is_file())
+        names = (p.relative_to(self.root).as_posix() for p in base.rglob("*") if not p.is_dir())  # dead links too
         return sorted(m["id"] for m in (re.fullmatch(expression, n) for n in names) if m)
 
     def _path(self, pattern: str, sample_id: str) -> Path:
@@ -214,7 +214,11 @@ def read_ids(path: Path) -> list[str]:
     if not path.is_file():
         raise DataError("the list of ids is missing", where=str(path),
                         fix="a text file with one id a line, or a pattern like 'kitchen/*' in [splits]")  # fmt: skip
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"the list of ids can't be read: {error}", where=str(path)) from None
+    lines = (line.strip() for line in text.splitlines())
     ids = [line for line in lines if line and not line.startswith("#")]
     if not ids:
         raise DataError("the list of ids is empty", where=str(path))

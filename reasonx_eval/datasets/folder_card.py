@@ -57,12 +57,17 @@ scale = 0.001
 def _pattern(value: str) -> str:
     if "{id}" not in value:
         raise ValueError(f"'{value}' has no {{id}} in it, so all samples would share one file")
+    return _inside(value)
+
+
+def _inside(value: str) -> str:
     if value.startswith(("/", "~")) or "\\" in value or ".." in value.split("/"):
         raise ValueError(f"'{value}' must be a path inside the dataset's folder, with forward slashes")
     return value
 
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
+Inside = Annotated[str, AfterValidator(_inside)]
 
 
 class _Table(BaseModel):
@@ -116,7 +121,7 @@ class Card(_Table):
     homepage: str = ""
     images: Pattern
     group: str | None = None
-    splits: dict[str, str] = {}
+    splits: dict[str, Inside] = {}
     depth: DepthCard | None = None
     normals: NormalsCard | None = None
     albedo: ColourCard | None = None
@@ -178,7 +183,7 @@ def read_card(path: Path) -> Card:
         Broken TOML, an unknown or missing key, a value out of range; names each.
     """
     try:
-        return Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
     except ValidationError as error:
