@@ -82,7 +82,7 @@ def find_checkpoint(spec: str, *, allow_pickle: bool = False) -> Checkpoint:
     """The files of a local folder or a hub id.
 
     A hub id is taken from the local cache if it is there (``HF_HUB_OFFLINE=1`` looks nowhere else), else downloaded.
-    Pickled weights are not even downloaded unless asked for.
+    Pickled weights are downloaded only if asked for and there are no others.
 
     Raises
     ------
@@ -102,9 +102,12 @@ def _snapshot(spec: str, allow_pickle: bool) -> Checkpoint:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     name, _, revision = spec.partition("@")
-    patterns = ["*.json", "*.txt", "*.model", "*.safetensors", *(["*.bin", "*.pt", "*.pth"] if allow_pickle else [])]
+    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
     try:
         folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
+        if allow_pickle and next(folder.rglob("*.safetensors"), None) is None:
+            # only where there is nothing else: many repositories hold the same weights in both formats
+            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[*patterns, "*.bin"]))
     except RepositoryNotFoundError:
         raise UsageError("the hub has no such model, or it is private", where=spec) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
