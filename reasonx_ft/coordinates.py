@@ -37,7 +37,7 @@ class View:
     """What a map shows of a photo: a crop of it, then resized to the map's size, then mirrored.
 
     height, width : of the map, pixels
-    crop : (left, top, right, bottom), pixels of the photo at size `of`, right and bottom not included; None is all of it
+    crop : (left, top, right, bottom), pixels of the photo at size `of`, without right and bottom; None is all of it
     of : (height, width) of the photo that `crop` refers to
     flip : the map is mirrored left to right: its column 0 is the crop's right edge
 
@@ -58,8 +58,8 @@ class View:
         if not all(1 <= n <= _LARGEST for n in (self.height, self.width, *self.of)):
             raise UsageError(f"sizes must be 1 to {_LARGEST}: map {self.height} x {self.width}, photo {self.of}")
         if not (0 <= left < right <= self.of[1] and 0 <= top < bottom <= self.of[0]):
-            raise UsageError(f"crop (left {left}, top {top}, right {right}, bottom {bottom}) is empty or leaves the photo "
-                             f"of {self.of[0]} x {self.of[1]} pixels")  # fmt: skip
+            raise UsageError(f"crop (left {left}, top {top}, right {right}, bottom {bottom}) is empty or leaves the "
+                             f"photo of {self.of[0]} x {self.of[1]} pixels")  # fmt: skip
 
     @property
     def box(self) -> tuple[int, int, int, int]:

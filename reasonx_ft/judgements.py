@@ -185,7 +185,7 @@ class Store:
         return {s[3]: str(self.about.judges.get(s[3], {}).get("name", s[3])) for s in self._all.streams}
 
     def find_judge(self, judge: str | None) -> str:
-        """The revision of a judge that is named by its revision (or a beginning of it) or its name; None is the only one.
+        """The revision of a judge that is named by its name or its revision's beginning; None is the only one.
 
         Raises
         ------

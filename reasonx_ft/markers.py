@@ -6,6 +6,7 @@ the point is within 1 of the outline's radius 5, or at most 1 (the dot). Where t
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
@@ -70,7 +71,7 @@ def draw_markers(
 
 
 class Painter:
-    """Pictures of questions; keeps the resized photos of the last few.
+    """Pictures of questions; keeps the resized photos of the last few. Threads may share it.
 
     Parameters
     ----------
@@ -80,17 +81,18 @@ class Painter:
     def __init__(self, photos: int = 8) -> None:
         self._kept: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
         self._limit = photos
+        self._lock = threading.Lock()
 
     def canonical(self, photo: Photo) -> NDArray[np.uint8]:
         """The photo at 512 x 512, uint8 [512, 512, 3]; not to be written into."""
-        found = self._kept.get(photo.digest)
-        if found is None:
-            found = self._kept[photo.digest] = canonical(photo.image)
+        with self._lock:
+            found = self._kept.pop(photo.digest, None)
+            if found is None:
+                found = canonical(photo.image)
+            self._kept[photo.digest] = found
             while len(self._kept) > self._limit:
                 self._kept.popitem(last=False)
-        else:
-            self._kept.move_to_end(photo.digest)
-        return found
+            return found
 
     def paint(self, question: Question) -> NDArray[np.uint8]:
         """The marked photo of one question, uint8 [512, 512, 3]."""

@@ -74,7 +74,8 @@ def sample_pairs(
     seen: set[int] = set()
     for number in range(_ROUNDS + n // _ROUND * 4):
         drawn = _round_of_bands(stream) if contrast is None else _round_of_strata(stream, contrast, number)
-        same_pixel = (drawn[:, 0] * (width, height) // CANONICAL == drawn[:, 1] * (width, height) // CANONICAL).all(axis=1)
+        pixel = drawn * (width, height) // CANONICAL
+        same_pixel = (pixel[:, 0] == pixel[:, 1]).all(axis=1)
         for pair in drawn[~same_pixel]:
             a, b = (int(p[1]) * CANONICAL + int(p[0]) for p in pair)
             key = min(a, b) * CANONICAL * CANONICAL + max(a, b)
@@ -164,8 +165,9 @@ def _contrast(image: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def bands_of(pairs: NDArray[np.integer]) -> NDArray[np.int8]:
-    """The distance band of each pair, int8 [n]: the published ranges overlap, so bands are told apart at 40, 80, 150 and
-    280 pixels.
+    """The distance band of each pair, int8 [n].
+
+    The published ranges overlap, so bands are told apart at distances of 40, 80, 150 and 280 pixels.
 
     Parameters
     ----------

@@ -12,6 +12,8 @@ from reasonx_eval.cli.main import exit_with
 
 #: verb -> (module with `command`, what it does)
 VERBS: Mapping[str, tuple[str, str]] = {
+    "annotate": ("reasonx_ft.cli.annotate", "Ask a judge about pairs of points of photos, and keep the answers."),
+    "judgements": ("reasonx_ft.cli.judgements", "Look into a store of answers, check it, join stores."),
     "pretrain": ("reasonx_ft.cli.pretrain", "Train an embedded network on rendered scenes, from nothing."),
 }
 

@@ -170,7 +170,8 @@ def from_arrow(table: Any) -> Columns:
     if points.size and (points.min() < 0 or points.max() >= CANONICAL):
         raise ValueError(f"a point outside 0..{CANONICAL - 1}")
     flags, flag = _codes(table, "flag")
-    for known, found, what in ((FLAGS, flags, "flag"), (MODALITIES, parts[0][0], "modality"), (ORDERS, parts[1][0], "order")):
+    allowed = ((FLAGS, flags, "flag"), (MODALITIES, parts[0][0], "modality"), (ORDERS, parts[1][0], "order"))
+    for known, found, what in allowed:
         if not set(found) <= set(known):
             raise ValueError(f"unknown {what} {', '.join(sorted(set(found) - set(known)))}")
     flag = np.array([FLAGS.index(f) for f in flags] or [0], dtype=np.int8)[flag]
@@ -187,8 +188,7 @@ def _digests(table: Any) -> tuple[tuple[bytes, ...], NDArray[np.int32]]:
     column = table.column("photo")
     if column.type != pa.binary(16):
         raise ValueError(f"column photo has type {column.type}, expected digests of 16 bytes")
-    codes = pa.chunked_array([c.dictionary_encode() for c in column.chunks] or [pa.array([], column.type).dictionary_encode()])
-    whole = codes.unify_dictionaries().combine_chunks()
+    whole = column.dictionary_encode().unify_dictionaries().combine_chunks()
     if isinstance(whole, pa.ChunkedArray):
         whole = whole.chunk(0)
     return tuple(whole.dictionary.to_pylist()), whole.indices.to_numpy().astype(np.int32)

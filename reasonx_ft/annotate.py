@@ -1,0 +1,211 @@
+"""Ask a judge about many photos and keep the answers: photos -> pairs -> questions -> judge -> store.
+
+What is in a shard of the store is never asked again; the guarantee in full:
+
+- a question whose key is in the store when the run begins is not asked, and within a run none is asked twice, also
+  where one photo lies in several files;
+- an answer that the judge gave is in a shard at the latest when `rows` answers wait, or with the first batch that
+  arrives `seconds` after the oldest waiting one, or when the run ends, by an exception or Ctrl-C too;
+- so kill -9 loses at most what waits and the batch under way; those are asked again, nothing else;
+- two processes see each other's answers when they start, not while they run: give each its own `shard`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from reasonx_eval.errors import PartialRun, SampleError, UsageError
+from reasonx_ft.interrupts import interrupts
+from reasonx_ft.judges.base import ORDERS, Judge, Order, Photo, Question
+from reasonx_ft.judgements import Store, Writer
+from reasonx_ft.markers import canonical
+from reasonx_ft.pairs import Sampler, draw_orders, sample_pairs
+from reasonx_ft.photos import Photos
+from reasonx_ft.questions import Questions
+from reasonx_ft.store.writer import ROWS, SECONDS
+
+AskedOrders: TypeAlias = Literal["both", "red-first", "random"]
+
+#: (answers so far, answers in all, photos that can't be read)
+Progress: TypeAlias = Callable[[int, int, int], None]
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked about each photo.
+
+    pairs : pairs of points a photo
+    modalities : of which the questions are
+    orders : both colour orders of each pair, one, or one drawn at random
+    sampler, seed : of the pairs (`reasonx_ft.pairs`)
+    retry : ask again what was answered without a probability
+    rows, seconds : how many answers may wait for a shard, and how long
+    workers : threads that read photos ahead
+    """
+
+    pairs: int = 40
+    modalities: tuple[str, ...] = ("depth", "normals", "irradiance", "albedo")
+    orders: AskedOrders = "both"
+    sampler: Sampler = "stratified"
+    seed: int = 0
+    retry: bool = False
+    rows: int = ROWS
+    seconds: float = SECONDS
+    workers: int = 2
+
+    def per_photo(self) -> int:
+        """Questions about one photo."""
+        return self.pairs * len(self.modalities) * (2 if self.orders == "both" else 1)
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    photos : seen, each once; repeated : further files with the pixels of one seen before
+    unreadable : name -> why
+    known : questions that had been answered before
+    asked : questions put to the judge; flags : what became of them
+    damaged : shards of the store that can't be used; what they held was asked again
+    interrupted : it was stopped; the same call goes on
+    """
+
+    photos: int = 0
+    repeated: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+    known: int = 0
+    asked: int = 0
+    flags: Counter[str] = field(default_factory=Counter)
+    shards: int = 0
+    seconds: float = 0.0
+    damaged: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def annotate(
+    photos: Photos, judge: Judge, folder: Path, questions: Questions, plan: Plan, progress: Progress | None = None
+) -> Summary:  # fmt: skip
+    """Ask everything about the photos that the store in `folder` has no answer to.
+
+    The judge gets whole pictures: the questions about one pair in one colour order stay in one batch, in the order of
+    `plan.modalities`, and a batch holds at least `judge.batch_size` questions, unless nothing is left.
+
+    Raises
+    ------
+    UsageError
+        A folder that is no store or can't be written to, a modality without a question, a judge that gives another
+        number of answers.
+    """
+    for modality in plan.modalities:
+        _ = questions[modality]
+    if len(set(plan.modalities)) != len(plan.modalities) or not plan.modalities:
+        raise UsageError(f"modalities {', '.join(plan.modalities) or 'none'}: each once, and at least one")
+    store = Store.open(folder, create=True)
+    summary = Summary(damaged=[f"{d.path}: {d.reason}" for d in store.damaged])
+    began = time.monotonic()
+    total = len(photos) * plan.per_photo()
+    asker = _Asker(store, judge, questions, plan, summary)
+    with interrupts() as stop, store.writer(judge.info, questions, rows=plan.rows, seconds=plan.seconds) as writer:
+        for pictures in _batches(asker.pictures(photos), max(judge.batch_size, 1)):
+            _ask(judge, pictures, writer, summary)
+            if progress is not None:
+                skipped = (len(summary.unreadable) + summary.repeated) * plan.per_photo()
+                progress(summary.asked, total - skipped - summary.known, len(summary.unreadable))
+            if stop.is_set():
+                summary.interrupted = True
+                break
+    summary.shards, summary.seconds = len(writer.shards), time.monotonic() - began
+    return summary
+
+
+def _ask(judge: Judge, pictures: Sequence[list[Question]], writer: Writer, summary: Summary) -> None:
+    batch = [q for picture in pictures for q in picture]
+    answers = judge.ask(batch)
+    writer.append(batch, answers)
+    summary.asked += len(batch)
+    summary.flags.update(a.flag for a in answers)
+
+
+def _batches(pictures: Iterator[list[Question]], size: int) -> Iterator[list[list[Question]]]:
+    """Pictures together until they hold `size` questions."""
+    waiting: list[list[Question]] = []
+    n = 0
+    for picture in pictures:
+        waiting.append(picture)
+        n += len(picture)
+        if n >= size:
+            yield waiting
+            waiting, n = [], 0
+    if waiting:
+        yield waiting
+
+
+class _Asker:
+    """Which questions are left."""
+
+    def __init__(self, store: Store, judge: Judge, questions: Questions, plan: Plan, summary: Summary) -> None:
+        self._store, self._plan, self._summary = store, plan, summary
+        revision = judge.info.revision
+        #: rows: order, then modality
+        self._streams = [(m, o, questions[m].digest, revision) for o in ORDERS for m in plan.modalities]
+        self._seen: set[str] = set()
+
+    def pictures(self, photos: Photos) -> Iterator[list[Question]]:
+        """The questions that are left, by picture (a pair in one colour order), over all photos."""
+        for name, photo in photos.read_ahead(self._plan.workers):
+            try:
+                if isinstance(photo, SampleError):
+                    raise photo
+                if photo.digest in self._seen:
+                    self._summary.repeated += 1
+                    continue
+                self._seen.add(photo.digest)
+                left = self._left(photo)
+            except SampleError as error:
+                self._summary.unreadable[name] = str(error)
+                continue
+            self._summary.photos += 1
+            yield from left
+
+    def _left(self, photo: Photo) -> list[list[Question]]:
+        plan = self._plan
+        image = canonical(photo.image)
+        pairs = sample_pairs(image, photo.digest, plan.pairs, seed=plan.seed, sampler=plan.sampler,
+                             size=photo.image.shape[:2])  # fmt: skip
+        n = len(plan.modalities)
+        asked = [(k, order) for k, orders in enumerate(self._orders(photo.digest)) for order in orders]
+        points = np.repeat(pairs.reshape(-1, 4)[[k for k, _ in asked]], n, axis=0)
+        stream = np.concatenate([ORDERS.index(order) * n + np.arange(n) for _, order in asked])
+        known = self._store.known(photo.digest, points, self._streams, stream, with_probability=plan.retry)
+        self._summary.known += int(np.count_nonzero(known))
+        found = []
+        for row, (k, order) in enumerate(asked):
+            (x1, y1), (x2, y2) = pairs[k].tolist()
+            picture = [Question(photo, (x1, y1), (x2, y2), m, order)
+                       for m, done in zip(plan.modalities, known[row * n : row * n + n], strict=True) if not done]  # fmt: skip
+            if picture:
+                found.append(picture)
+        return found
+
+    def _orders(self, digest: str) -> list[tuple[Order, ...]]:
+        plan = self._plan
+        if plan.orders == "both":
+            return [ORDERS] * plan.pairs
+        if plan.orders == "red-first":
+            return [(ORDERS[0],)] * plan.pairs
+        return [(order,) for order in draw_orders(digest, plan.pairs, seed=plan.seed)]
+
+
+def raise_if_partial(summary: Summary, folder: Path) -> None:
+    """Raise PartialRun where the run was stopped, or photos could not be read."""
+    if summary.interrupted:
+        raise PartialRun(f"interrupted: what was answered is in {folder}", fix="the same command goes on from there")
+    if summary.unreadable:
+        raise PartialRun(f"{len(summary.unreadable)} of {len(summary.unreadable) + summary.photos} photos can't be read "
+                         f"(listed above)")  # fmt: skip

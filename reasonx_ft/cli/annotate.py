@@ -1,0 +1,114 @@
+"""reasonx-ft annotate: collect a judge's answers about photos."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from reasonx_ft.annotate import Plan, Summary
+
+
+@click.command("annotate")
+@click.argument("images")
+@click.option("--judge", "spec", required=True, metavar="JUDGE",
+              help="oracle, tiny, mllm:FOLDER or mllm:OWNER/NAME, server:URL, reasonx, or FILE.py:Class.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the judgement store.")
+@click.option("-O", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the judge.")
+@click.option("--pairs", type=int, default=40, show_default=True, help="Pairs of points a photo.")
+@click.option("--modalities", metavar="NAME[,NAME]", default="depth,normals,irradiance,albedo", show_default=True)
+@click.option("--orders", type=click.Choice(["both", "red-first", "random"]), default="both", show_default=True,
+              help="Ask with both colour orders of the markers, or one.")
+@click.option("--sampler", type=click.Choice(["stratified", "bands"]), default="stratified", show_default=True,
+              help="How pairs are chosen; bands as published.")
+@click.option("--questions", "wording", type=click.Path(path_type=Path), help="TOML with another wording.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the pairs.")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's files, for dataset:NAME.")
+@click.option("--dataset-option", "dataset_options", multiple=True, metavar="KEY=VALUE")
+@click.option("--limit", type=int, help="Only N photos, spread evenly.")
+@click.option("--shard", metavar="I/N", help="Every N-th photo from the I-th; all may write to one store.")
+@click.option("--batch-size", type=int, help="Questions at a time.  [default: the judge's]")
+@click.option("--device", help="For judges with networks: auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dtype", help="Their number type: float32, bfloat16, float16.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with a checkpoint.")
+@click.option("--retry-failed", is_flag=True, help="Ask again what was answered without a probability.")
+@click.option("--flush-seconds", type=click.FloatRange(min=0), default=20.0, show_default=True,
+              help="The longest an answer waits for its shard; a kill loses no more.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that read photos.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
+def command(images: str, spec: str, out: Path, options: tuple[str, ...], wording: Path | None, root: Path | None,
+            dataset_options: tuple[str, ...], limit: int | None, shard: str | None, batch_size: int | None,
+            device: str | None, dtype: str | None, trust_remote_code: bool, as_json: bool, quiet: bool,
+            **how: Any) -> int:  # fmt: skip
+    """Ask a judge about pairs of points of every photo, and keep the answers.
+
+    IMAGES is a folder (png and jpg, in it and below), one file, or dataset:NAME[/SPLIT]. The same command goes on where
+    an earlier one stopped: what is in the store is never asked again.
+
+    \b
+    reasonx-ft annotate photos --judge mllm:Qwen/Qwen2.5-VL-3B-Instruct --out judgements
+    reasonx-ft annotate dataset:scenes-wild/train --judge oracle --limit 100 --out judgements
+    """
+    from reasonx_eval.cli.common import parse_options, prints_to_stderr, progress_bar
+    from reasonx_ft.annotate import annotate, raise_if_partial
+    from reasonx_ft.judges.load import load_judge, needs_targets
+    from reasonx_ft.photos import open_photos
+    from reasonx_ft.questions import read_questions
+
+    plan = _plan(how)
+    questions = read_questions(wording)
+    with prints_to_stderr():
+        photos = open_photos(images, root=root, dataset_options=parse_options(dataset_options, "--dataset-option"),
+                             limit=limit, shard=shard, want=needs_targets(spec))  # fmt: skip
+        judge = load_judge(spec, options=parse_options(options, "--option"), questions=questions,
+                           dataset=photos.recent, device=device, dtype=dtype, batch_size=batch_size,
+                           trust_remote_code=trust_remote_code)  # fmt: skip
+        try:
+            with progress_bar(judge.info.name, quiet, unit="answers") as progress:
+                summary = annotate(photos, judge, out, questions, plan, progress)
+        finally:
+            judge.close()
+    for reason in summary.damaged:
+        click.echo(f"warning: left out {reason}", err=True)
+    for reason in summary.unreadable.values():
+        click.echo(f"left out: {reason}", err=True)
+    _print(summary, judge.info.name, judge.info.revision, out, as_json)
+    raise_if_partial(summary, out)
+    return 0
+
+
+def _plan(how: dict[str, Any]) -> Plan:
+    from reasonx_eval.errors import UsageError, unknown
+    from reasonx_ft.annotate import Plan
+    from reasonx_ft.questions import MODALITIES
+
+    modalities = tuple(m.strip() for m in how["modalities"].split(",") if m.strip())
+    for modality in modalities:
+        if modality not in MODALITIES:
+            raise unknown("modality", modality, MODALITIES, where="--modalities")
+    if how["pairs"] < 1:
+        raise UsageError(f"--pairs is {how['pairs']}; needs 1 or more")
+    return Plan(pairs=how["pairs"], modalities=modalities, orders=how["orders"], sampler=how["sampler"],
+                seed=how["seed"], retry=how["retry_failed"], seconds=how["flush_seconds"],
+                workers=how["workers"])  # fmt: skip
+
+
+def _print(summary: Summary, name: str, revision: str, out: Path, as_json: bool) -> None:
+    from reasonx_eval.cli.common import print_json
+
+    if as_json:
+        print_json({"judge": name, "revision": revision, "store": str(out), **asdict(summary)})
+        return
+    unanswered = {f: n for f, n in summary.flags.items() if f != "ok"}
+    lost = "".join(f", {n:,} {flag}" for flag, n in sorted(unanswered.items()))
+    speed = f" ({summary.asked / summary.seconds:,.1f} a second)" if summary.asked and summary.seconds > 0 else ""
+    click.echo(f"judge     {name} ({revision})")
+    click.echo(f"photos    {summary.photos:,}" + (f", {summary.repeated:,} repeated" if summary.repeated else "")
+               + (f", {len(summary.unreadable):,} unreadable" if summary.unreadable else ""))  # fmt: skip
+    click.echo(f"asked     {summary.asked:,} questions in {summary.seconds:.1f} s{speed}{lost}")
+    click.echo(f"known     {summary.known:,} had been answered before")
+    click.echo(f"store     {out} ({summary.shards} new shards)")
