@@ -23,8 +23,8 @@ import numpy as np
 
 from reasonx_eval.errors import PartialRun, SampleError, UsageError
 from reasonx_ft.interrupts import interrupts
-from reasonx_ft.judges.base import ORDERS, Judge, Order, Photo, Question
 from reasonx_ft.judgements import Store, Writer
+from reasonx_ft.judges.base import ORDERS, Judge, Order, Photo, Question
 from reasonx_ft.markers import canonical
 from reasonx_ft.pairs import Sampler, draw_orders, sample_pairs
 from reasonx_ft.photos import Photos
@@ -187,8 +187,8 @@ class _Asker:
         found = []
         for row, (k, order) in enumerate(asked):
             (x1, y1), (x2, y2) = pairs[k].tolist()
-            picture = [Question(photo, (x1, y1), (x2, y2), m, order)
-                       for m, done in zip(plan.modalities, known[row * n : row * n + n], strict=True) if not done]  # fmt: skip
+            left = [m for m, done in zip(plan.modalities, known[row * n : row * n + n], strict=True) if not done]
+            picture = [Question(photo, (x1, y1), (x2, y2), m, order) for m in left]
             if picture:
                 found.append(picture)
         return found
@@ -205,7 +205,8 @@ class _Asker:
 def raise_if_partial(summary: Summary, folder: Path) -> None:
     """Raise PartialRun where the run was stopped, or photos could not be read."""
     if summary.interrupted:
-        raise PartialRun(f"interrupted: what was answered is in {folder}", fix="the same command goes on from there")
+        raise PartialRun(f"interrupted: what was answered is in {folder}",
+                         fix="the same command goes on from there")  # fmt: skip
     if summary.unreadable:
         raise PartialRun(f"{len(summary.unreadable)} of {len(summary.unreadable) + summary.photos} photos can't be read "
                          f"(listed above)")  # fmt: skip

@@ -172,7 +172,8 @@ class Store:
             have = have[~np.isnan(self.columns.probability[rows])]
         ours = {s: k for k, s in enumerate(self._all.streams)}
         numbers = np.array([ours.get(s, -1) for s in streams], dtype=np.int64)[stream]
-        return (numbers >= 0) & np.isin(pack(points, np.maximum(numbers, 0)), have)
+        found: NDArray[np.bool_] = (numbers >= 0) & np.isin(pack(points, np.maximum(numbers, 0)), have)
+        return found
 
     def writer(
         self, info: JudgeInfo, questions: Questions, *, rows: int = ROWS, seconds: float = SECONDS

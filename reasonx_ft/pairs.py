@@ -118,7 +118,8 @@ def _round_of_bands(stream: np.random.Generator) -> NDArray[np.int64]:
         fits = open_ & (second[:, 0] >= 0)
         kept[fits, 0], kept[fits, 1] = first[fits], second[fits]
         open_ &= ~fits
-    return kept[~open_]
+    found: NDArray[np.int64] = kept[~open_]
+    return found
 
 
 def _round_of_strata(stream: np.random.Generator, contrast: NDArray[np.float64], number: int) -> NDArray[np.int64]:
@@ -175,7 +176,8 @@ def bands_of(pairs: NDArray[np.integer]) -> NDArray[np.int8]:
     """
     step = (pairs[:, 0].astype(np.int64) - pairs[:, 1]) ** 2
     tops = np.array([top for _, top in BANDS[:-1]], dtype=np.int64) ** 2
-    return np.searchsorted(tops, step.sum(axis=1), side="left").astype(np.int8)
+    found: NDArray[np.int8] = np.searchsorted(tops, step.sum(axis=1), side="left").astype(np.int8)
+    return found
 
 
 def draw_orders(digest: str, n: int, *, seed: int = 0) -> list[Order]:

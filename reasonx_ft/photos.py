@@ -146,7 +146,8 @@ def open_dataset(spec: str, root: Path | None = None, options: Mapping[str, Any]
 
     name, split = spec.removeprefix(DATASET), None
     # a name may be the path of a folder or card, which has slashes of its own
-    if "/" in name and name not in DATASETS and not Path(name).exists() and name not in plugins("reasonx_eval.datasets"):
+    whole = name in DATASETS or Path(name).exists() or name in plugins("reasonx_eval.datasets")
+    if "/" in name and not whole:
         name, _, split = name.rpartition("/")
     return get_dataset(name, root, split, options)
 

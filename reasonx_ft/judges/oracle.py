@@ -154,4 +154,5 @@ def _relations(
     pairs = np.arange(len(points), dtype=np.int64).reshape(-1, 2)
     found = relation(value=value, points=fractions(points), pairs=pairs, modality=modality, valid=target.valid)
     where = View(*value.shape[:2]).locate(points)
-    return found, target.valid[where.rows, where.cols][pairs].all(axis=1)
+    measured = target.valid[where.rows, where.cols][pairs]
+    return found, measured[:, 0] & measured[:, 1]

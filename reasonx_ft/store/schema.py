@@ -174,11 +174,11 @@ def from_arrow(table: Any) -> Columns:
     for known, found, what in allowed:
         if not set(found) <= set(known):
             raise ValueError(f"unknown {what} {', '.join(sorted(set(found) - set(known)))}")
-    flag = np.array([FLAGS.index(f) for f in flags] or [0], dtype=np.int8)[flag]
+    flagged = np.array([FLAGS.index(f) for f in flags] or [0], dtype=np.int8)[flag]
     probability = table.column("probability").to_numpy().astype(np.float32)
-    if (np.isnan(probability) == (flag == 0)).any() or ((probability < 0) | (probability > 1)).any():
+    if (np.isnan(probability) == (flagged == 0)).any() or ((probability < 0) | (probability > 1)).any():
         raise ValueError("a probability outside 0..1, or one that its flag contradicts")
-    return Columns(digests, names, streams, photo, stream, points.astype(np.int16), probability, flag,
+    return Columns(digests, names, streams, photo, stream, points.astype(np.int16), probability, flagged,
                    table.column("seconds").to_numpy().astype(np.float32))  # fmt: skip
 
 
@@ -222,5 +222,6 @@ def _join(
     flat = np.ravel_multi_index([code for _, code in parts], shape) if n else np.zeros(0, np.int64)
     distinct, number = np.unique(flat, return_inverse=True)
     digits = np.stack(np.unravel_index(distinct, shape), axis=-1)
-    found = tuple(tuple(texts[d] for (texts, _), d in zip(parts, row, strict=True)) for row in digits)
-    return found, number.astype(np.int32)  # type: ignore[return-value]  # four parts make four texts
+    texts = [texts for texts, _ in parts]
+    found = tuple((texts[0][a], texts[1][b], texts[2][c], texts[3][d]) for a, b, c, d in digits)
+    return found, number.astype(np.int32)
