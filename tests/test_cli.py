@@ -130,6 +130,21 @@ def test_score_without_kind_says_which_there_are(tmp_path: Path, capsys: pytest.
     assert "disparity_affine" in error
 
 
+def test_score_takes_every_reading_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k in (0, 25):
+        path = tmp_path / "p" / "synthetic" / "test" / f"{k:05d}_pred.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.tile(np.linspace(1, 2, 128, dtype=np.float32), (96, 1)))
+    command = ["score", str(tmp_path / "p"), "--kind", "depth_scale", "--dataset", "scenes-synthetic", "--limit", "4",
+               "--out", str(tmp_path / "o")]  # fmt: skip
+    assert run(*command, "-O", "pattern={id}_pred") == 6
+    assert "n:2/100" in capsys.readouterr().out
+    assert run(*command, "-O", "patern={id}_pred") == 2
+    assert "did you mean 'pattern'" in capsys.readouterr().err
+    assert run(*command, "-O", "kind=depth_metric") == 2
+    assert "given twice" in capsys.readouterr().err
+
+
 def test_shards_and_merge(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = ",".join(f"synthetic/test/0000{k}" for k in (1, 2, 3))
     for k in (1, 2):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reasonx_eval import results
+from reasonx_eval import provenance, results
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.merge import merge
 from reasonx_eval.models.saved import Saved
@@ -21,6 +21,12 @@ from .fakes import Fake, N, Noisy, Undefined, Unjudged
 DEPTH = get_protocol("depth/generic")
 NORMALS = get_protocol("normals/generic")
 POOLED = get_protocol("normals/generic").model_copy(update={"pool": "pixel"})
+
+
+@pytest.fixture(autouse=True)
+def _no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state of the checkout is part of a result; here two runs must not differ by a commit in between."""
+    monkeypatch.setattr(provenance, "_git", lambda *_: None)
 
 
 def _bytes(run_folder: Path, *names: str) -> list[bytes]:

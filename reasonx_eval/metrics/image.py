@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 # Energies below which a scale is taken as 0, and by which a scale is at most divided, as published.
 _NO_ENERGY = 1e-5
 _LEAST_ENERGY = 1e-6
+# The same in Grosse's code, whose values are 257 times ours: 16 bits divided by 255.
+_NO_WINDOW = _NO_ENERGY / 257**2
 # 11 x 11 pixels: the Gaussian of sigma 1.5 cut at 3.5 sigma
 _SSIM_SIDE = 11
 
@@ -149,7 +151,7 @@ def _lmse_grosse(p: Floats, g: Floats, size: int = 20, shift: int = 10) -> float
         strips = (np.lib.stride_tricks.sliding_window_view(a[top : top + size], size, axis=1) for a in (p, g))
         wp, wg = (s[:, ::shift].transpose(1, 0, 2).reshape(-1, size * size) for s in strips)
         energy, cross = np.einsum("wi,wi->w", wp, wp), np.einsum("wi,wi->w", wp, wg)
-        alpha = np.where(energy > _NO_ENERGY, cross / np.maximum(energy, _NO_ENERGY), 0.0)
+        alpha = np.where(energy > _NO_WINDOW, cross / np.maximum(energy, _NO_WINDOW), 0.0)
         error += float(((wg - alpha[:, None] * wp) ** 2).sum())
         total += float((wg**2).sum())
     if total == 0:

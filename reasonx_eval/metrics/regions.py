@@ -80,7 +80,8 @@ def maw_chroma(*, pred: NDArray[Any], labels: NDArray[Any], colors: NDArray[Any]
     """Weighted mean CIEDE2000 of regions, each brought to its measured intensity, in [0, inf), lower is better.
 
     The scale of a region is p g / max(p^2, 1e-6) of the channel means: a black region stays black and pays
-    for its lightness. Linear RGB is encoded as sRGB, clipped to [0, 1], before CIELAB (D65, 2 degrees).
+    for its lightness. Linear RGB is encoded as sRGB, clipped to [0, 1], before CIELAB (D65, 2 degrees). CIELAB is
+    scikit-image's; the authors use the package colour-science, whose values differ by up to 5e-4 relative.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from reasonx_eval.files import sha256_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+#: what is downloaded before anything else: it says what the rest is
+_SMALL = ["*.json", "*.txt", "*.model"]
 #: files that decide what a network computes, besides its weights
 _CONFIGS = (".json", ".txt", ".model")
 
@@ -102,12 +104,18 @@ def _snapshot(spec: str, allow_pickle: bool) -> Checkpoint:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     name, _, revision = spec.partition("@")
-    patterns = ["*.json", "*.txt", "*.model", "*.safetensors"]
+    get = partial(snapshot_download, name, revision=revision or None)
     try:
-        folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=patterns))
-        if allow_pickle and next(folder.rglob("*.safetensors"), None) is None:
-            # only where there is nothing else: many repositories hold the same weights in both formats
-            folder = Path(snapshot_download(name, revision=revision or None, allow_patterns=[*patterns, "*.bin"]))
+        folder = Path(get(allow_patterns=_SMALL))
+        # many repositories hold the same weights in both formats and two precisions: the best of what there is
+        wanted: list[tuple[str, str | None]] = [("*.safetensors", "*.fp16.*"), ("*.safetensors", None)]
+        if allow_pickle and not (folder / "model_index.json").is_file():
+            wanted.append(("*.bin", None))
+        for pattern, ignored in wanted:
+            if not any(p for p in folder.rglob(pattern) if ".fp16." not in p.name or ignored is None):
+                get(allow_patterns=pattern, ignore_patterns=ignored)
+            if any(folder.rglob(pattern)):
+                break
     except RepositoryNotFoundError:
         raise UsageError("the hub has no such model, or it is private", where=spec) from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

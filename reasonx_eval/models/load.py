@@ -126,8 +126,7 @@ def _from_path(request: Request, names: Sequence[str]) -> Model:
         return _from_folder(path, request)
     if path.is_file():
         raise UsageError(_not_a_model(path), where=spec, fix="; ".join(form for form, _ in FORMS))
-    near_name = get_close_matches(spec, names, n=1, cutoff=0.8)
-    if is_hub_id(spec) and not near_name and not path.parent.is_dir():
+    if is_hub_id(spec) and not path.parent.is_dir():
         from reasonx_eval.models.network import from_checkpoint
 
         return from_checkpoint(find_checkpoint(spec, allow_pickle=True), request)

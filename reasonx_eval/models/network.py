@@ -55,7 +55,9 @@ def from_checkpoint(checkpoint: Checkpoint, request: Request) -> Model:
     if (checkpoint.folder / "reasonx.json").is_file():
         adapter = "reasonx_eval.models.tuned:Tuned"
     elif checkpoint.index is not None:
-        adapter = "reasonx_eval.models.marigold:Marigold"
+        from reasonx_eval.models.pipelines import adapter_for
+
+        adapter = adapter_for(checkpoint)
     elif checkpoint.config is not None:
         adapter = "reasonx_eval.models.transformers_depth:TransformersDepth"
     else:

@@ -101,8 +101,8 @@ def in_batches(
 
 def to_tensor(image: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
     """A photo uint8 [H, W, 3] as float32 [3, H, W] in [0, 1] on `device`."""
-    # the copy is of bytes; floats are made where they are used
-    raw = torch.from_numpy(np.ascontiguousarray(image)).to(device)
+    # a copy of the bytes, because decoders give arrays that can't be written and torch warns of them
+    raw = torch.from_numpy(np.array(image, order="C")).to(device)
     return raw.permute(2, 0, 1).to(torch.float32).div_(255.0)
 
 

@@ -184,3 +184,10 @@ def test_maps_too_small_for_their_windows():
         image.lmse(form="luo", **thin)
     with pytest.raises(UsageError, match="grosse, luo"):
         image.lmse(form="bell", **_scene())
+
+
+def test_grosse_windows_are_scaled_down_to_its_own_threshold() -> None:
+    # on its scale of 0-257 a prediction 1000 times too dark is far above the threshold: the fit makes it perfect
+    truth = np.random.default_rng(5).uniform(0.1, 1, (40, 40, 3))
+    valid = np.ones((40, 40), bool)
+    assert image.lmse(pred=truth * 1e-3, target=truth, valid=valid, form="grosse") == pytest.approx(0, abs=1e-12)

@@ -172,3 +172,17 @@ def test_plugins_load_by_name_and_a_broken_one_stops_only_itself() -> None:
     assert load_model("oracle").info.name == "oracle"
     with pytest.raises(UsageError, match="did you mean 'good'"):
         load_model("goood")
+
+
+def test_a_hub_id_is_looked_for_on_the_hub_whatever_it_resembles(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def find(spec: str, **_: object) -> None:
+        asked.append(spec)
+        raise UsageError("asked")
+
+    monkeypatch.setattr(load_module, "find_checkpoint", find)
+    for spec in ("prs-eth/marigold-normals-v1-1", "someone/retinex@main"):
+        with pytest.raises(UsageError, match="asked"):
+            load_model(spec)
+    assert asked == ["prs-eth/marigold-normals-v1-1", "someone/retinex@main"]
