@@ -208,5 +208,5 @@ def raise_if_partial(summary: Summary, folder: Path) -> None:
         raise PartialRun(f"interrupted: what was answered is in {folder}",
                          fix="the same command goes on from there")  # fmt: skip
     if summary.unreadable:
-        raise PartialRun(f"{len(summary.unreadable)} of {len(summary.unreadable) + summary.photos} photos can't be read "
-                         f"(listed above)")  # fmt: skip
+        n = len(summary.unreadable)
+        raise PartialRun(f"{n} of {n + summary.photos + summary.repeated} photos can't be read (listed above)")

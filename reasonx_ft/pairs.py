@@ -74,7 +74,7 @@ def sample_pairs(
     seen: set[int] = set()
     for number in range(_ROUNDS + n // _ROUND * 4):
         drawn = _round_of_bands(stream) if contrast is None else _round_of_strata(stream, contrast, number)
-        pixel = drawn * (width, height) // CANONICAL
+        pixel = (2 * drawn + 1) * (width, height) // (2 * CANONICAL)
         same_pixel = (pixel[:, 0] == pixel[:, 1]).all(axis=1)
         for pair in drawn[~same_pixel]:
             a, b = (int(p[1]) * CANONICAL + int(p[0]) for p in pair)
@@ -97,7 +97,7 @@ def _second(stream: np.random.Generator, first: NDArray[np.int64], band: NDArray
     distance = least + u[1] * (bounds[..., 2] - least)
     angle = 2 * np.pi * u[2]
     step = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * distance[..., None]
-    second = first + np.floor(step + 0.5).astype(np.int64)
+    second: NDArray[np.int64] = first + np.floor(step + 0.5).astype(np.int64)
     inside = ((second >= BORDER) & (second < CANONICAL - BORDER)).all(axis=-1)
     # rounding to pixels moves an end by up to 0.7: out of the band by that much is out
     squared = ((second - first) ** 2).sum(axis=-1)
@@ -158,7 +158,9 @@ def _contrast(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     Means over 8 x 8 pixels are sums of whole numbers: the same everywhere.
     """
     step = CANONICAL // _BLOCK
-    total = image.reshape(_BLOCK, step, _BLOCK, step, 3).sum(axis=(1, 3), dtype=np.int64)
+    # rows first: their inner loop is over neighbours in memory
+    rows = image.reshape(_BLOCK, step, CANONICAL * 3).sum(axis=1, dtype=np.int64)
+    total = rows.reshape(_BLOCK, _BLOCK, step, 3).sum(axis=2)
     light = total.sum(axis=-1, keepdims=True)
     # black has no chromaticity; a little grey added keeps noise in the dark small
     shares = (total + 512.0) / (light + 1536.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,7 @@ from reasonx_eval.seeding import stream_seed
 from reasonx_eval.types import FIRST, LEFT_OUT, SAME, DepthTarget, MapTarget, NormalTarget, Sample
 from reasonx_ft.coordinates import View, fractions
 from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Question
-
-if TYPE_CHECKING:
-    from reasonx_ft.photos import Recent
+from reasonx_ft.photos import Recent
 
 #: shares of wrong answers: one minus the published held-out accuracies .962 .935 .894 .876
 PRESETS: Final[Mapping[str, Mapping[str, float]]] = {
