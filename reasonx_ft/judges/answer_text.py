@@ -51,6 +51,8 @@ def read_answer(text: str, template: Template) -> Meaning | Unread:
     -------
     A meaning of the template; ``refused`` where the judge says that it can't or won't answer; else ``garbage``.
     """
+    if "\ufffd" in text:
+        return "garbage"  # half characters: no words
     words = _plain(_THOUGHTS.sub(" ", text))
     for meaning, candidate in template.answers.items():
         if words.strip(" .!") in (_plain(candidate).strip(" .!"), _plain(template.prefix + candidate).strip(" .!")):

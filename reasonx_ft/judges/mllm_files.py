@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
+from contextlib import suppress
+from importlib import import_module
 from typing import Any, Final
 
 from reasonx_eval.errors import UsageError
@@ -32,10 +33,9 @@ def find_model(spec: str, *, code: bool = False) -> Checkpoint:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
         patterns = [*_TEMPLATES, *(["*.py"] if code else [])]
-        try:
+        # out of reach: what is missing is named when it is needed
+        with suppress(LocalEntryNotFoundError, HfHubHTTPError, OSError):
             snapshot_download(spec.partition("@")[0], revision=checkpoint.revision, allow_patterns=patterns)
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
-            pass  # out of reach: what is missing is named when it is needed
     return checkpoint
 
 
@@ -89,23 +89,23 @@ def load_processor(checkpoint: Checkpoint, runtime: Runtime) -> Any:
     """
     folder, trust = str(checkpoint.folder), runtime.trust_remote_code
     try:
-        from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
-
-        cls = _processor_class(checkpoint)
+        library: Any = import_module("transformers")  # its functions have no types
+        cls = _processor_class(checkpoint, library)
         if cls is None:
-            return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
+            return library.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=trust)
         made = {
-            "image_processor": lambda: AutoImageProcessor.from_pretrained(
+            "image_processor": lambda: library.AutoImageProcessor.from_pretrained(
                 folder, backend="pil", local_files_only=True, trust_remote_code=trust
             ),
-            "tokenizer": lambda: AutoTokenizer.from_pretrained(
+            "tokenizer": lambda: library.AutoTokenizer.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust
             ),
             "video_processor": _NoVideos,
         }  # fmt: skip
         parts = [made[name]() for name in cls.get_attributes()]
         settings, more = cls.get_processor_dict(folder, local_files_only=True)
-        return type(cls.__name__, (_WithoutVideos, cls), {}).from_args_and_dict(parts, settings, **more)
+        made_up: Any = type(cls.__name__, (_WithoutVideos, cls), {})
+        return made_up.from_args_and_dict(parts, settings, **more)
     except UsageError:
         raise
     except Exception as error:
@@ -115,20 +115,18 @@ def load_processor(checkpoint: Checkpoint, runtime: Runtime) -> Any:
                              "preprocessor_config.json") from None  # fmt: skip
 
 
-def _processor_class(checkpoint: Checkpoint) -> Any | None:
+def _processor_class(checkpoint: Checkpoint, library: Any) -> Any | None:
     """The library's class; None if it is of the checkpoint's own code."""
-    import transformers
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-
+    known: Any = import_module("transformers.models.auto.processing_auto").PROCESSOR_MAPPING_NAMES
     files = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
     found = [read_json(checkpoint.folder / name) or {} for name in files]
     kind = str((checkpoint.config or {}).get("model_type"))
     named = [str(f["processor_class"]) for f in found if f.get("processor_class")]
-    for name in (*named, PROCESSOR_MAPPING_NAMES.get(kind)):
+    for name in (*named, known.get(kind)):
         if name == "SmolVLMProcessor":
             # its own class refuses to exist without num2words, which only videos need; text and pictures are the same
-            return transformers.Idefics3Processor
-        cls = getattr(transformers, str(name), None)
+            return library.Idefics3Processor
+        cls = getattr(library, str(name), None)
         if cls is not None and hasattr(cls, "get_attributes"):
             return cls
     return None
@@ -198,7 +196,7 @@ def _with_adapter(network: Any, adapter: Checkpoint) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # peft only warns of weights that it has no use for, or lacks
-            return PeftModel.from_pretrained(network, str(Path(adapter.folder)), is_trainable=False)
+            return PeftModel.from_pretrained(network, str(adapter.folder), is_trainable=False)
     except Exception as error:
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         raise UsageError(f"the adapter doesn't fit the model: {detail}", where=adapter.source) from None

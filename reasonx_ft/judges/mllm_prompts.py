@@ -100,10 +100,9 @@ class Prompter:
 
     def _text_part(self, text: str, picture: NDArray[np.uint8]) -> Tensors:
         made = {k: v for k, v in self._call(text, picture).items() if k in _OF_TEXT}
-        end = self._processor.tokenizer.eos_token
-        if end is not None and made["input_ids"][0, -1] == self._processor.tokenizer.eos_token_id:
-            if not text.endswith(end):  # appended by the tokenizer; an answer would not go on after it
-                made = {k: v[:, :-1] for k, v in made.items()}
+        end, number = self._processor.tokenizer.eos_token, self._processor.tokenizer.eos_token_id
+        if end is not None and made["input_ids"][0, -1] == number and not text.endswith(end):
+            return {k: v[:, :-1] for k, v in made.items()}  # appended by the tokenizer; no answer goes on after it
         return made
 
     def _call(self, text: str, picture: NDArray[np.uint8]) -> dict[str, torch.Tensor]:

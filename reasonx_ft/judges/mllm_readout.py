@@ -75,18 +75,17 @@ class Readout:
     @torch.inference_mode()
     def words(self, prompt: Prompt, pictures: Sequence[Tensors], tokenizer: Any) -> list[str]:
         """Greedy free answers, at most 32 tokens each."""
-        from transformers import GenerationConfig
-
         known = self._network.generation_config
-        end, pad = known.eos_token_id, known.pad_token_id
-        end = tokenizer.eos_token_id if end is None else end
-        pad = tokenizer.pad_token_id if pad is None else pad
-        plain = GenerationConfig(do_sample=False, num_beams=1, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=end,
-                                 pad_token_id=(end[0] if isinstance(end, list) else end) if pad is None else pad)  # fmt: skip
+        end = tokenizer.eos_token_id if known.eos_token_id is None else known.eos_token_id
+        pad = tokenizer.pad_token_id if known.pad_token_id is None else known.pad_token_id
+        if pad is None:
+            pad = end[0] if isinstance(end, list) else end
+        # the checkpoint's own settings (temperature, penalties) would be mixed into a configuration that is only given
+        self._network.generation_config = plain = type(known)(
+            do_sample=False, num_beams=1, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=end, pad_token_id=pad
+        )
         length = prompt.open["input_ids"].shape[1]
         try:
-            # the checkpoint's own settings (temperature, penalties) would be mixed in
-            self._network.generation_config = plain
             made = self._network.generate(**self._rows(prompt.open, length, len(pictures)), **self._joined(pictures),
                                           generation_config=plain)  # fmt: skip
         except torch.OutOfMemoryError:
@@ -100,7 +99,8 @@ class Readout:
 
         def run(candidate: int, length: int, kept: int) -> torch.Tensor:
             text = self._rows(prompt.candidates[candidate], length, len(pictures))
-            return self._forward({**text, **images}, kept, use_cache=False).logits[:, -kept:]
+            logits: torch.Tensor = self._forward({**text, **images}, kept, use_cache=False).logits
+            return logits[:, -kept:]
 
         return _difference(prompt, run)
 
@@ -115,7 +115,8 @@ class Readout:
             # no mask: nothing is padded, and the model counts positions from what the cache holds
             output = self._forward({"input_ids": ids}, kept, use_cache=True, past_key_values=cache)
             cache.crop(-ids.shape[1])
-            return output.logits[:, -kept:]  # type: ignore[no-any-return]  # of the library
+            logits: torch.Tensor = output.logits
+            return logits[:, -kept:]
 
         return run
 
@@ -144,7 +145,7 @@ def _difference(prompt: Prompt, run: _Run) -> list[float]:
             logits = run(candidate, len(ids) - 1, len(own))
             chances = torch.log_softmax(logits.double(), dim=-1)
             totals.append(chances.gather(-1, own.to(logits.device).expand(len(logits), -1)[..., None]).sum((1, 2)))
-    return (totals[0] - totals[1]).cpu().tolist()  # type: ignore[no-any-return]
+    return [float(d) for d in totals[0] - totals[1]]
 
 
 def _failure(error: Exception, where: str) -> UsageError:

@@ -47,8 +47,8 @@ def qwen2_5_vl(words: str) -> tuple[Any, Any, Any, dict[str, Any], str]:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
     tokens = tokenizer(("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"), words=words)
-    ids = {f"{k}_token_id": tokens.convert_tokens_to_ids(f"<|{v}|>") for k, v in (
-        ("vision_start", "vision_start"), ("vision_end", "vision_end"), ("image", "image_pad"), ("video", "video_pad"))}  # fmt: skip
+    named = {"vision_start": "vision_start", "vision_end": "vision_end", "image": "image_pad", "video": "video_pad"}
+    ids = {f"{k}_token_id": tokens.convert_tokens_to_ids(f"<|{v}|>") for k, v in named.items()}
     config = Qwen2_5_VLConfig(
         text_config=_text(len(tokens), rope_parameters={"rope_type": "default", "mrope_section": [2, 1, 1]}),
         vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 32,
@@ -67,7 +67,8 @@ def smolvlm(words: str) -> tuple[Any, Any, Any, dict[str, Any], str]:
     specials = ("<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>", "<video>")
     tokens = tokenizer((*specials, *(f"<row_{i}_col_{j}>" for i in range(1, 7) for j in range(1, 7))), words=words)
     config = SmolVLMConfig(
-        text_config={"model_type": "llama", **_text(len(tokens))}, image_token_id=tokens.convert_tokens_to_ids("<image>"),
+        text_config={"model_type": "llama", **_text(len(tokens))},
+        image_token_id=tokens.convert_tokens_to_ids("<image>"),
         vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
                        "image_size": 64, "patch_size": 16},
         scale_factor=2, pad_token_id=2, tie_word_embeddings=False,
@@ -81,7 +82,8 @@ def internvl(words: str) -> tuple[Any, Any, Any, dict[str, Any], str]:
     from transformers import GotOcr2ImageProcessorPil, InternVLConfig, InternVLForConditionalGeneration
 
     tokens = tokenizer(("<img>", "</img>", "<IMG_CONTEXT>", "<video>"), words=words, start_image_token="<img>",
-                       end_image_token="</img>", context_image_token="<IMG_CONTEXT>", video_token="<video>")  # fmt: skip
+                       end_image_token="</img>", context_image_token="<IMG_CONTEXT>",
+                       video_token="<video>")  # fmt: skip
     config = InternVLConfig(
         text_config={"model_type": "qwen2", **_text(len(tokens))},
         vision_config={"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
@@ -98,7 +100,8 @@ def llava(words: str) -> tuple[Any, Any, Any, dict[str, Any], str]:
 
     tokens = tokenizer(("<image>",), words=words)
     config = LlavaConfig(
-        text_config={"model_type": "llama", **_text(len(tokens))}, image_token_id=tokens.convert_tokens_to_ids("<image>"),
+        text_config={"model_type": "llama", **_text(len(tokens))},
+        image_token_id=tokens.convert_tokens_to_ids("<image>"),
         vision_config={"model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 48,
                        "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 56, "patch_size": 14},
         tie_word_embeddings=False,
