@@ -109,11 +109,13 @@ class Store:
             if not create:
                 raise UsageError("no such folder", where=str(folder), fix="reasonx-ft annotate IMAGES --out FOLDER")
             try:
-                folder.mkdir(parents=True)
+                folder.mkdir(parents=True, exist_ok=True)  # another writer may be as quick
             except OSError as error:
                 raise UsageError(f"can't be made: {error.strerror or error}", where=str(folder)) from None
         meta = read_meta(folder)
-        if meta is None and not shard_paths(folder) and not (create and not any(folder.iterdir())):
+        # what another writer has just begun to write is not something else
+        others = any(not p.name.endswith(".part") for p in folder.iterdir())
+        if meta is None and not shard_paths(folder) and not (create and not others):
             raise UsageError(f"not a judgement store: neither {META} nor shards (answers-*.parquet) in it",
                              where=str(folder), fix="an empty or a new folder" if create else None)  # fmt: skip
         whole, damaged = _read_all(folder)

@@ -13,18 +13,18 @@ from types import FrameType, TracebackType
 from typing import Any, Final
 
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.files import canonical_json, write_bytes, write_text
-from reasonx_ft.config import PretrainConfig
 
 CHECKPOINT: Final = "checkpoint.pt"
 LOG: Final = "log.jsonl"
 
 
 def save_checkpoint(
-    path: Path, config: PretrainConfig, network: nn.Module, optimiser: torch.optim.Optimizer, step: int
+    path: Path, config: BaseModel, network: nn.Module, optimiser: torch.optim.Optimizer, step: int
 ) -> None:
     """Everything that later steps depend on, written whole or not at all."""
     buffer = io.BytesIO()
@@ -33,7 +33,7 @@ def save_checkpoint(
     write_bytes(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path, config: PretrainConfig, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
+def load_checkpoint(path: Path, config: BaseModel, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
     """Put a checkpoint into network and optimiser; the next step, 0 where there is no checkpoint.
 
     Raises

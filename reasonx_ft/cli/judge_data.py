@@ -1,0 +1,64 @@
+"""reasonx-ft judge-data: training data for vision-language judges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+
+@click.command("judge-data")
+@click.option("--dataset", "name", required=True, metavar="NAME", help="With ground-truth maps.")
+@click.option("--split", help="[default: the first that the dataset has]")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for pictures, JSONL and Parquet.")
+@click.option("--modalities", metavar="NAME[,NAME]", help="[default: all that the dataset has maps of]")
+@click.option("--pairs", type=click.IntRange(min=1, max=1000), default=10, show_default=True,
+              help="Questions about each photo and modality.")
+@click.option("--same", type=click.FloatRange(0, 1), default=0.5, show_default=True,
+              help='Share of albedo\'s answers that are "same", where the photo has as many.')
+@click.option("--format", "picture", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True,
+              help="Of the pictures; png is larger and exact.")
+@click.option("--questions", "wording", type=click.Path(path_type=Path), help="TOML with another wording.")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's files.")
+@click.option("--dataset-option", "dataset_options", multiple=True, metavar="KEY=VALUE")
+@click.option("--limit", type=int, help="Only N photos, spread evenly.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of pairs and colours.")
+@click.option("--json", "as_json", is_flag=True, help="Print data.json.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
+def command(name: str, split: str | None, out: Path, modalities: str | None, pairs: int, same: float,
+            picture: Literal["jpg", "png"], wording: Path | None, root: Path | None,
+            dataset_options: tuple[str, ...], limit: int | None, seed: int, as_json: bool, quiet: bool) -> int:  # fmt: skip
+    """Write questions about marked photos with the right answers, for judge-train or any fine-tuning tool.
+
+    The same command goes on where an earlier one stopped.
+
+    \b
+    reasonx-ft judge-data --dataset scenes-broad --split train --limit 2000 --out pairs
+    """
+    from reasonx_eval.cli.common import parse_options, prints_to_stderr, print_json, progress_bar
+    from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL
+    from reasonx_eval.registry import get_dataset
+    from reasonx_eval.results import Selection
+    from reasonx_ft.judge_data import maps_of, write_data
+    from reasonx_ft.photos import Recent
+    from reasonx_ft.questions import read_questions
+
+    questions = read_questions(wording)
+    with prints_to_stderr():
+        dataset = get_dataset(name, root, split, parse_options(dataset_options, "--dataset-option"))
+        chosen = None if modalities is None else tuple(m.strip() for m in modalities.split(",") if m.strip())
+        asked = maps_of(dataset, chosen)
+        with progress_bar(dataset.name, quiet) as progress:
+            card = write_data(Recent(dataset, asked), out, questions, modalities=asked, pairs=pairs, same=same,
+                              seed=seed, picture=picture, selection=Selection(limit=limit),
+                              progress=progress)  # fmt: skip
+    if as_json:
+        print_json(card.model_dump(mode="json", by_alias=True))
+    else:
+        for modality, answers in card.answers.items():
+            click.echo(f"{modality:<10}  " + "  ".join(f"{k} {n:,}" for k, n in sorted(answers.items())))
+        for reason in list(card.failed.values())[:5]:
+            click.echo(f"left out  {reason}")
+        click.echo(f"data  {out}  ({card.rows:,} questions about {card.photos:,} photos)")
+    return EXIT_PARTIAL if card.failed else EXIT_OK

@@ -1,0 +1,105 @@
+"""The configuration of `reasonx-ft judge-train --judge tiny`: one validated object of defaults, TOML file and flags."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.models.saved_formats import explain
+
+
+class Source(BaseModel):
+    """The first `scenes` samples of a split that has all four maps; None is all of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset: str
+    split: str = "train"
+    scenes: int | None = Field(None, ge=1)
+
+
+class JudgeConfig(BaseModel):
+    """Everything that decides the weights of the small judge, bit by bit on one machine.
+
+    sources : what it is trained on
+    calibrate : the split that probabilities are calibrated on, in pairs and never in weights of a modality
+    steps, images : optimiser steps, and images in each
+    learning_rate, adam_rate : peaks, of matrices and of everything else; after `warmup` steps they fall to 0 by a half
+        cosine
+    pairs : point pairs of each image in each of the five bands
+    map_weight : of the errors of all maps beside those of the answers
+    relit : share of images that are made anew from their maps
+    bfloat16 : convolutions and attention in half the bits; other weights, and much quicker where the CPU has it
+    threads : that a step's images are shared out among; another number draws other views of them
+    base : the model whose disagreements the card's scores are about; None leaves them out
+    test : split that the card's scores are from, beside the one of `calibrate`; None leaves it out
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(0, ge=0)
+    sources: tuple[Source, ...] = (Source(dataset="scenes-broad"), Source(dataset="scenes-synthetic", scenes=1000))
+    calibrate: Source = Source(dataset="scenes-broad", split="val")
+    steps: int = Field(7000, ge=1)
+    images: int = Field(8, ge=1)
+    learning_rate: float = Field(0.015, gt=0, le=1)
+    adam_rate: float = Field(2e-3, gt=0, le=1)
+    warmup: int = Field(100, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    pairs: int = Field(40, ge=1)
+    map_weight: float = Field(0.5, ge=0)
+    relit: float = Field(0.5, ge=0, le=1)
+    bfloat16: bool = True
+    threads: int = Field(2, ge=1)
+    base: str | None = "tiny"
+    test: Source | None = Source(dataset="scenes-wild", split="test")
+
+    @model_validator(mode="after")
+    def _shared_out(self) -> JudgeConfig:
+        if self.images % self.threads:
+            raise ValueError(f"{self.images} images a step can't be shared out among {self.threads} threads")
+        return self
+
+
+def read_config(file: Path | None, flags: Mapping[str, Any]) -> JudgeConfig:
+    """The configuration of a run: flags, then the file, then the defaults.
+
+    Parameters
+    ----------
+    file : TOML with fields of `JudgeConfig`
+    flags : fields, and `scenes`: as many of the first source alone; None is "not given"
+
+    Raises
+    ------
+    UsageError
+        An unknown key (with the nearest match), a value of the wrong type or out of range, a file that can't be read.
+    """
+    where = str(file) if file is not None else "judge-train"
+    given: dict[str, Any] = _from_toml(file) if file is not None else {}
+    for key in given:
+        if key not in JudgeConfig.model_fields:
+            raise unknown("key", key, JudgeConfig.model_fields, where=where)
+    chosen = {k: v for k, v in flags.items() if v is not None}
+    scenes = chosen.pop("scenes", None)
+    try:
+        config = JudgeConfig.model_validate({**given, **chosen})
+        if scenes is None:
+            return config
+        only = config.sources[0].model_dump() | {"scenes": scenes}
+        return JudgeConfig.model_validate({**config.model_dump(), "sources": [only]})
+    except ValidationError as error:
+        raise UsageError(explain(error), where=where) from None
+
+
+def _from_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"can't be read: {error.strerror or error}", where=str(file)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not valid TOML: {error}", where=str(file)) from None

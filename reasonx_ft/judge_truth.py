@@ -1,0 +1,112 @@
+"""Point pairs of a photo with what is true about them: a dataset's own pairs, or relations of its ground-truth maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.errors import SampleError, UsageError
+from reasonx_eval.metrics.ordinal import relation
+from reasonx_eval.types import LEFT_OUT, DepthTarget, MapTarget, NormalTarget, PairTarget, Sample
+from reasonx_ft.coordinates import canonical_points, fractions
+from reasonx_ft.judges.base import Photo, photo_digest
+from reasonx_ft.markers import canonical
+from reasonx_ft.pairs import Sampler, bands_of, sample_pairs
+from reasonx_ft.questions import MODALITIES
+
+PAIRS: Final = "pairs"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """points : int64 [J, 2, 2] (pair, first or second, (x, y)), canonical
+
+    relation : modality -> int8 [J], codes of reasonx_eval.types; LEFT_OUT where a pair does not count
+    band : int8 [J], which of pairs.BAND_NAMES
+    own : whether the pairs are the dataset's own
+    """
+
+    points: NDArray[np.int64]
+    relation: Mapping[str, NDArray[np.int8]]
+    band: NDArray[np.int8]
+    own: bool
+
+
+def judged_modalities(dataset: Dataset, modalities: Sequence[str] | None = None) -> tuple[tuple[str, ...], bool]:
+    """What can be asked about a dataset with known answers, and whether it has pairs of its own.
+
+    Raises
+    ------
+    UsageError
+        Nothing can, or not what was asked for.
+    """
+    own = PAIRS in dataset.targets
+    have = MODALITIES if own else tuple(m for m in MODALITIES if m in dataset.targets)
+    if not have:
+        raise UsageError("no ground truth that answers a question about two points: it has "
+                         f"{', '.join(dataset.targets)}", where=dataset.name)  # fmt: skip
+    for modality in modalities or ():
+        if modality not in have:
+            raise UsageError(f"no ground truth of {modality}", where=dataset.name,
+                             fix=f"--modalities {','.join(have)}")  # fmt: skip
+    return tuple(m for m in have if modalities is None or m in modalities), own
+
+
+def photo_of(sample: Sample) -> Photo:
+    return Photo(sample.id, sample.image, photo_digest(sample.image), sample.id)
+
+
+def truth_of(
+    sample: Sample, photo: Photo, modalities: Sequence[str], *, own: bool, pairs: int, seed: int,
+    sampler: Sampler = "stratified",
+) -> Truth:  # fmt: skip
+    """The pairs of a sample and their relations, with the margins of ground truth.
+
+    Parameters
+    ----------
+    own : take the dataset's own pairs; otherwise `pairs` are drawn, keyed by seed and photo
+
+    Raises
+    ------
+    SampleError
+        A photo too small for the pairs, ground truth that is missing or can't be read.
+    """
+    if own:
+        target = sample.targets.get(PAIRS)
+        if not isinstance(target, PairTarget):
+            raise SampleError("no point pairs", where=sample.id)
+        points = canonical_points(target.points)[target.pairs].astype(np.int64)
+        missing = np.full(len(points), LEFT_OUT, dtype=np.int8)
+        found = {m: target.relation.get(m, missing) for m in modalities}
+        return Truth(points, found, bands_of(points), own)
+    image = canonical(photo.image)
+    points = sample_pairs(image, photo.digest, pairs, seed=seed, sampler=sampler,
+                          size=photo.image.shape[:2]).astype(np.int64)  # fmt: skip
+    return Truth(points, {m: map_relation(sample, m, points) for m in modalities}, bands_of(points), own)
+
+
+def map_relation(sample: Sample, modality: str, points: NDArray[np.int64]) -> NDArray[np.int8]:
+    """The relations that a sample's own map has at canonical points [J, 2, 2], int8 [J].
+
+    Raises
+    ------
+    SampleError
+        The sample has no such map, or it can't be compared.
+    """
+    target = sample.targets.get(modality)
+    if isinstance(target, DepthTarget):
+        value = target.depth
+    elif isinstance(target, NormalTarget):
+        value = target.normal
+    elif isinstance(target, MapTarget):
+        value = target.value
+    else:
+        raise SampleError(f"no map of {modality}", where=sample.id)
+    flat = fractions(points.reshape(-1, 2))
+    index = np.arange(len(flat), dtype=np.int64).reshape(-1, 2)
+    return relation(value=value, points=flat, pairs=index, modality=modality, valid=target.valid)

@@ -1,0 +1,141 @@
+"""The small judge of this package as a judge: looks at a photo once and answers every pair of its points.
+
+It sees 96 x 128 pixels, whatever the photo's size and shape, and no drawn markers: the points reach it as coordinates.
+So both colour orders have the same answer, and exchanging the points gives the opposite one exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_ft.coordinates import View
+from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Photo, Question
+from reasonx_ft.judges.tiny_files import WEIGHTS, JudgeCard, load_judge_net, read_card
+
+if TYPE_CHECKING:
+    from reasonx_ft.judges.tiny_net import JudgeNet, Seen
+
+#: pairs answered at a time; always as many, so that no answer depends on how many were asked
+_CHUNK: Final = 64
+#: photos whose features are kept
+_KEPT: Final = 4
+
+
+class TinyJudge(Judge):
+    """The small network, trained on rendered rooms only.
+
+    Parameters
+    ----------
+    weights : another .safetensors file of this network, with its card beside it
+    device : cpu (also what auto means), cuda or mps
+    """
+
+    batch_size = 4096
+
+    def __init__(self, *, weights: Path | None = None, device: str = "auto") -> None:
+        self._shipped = weights is None
+        self._weights = WEIGHTS if weights is None else Path(weights)
+        # made for the CPU, where a photo takes some 10 ms; auto gives the same digits with and without a GPU
+        self._device = "cpu" if device == "auto" else device
+        self._seen: OrderedDict[str, Seen] = OrderedDict()
+        _ = self.card  # a missing file is said at once
+
+    @cached_property
+    def card(self) -> JudgeCard:
+        return read_card(self._weights)
+
+    @property
+    def info(self) -> JudgeInfo:
+        card = self.card
+        where = "" if self._device == "cpu" else f"-{self._device.partition(':')[0]}"
+        return JudgeInfo(
+            name="tiny" if self._shipped else self._weights.stem,
+            revision=card.weights_sha256[:16] + where,
+            licence=card.licence,
+            parameters=card.parameters,
+            trained_on=tuple(f"{d.dataset}/{d.split} ({d.n})" for d in card.data),
+            options={"device": self._device.partition(":")[0]},
+            notes=(card.description,),
+        )
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """One answer a question; photos are looked at once each, pairs are answered once whatever is asked of them."""
+        from reasonx_ft.judges.tiny_net import JUDGED
+
+        groups: dict[str, list[int]] = {}
+        for k, question in enumerate(questions):
+            groups.setdefault(question.photo.digest, []).append(k)
+        answers: list[Answer | None] = [None] * len(questions)
+        for rows in groups.values():
+            pairs: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
+            which = [pairs.setdefault((questions[k].first, questions[k].second), len(pairs)) for k in rows]
+            found = self._probabilities(questions[rows[0]].photo, np.array(list(pairs), dtype=np.int64))
+            columns = {m: found[:, c].tolist() for c, m in enumerate(JUDGED)}
+            for k, pair in zip(rows, which, strict=True):
+                p = columns[questions[k].modality][pair]
+                answers[k] = Answer(p) if math.isfinite(p) else Answer(math.nan, "failed")
+        return [a for a in answers if a is not None]
+
+    def close(self) -> None:
+        self._seen.clear()
+        self.__dict__.pop("network", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "network"} | {"_seen": OrderedDict()}
+
+    @cached_property
+    def network(self) -> JudgeNet:
+        from reasonx_eval.models.torch_support import pick_device
+
+        return load_judge_net(self._weights, self.card).to(pick_device(self._device))
+
+    def _probabilities(self, photo: Photo, points: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Of FIRST or SAME, float64 [J, 4] in the order of JUDGED, for canonical points [J, 2, 2]."""
+        import torch
+
+        from reasonx_eval.models.tiny import _one_thread
+        from reasonx_ft.judges.tiny_net import SIZE
+
+        at = View(*SIZE).locate(points)
+        pixels = np.stack([at.cols, at.rows], axis=-1)
+        padded = np.zeros((-(-len(pixels) // _CHUNK) * _CHUNK, 2, 2), dtype=np.int64)
+        padded[: len(pixels)] = pixels
+        with torch.inference_mode(), _one_thread():
+            seen = self._look(photo)
+            device = seen.features.device
+            logits = torch.cat([self.network.answers(seen, torch.from_numpy(part)[None].to(device))[0]
+                                for part in np.split(padded, len(padded) // _CHUNK)])  # fmt: skip
+            found: NDArray[np.float64] = torch.sigmoid(logits.to("cpu", torch.float64)).numpy()[: len(pixels)]
+        return found
+
+    def _look(self, photo: Photo) -> Seen:
+        from reasonx_eval.models.torch_support import to_tensor
+
+        seen = self._seen.pop(photo.digest, None)
+        if seen is None:
+            image = to_tensor(small(photo.image), self.network.place.device)[None]
+            seen = self.network.look(image)
+        self._seen[photo.digest] = seen
+        while len(self._seen) > _KEPT:
+            self._seen.popitem(last=False)
+        return seen
+
+
+def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A photo [H, W, 3] at the size the network sees, [96, 128, 3], by a filter that averages where it shrinks."""
+    from PIL import Image
+
+    from reasonx_ft.judges.tiny_net import SIZE
+
+    if image.shape[:2] == SIZE:
+        return image
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize(SIZE[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(resized)

@@ -1,0 +1,156 @@
+"""The network of the small judge: it looks at a photo once, then answers any number of point pairs.
+
+A U-Net with attention at its coarsest level gives features at half size. A point is described by these features and by
+the colours of its pixel and of those around it; a small network on the descriptions of two points gives the four
+answers. It is antisymmetric (depth, normals, irradiance) or symmetric (albedo) by construction: exchanging the points
+exchanges the answer to the last bit, so no answer depends on which point is asked about first.
+
+The maps it also gives are for training: errors at every pixel teach more than answers about pairs do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from reasonx_eval.models.tiny_net import CODES, doubled
+
+#: height and width at which photos are looked at
+SIZE: Final = (96, 128)
+#: side of the square of pixels that a point's colours are read from
+PATCH: Final = 5
+#: the order of the answers
+JUDGED: Final[tuple[str, ...]] = ("depth", "normals", "irradiance", "albedo")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network keeps of photos.
+
+    features : [B, C, H/2, W/2], of a wide surrounding
+    colours : [B, 6, H, W], codes and their logarithm
+    """
+
+    features: Tensor
+    colours: Tensor
+
+
+class Attention(nn.Module):
+    """Pre-norm attention over all places, then a two-layer network at each; [B, N, width] to the same."""
+
+    def __init__(self, width: int, heads: int, expansion: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.between = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, expansion * width), nn.SiLU(),
+                                     nn.Linear(expansion * width, width))  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, width = x.shape
+        q, k, v = self.qkv(self.norm(x)).view(b, n, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        # a few hundred places: the plain products are quicker than the fused kernel, whose gradient is slow on a CPU
+        mixed = (q * (width // self.heads) ** -0.5 @ k.transpose(-1, -2)).softmax(dim=-1) @ v
+        x = x + self.out(mixed.transpose(1, 2).reshape(b, n, width))
+        y: Tensor = x + self.between(x)
+        return y
+
+
+class Residual(nn.Module):
+    """x plus a convolution of it, normalised in groups of eight channels and rectified; [B, C, H, W] to the same."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(width // 8, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + functional.relu(self.norm(self.conv(x)))
+        return y
+
+
+class JudgeNet(nn.Module):
+    """Photos float32 [B, 3, 96, 128] in [0, 1] (sRGB) to answers about point pairs.
+
+    Parameters
+    ----------
+    widths : channels at half, quarter and eighth size
+    blocks : residual convolutions at quarter size, on the way down and on the way up
+    layers, heads : of attention at eighth size
+    point, pair : width of a point's description, and of what is computed of two
+    """
+
+    def __init__(self, widths: Sequence[int] = (32, 96, 128), blocks: int = 2, layers: int = 4, heads: int = 4,
+                 point: int = 64, pair: int = 96) -> None:  # fmt: skip
+        super().__init__()
+        half, quarter, eighth = widths
+        self.to_half = nn.Conv2d(24, half, 3, padding=1)
+        self.to_quarter = nn.Conv2d(half, quarter, 3, stride=2, padding=1)
+        self.down = nn.Sequential(*(Residual(quarter) for _ in range(blocks)))
+        self.to_eighth = nn.Conv2d(quarter, eighth, 3, stride=2, padding=1)
+        self.place = nn.Parameter(torch.zeros(1, SIZE[0] // 8 * (SIZE[1] // 8), eighth))
+        self.attention = nn.Sequential(*(Attention(eighth, heads) for _ in range(layers)))
+        # to fewer channels before the size doubles: most of the time goes into the larger sizes
+        self.from_eighth = nn.Conv2d(eighth, quarter, 1)
+        self.up = nn.Sequential(*(Residual(quarter) for _ in range(blocks)))
+        self.from_quarter = nn.Conv2d(quarter, half, 1)
+        self.features = nn.Conv2d(half, 2 * half, 3, padding=1)
+        self.maps = nn.Conv2d(2 * half, sum(c.channels for c in CODES.values()), 1)
+        self.point = nn.Sequential(nn.Linear(2 * half + 6 * PATCH**2, point), nn.SiLU(), nn.Linear(point, point))
+        self.first = nn.Linear(point, pair)
+        self.second = nn.Linear(point, pair, bias=False)
+        self.pair = nn.Sequential(nn.SiLU(), nn.Linear(pair, pair // 2), nn.SiLU(), nn.Linear(pair // 2, len(JUDGED)))
+
+    def look(self, photos: Tensor) -> Seen:
+        """Once a photo."""
+        # beside the codes their logarithm, in which light and paint add up
+        colours = torch.cat([2 * photos - 1, torch.log(photos + 1 / 64) + 1], dim=1)
+        half = functional.relu(self.to_half(functional.pixel_unshuffle(colours, 2)))
+        quarter = self.down(functional.relu(self.to_quarter(half)))
+        coarse = self.to_eighth(quarter)
+        places = self.attention(coarse.flatten(2).transpose(1, 2) + self.place)
+        coarse = places.transpose(1, 2).reshape(coarse.shape)
+        x = self.up(doubled(self.from_eighth(coarse)) + quarter)
+        x = functional.relu(self.features(doubled(self.from_quarter(x)) + half))
+        return Seen(x, colours)
+
+    def codes(self, seen: Seen) -> dict[str, Tensor]:
+        """Modality -> code of the map at half size, [B, C, H/2, W/2]; see reasonx_eval.models.tiny_net.CODES."""
+        parts = self.maps(seen.features).split([c.channels for c in CODES.values()], dim=1)
+        return dict(zip(CODES, parts, strict=True))
+
+    def answers(self, seen: Seen, points: Tensor) -> Tensor:
+        """Logits [B, J, 4] of JUDGED: that the first is closer, faces more, has more light; that both are the same.
+
+        points : int64 [B, J, 2, 2] (pair, point, (x, y)), pixels of the photo at SIZE
+        """
+        b, j = points.shape[:2]
+        known = torch.cat([around(seen.features, points), neighbours(seen.colours, points)], dim=-1)
+        one, two = self.point(known).view(b, j, 2, -1).unbind(dim=2)
+        forth = self.pair(self.first(one) + self.second(two))
+        back = self.pair(self.first(two) + self.second(one))
+        return torch.cat([(forth - back)[..., :3], (forth + back)[..., 3:]], dim=-1)
+
+
+def around(features: Tensor, points: Tensor) -> Tensor:
+    """Features [B, C, H/2, W/2] of the cells that pixels [B, J, 2, 2] of full size lie in: [B, 2 J, C]."""
+    _, c, _, width = features.shape
+    place = (points[..., 1] // 2 * width + points[..., 0] // 2).flatten(1)
+    return features.flatten(2).gather(2, place[:, None].expand(-1, c, -1)).transpose(1, 2)
+
+
+def neighbours(colours: Tensor, points: Tensor) -> Tensor:
+    """Colours [B, C, H, W] in the square around pixels [B, J, 2, 2]: [B, 2 J, PATCH * PATCH * C]."""
+    b, c, height, width = colours.shape
+    reach = torch.arange(PATCH, device=points.device) - PATCH // 2
+    x = (points[..., 0].flatten(1)[..., None] + reach).clamp(0, width - 1)
+    y = (points[..., 1].flatten(1)[..., None] + reach).clamp(0, height - 1)
+    place = (y[..., :, None] * width + x[..., None, :]).flatten(1)
+    found = colours.flatten(2).gather(2, place[:, None].expand(-1, c, -1))
+    return found.view(b, c, -1, PATCH**2).permute(0, 2, 3, 1).flatten(2)
