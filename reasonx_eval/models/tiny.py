@@ -34,7 +34,8 @@ LONG_SIDE: Final = 128
 #: two pixels at the coarsest level of the networks
 _SHORTEST = 16
 _KINDS: Mapping[str, tuple[Kind, ...]] = {
-    "depth": ("depth_affine", "disparity_affine", "depth_scale", "depth_metric"),
+    # the networks say metres; where that is far off, as in other rooms, an alignment in disparity forgives most
+    "depth": ("disparity_affine", "depth_affine", "depth_scale", "depth_metric"),
     "normals": ("normal",),
     "albedo": ("albedo_linear",),
     "irradiance": ("irradiance",),
@@ -146,7 +147,7 @@ class TinyFlow(_Embedded):
 
     Parameters
     ----------
-    steps : Euler steps from noise to map
+    steps : Euler steps from noise to map; one scores best
     ensemble : maps from as many noises, averaged as codes (depth and light: a geometric mean)
     weights, device : see Tiny
     """
@@ -154,7 +155,7 @@ class TinyFlow(_Embedded):
     network_name = "tiny-flow"
 
     def __init__(
-        self, *, steps: int = 2, ensemble: int = 1, weights: Path | None = None, device: str = "auto"
+        self, *, steps: int = 1, ensemble: int = 1, weights: Path | None = None, device: str = "auto"
     ) -> None:
         for name, value in {"steps": steps, "ensemble": ensemble}.items():
             if not 1 <= value <= 1000:
