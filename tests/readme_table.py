@@ -25,16 +25,20 @@ def results(demo: Path) -> list[Result]:
     return sorted(found, key=lambda r: (list(SHOWN).index(str(r.protocol.rules["task"])), r.model.name))
 
 
+def row(result: Result, name: str) -> str:
+    """Model, metric, value and interval as the cells of a Markdown row."""
+    value, interval = format_value(result.aggregate[name])
+    unit = f" {metric_info(name).unit}" if metric_info(name).unit else ""
+    return f"| `{result.model.name}` | {metric_info(name).label} {arrow(name)} | {value}{unit} | {interval} |"
+
+
 def table(demo: Path) -> str:
     lines = ["| task | model | metric | value | 95 % interval |", "|---|---|---|---|---|"]
     signatures = []
     for result in results(demo):
         task = str(result.protocol.rules["task"])
         for name in SHOWN[task]:
-            value, interval = format_value(result.aggregate[name])
-            unit = f" {metric_info(name).unit}" if metric_info(name).unit else ""
-            lines.append(f"| {task} | `{result.model.name}` | {metric_info(name).label} {arrow(name)} | {value}{unit} "
-                         f"| {interval} |")  # fmt: skip
+            lines.append(f"| {task} {row(result, name)}")
         signatures.append(result.signature)
     return "\n".join([START, *lines, "", "```", *dict.fromkeys(signatures), "```", END])
 
