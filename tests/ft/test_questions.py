@@ -56,7 +56,8 @@ def test_a_file_replaces_all(tmp_path: Path) -> None:
 def test_the_digest_changes_with_every_part_and_with_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "q.toml"
     digests = set()
-    for text in (GOOD, GOOD + ALBEDO, GOOD.replace('"Q"', '"R"'), GOOD.replace('"P"', '"R"'), GOOD.replace('" r"', '" R"')):
+    changed = [GOOD.replace(old, '"R"') for old in ('"Q"', '"P"', '" r"')]
+    for text in (GOOD, GOOD + ALBEDO, *changed):
         path.write_text("# a comment\n" + text)
         digests.add(read_questions(path)["depth"].digest)
     assert len(digests) == 4
