@@ -13,7 +13,6 @@ What is in a shard of the store is never asked again; the guarantee in full:
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +80,7 @@ class Summary:
     unreadable: dict[str, str] = field(default_factory=dict)
     known: int = 0
     asked: int = 0
-    flags: Counter[str] = field(default_factory=Counter)
+    flags: dict[str, int] = field(default_factory=dict)
     shards: int = 0
     seconds: float = 0.0
     damaged: list[str] = field(default_factory=list)
@@ -129,7 +128,8 @@ def _ask(judge: Judge, pictures: Sequence[list[Question]], writer: Writer, summa
     answers = judge.ask(batch)
     writer.append(batch, answers)
     summary.asked += len(batch)
-    summary.flags.update(a.flag for a in answers)
+    for answer in answers:
+        summary.flags[answer.flag] = summary.flags.get(answer.flag, 0) + 1
 
 
 def _batches(pictures: Iterator[list[Question]], size: int) -> Iterator[list[list[Question]]]:

@@ -13,6 +13,9 @@ from reasonx_eval.cli.main import exit_with
 #: verb -> (module with `command`, what it does)
 VERBS: Mapping[str, tuple[str, str]] = {
     "annotate": ("reasonx_ft.cli.annotate", "Ask a judge about pairs of points of photos, and keep the answers."),
+    "judge-data": ("reasonx_ft.cli.judge_data", "Write point-pair training data for judges."),
+    "judge-eval": ("reasonx_ft.cli.judge_eval", "How often a judge is right, against ground truth."),
+    "judge-train": ("reasonx_ft.cli.judge_train", "Train the small judge, or a LoRA adapter of a vision-language one."),
     "judgements": ("reasonx_ft.cli.judgements", "Look into a store of answers, check it, join stores."),
     "pretrain": ("reasonx_ft.cli.pretrain", "Train an embedded network on rendered scenes, from nothing."),
 }
@@ -29,3 +32,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     exit_with(cli, arguments)
+
+
+if __name__ == "__main__":
+    main()

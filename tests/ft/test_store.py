@@ -321,6 +321,7 @@ def test_the_writer_flushes_by_number_by_age_and_at_the_end(tmp_path: Path) -> N
         writer.append([_question()], [])
 
 
+@pytest.mark.slow
 def test_two_processes_write_one_store(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import tests.ft.test_store as t\n"
