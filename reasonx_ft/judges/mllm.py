@@ -90,7 +90,7 @@ class Mllm(Judge):
         batch_size: int = 64,
         share: bool = True,
         name: str | None = None,
-        trained_on: Sequence[str] = (),
+        trained_on: tuple[str, ...] = (),
     ) -> None:
         if max_tiles < 1 or batch_size < 1:
             raise UsageError("max_tiles and batch_size are at least 1", where=str(checkpoint))
@@ -106,7 +106,7 @@ class Mllm(Judge):
         self._tiles = dict(limit_tiles(self._processor, max_tiles))
         self._chat = chat_text(self._processor, "Q", self._where)
         self._name = name or _name(self._checkpoint, self._adapter)
-        self._trained_on = tuple(trained_on)
+        self._trained_on = trained_on
         self.batch_size = batch_size
         self._painter = Painter()
         self._loaded: tuple[Any, Prompter, Readout] | None = None

@@ -53,6 +53,9 @@ def check_architecture(checkpoint: Checkpoint, runtime: Runtime) -> str:
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as KNOWN
 
     kind = str(config.get("model_type"))
+    if kind == "internvl_chat":
+        raise UsageError("an InternVL chat checkpoint with code of its own", where=checkpoint.source,
+                         fix="--judge reasonx:FOLDER --trust-remote-code, or the -hf version of it")  # fmt: skip
     if kind not in KNOWN and not runtime.trust_remote_code:
         if config.get("auto_map"):
             raise UsageError("config.json names Python code that came with the checkpoint (auto_map); it is not run",
@@ -191,12 +194,19 @@ def find_adapter(spec: str) -> Checkpoint:
 
 
 def _with_adapter(network: Any, adapter: Checkpoint) -> Any:
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # peft only warns of weights that it has no use for, or lacks
-            return PeftModel.from_pretrained(network, str(adapter.folder), is_trainable=False)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            tuned = PeftModel.from_pretrained(network, str(adapter.folder), is_trainable=False)
     except Exception as error:
         detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         raise UsageError(f"the adapter doesn't fit the model: {detail}", where=adapter.source) from None
+    # peft only warns of tensors that it lacks, leaving them at their start, and drops those that it has no use for
+    lacking = [str(w.message)[:200] for w in said if "missing adapter keys" in str(w.message)]
+    given, used = len(tensor_shapes(adapter.folder / _ADAPTER)), len(get_peft_model_state_dict(tuned))
+    if lacking or given > used:
+        detail = lacking[0] if lacking else f"{given} tensors, of which the model has places for {used}"
+        raise UsageError(f"the adapter doesn't fit the model: {detail}", where=adapter.source)
+    return tuned

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.models.tiny_hub import SHA, as_hub_cache
 
 MODALITIES = ("depth", "normals", "irradiance", "albedo")
 CPU = Runtime(device="cpu")
+ONE_QUESTION = '[depth]\nquestion = "Which?"\nprefix = "The"\nanswers = { red = " red", green = " green" }\n'
 #: makes a single tile of a picture, said to the library in its own words
 ONE_TILE = {"internvl": {"crop_to_patches": False},
             "smolvlm": {"do_image_splitting": False, "size": {"longest_edge": 64}}}  # fmt: skip
@@ -285,21 +287,23 @@ def test_what_changes_an_answer_changes_the_revision(folders: dict[str, Path], t
     template = tmp_path / "elsewhere" / "chat_template.jinja"
     template.write_text(template.read_text().replace("assistant", "judge"))
     wording = tmp_path / "questions.toml"
-    wording.write_text('[depth]\nquestion = "Which?"\nprefix = "The"\nanswers = { red = " red", green = " green" }\n')
+    wording.write_text(ONE_QUESTION)
     others = [revision(tmp_path / "elsewhere"), revision(folders["llava"], readout="text"),
               revision(folders["llava"], questions=read_questions(wording)),
               revision(save_vlm(tmp_path / "seed", "llava", seed=1))]  # fmt: skip
     assert len({base, *others}) == 5
 
 
-def adapter_for(folder: Path, out: Path, *, seed: int = 0, **config: Any) -> Path:
+def adapter_for(folder: Path, out: Path, *, seed: int = 0) -> Path:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForImageTextToText
 
     network: Any = AutoModelForImageTextToText.from_pretrained(folder)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        tuned = get_peft_model(network, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], **config))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft uses an old name of transformers
+            tuned: Any = get_peft_model(network, LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
         for name, parameter in tuned.named_parameters():
             if "lora_B" in name:
                 parameter.data.normal_(0, 0.5)
@@ -321,7 +325,10 @@ def test_adapter(folders: dict[str, Path], tmp_path: Path, family: str) -> None:
 
     network: Any = AutoModelForImageTextToText.from_pretrained(folders[family])
     merged = shutil.copytree(folders[family], tmp_path / "merged")
-    PeftModel.from_pretrained(network, adapter).merge_and_unload().save_pretrained(merged)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        joined: Any = PeftModel.from_pretrained(network, str(adapter))
+    joined.merge_and_unload().save_pretrained(merged)
     assert after == pytest.approx(values(Mllm(merged, runtime=CPU).ask(questions(1))), abs=1e-5)
     assert tuned._ready()[2].shared > 0
 
@@ -330,8 +337,11 @@ def test_adapters_that_are_refused(folders: dict[str, Path], tmp_path: Path) -> 
     adapter = adapter_for(folders["llava"], tmp_path / "lora")
     with pytest.raises(UsageError, match="not a LoRA adapter"):
         Mllm(folders["llava"], adapter=folders["llava"], runtime=CPU)
+    for change in ("lacks", "has more"):
+        with pytest.raises(UsageError, match="doesn't fit"):
+            Mllm(folders["llava"], adapter=_changed(adapter, tmp_path / change), runtime=CPU).load()
     with pytest.raises(UsageError, match="doesn't fit"):
-        Mllm(folders["smolvlm"], adapter=_renamed(adapter, tmp_path / "other"), runtime=CPU).ask(questions(1))
+        Mllm(folders["smolvlm"], adapter=adapter, runtime=CPU).load()
     weights = adapter / "adapter_model.safetensors"
     torch.save({}, adapter / "adapter_model.bin")
     weights.unlink()
@@ -339,13 +349,17 @@ def test_adapters_that_are_refused(folders: dict[str, Path], tmp_path: Path) -> 
         Mllm(folders["llava"], adapter=adapter, runtime=CPU)
 
 
-def _renamed(adapter: Path, out: Path) -> Path:
-    """The adapter with one tensor gone, which peft would fill at random and only warn about."""
+def _changed(adapter: Path, out: Path) -> Path:
+    """The adapter with a tensor less, which peft would leave at its start, or with one more, which it would drop."""
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(adapter, out)
     tensors = load_file(out / "adapter_model.safetensors")
-    tensors.pop(sorted(tensors)[0])
+    name = min(tensors)
+    if out.name == "lacks":
+        tensors.pop(name)
+    else:
+        tensors[name.replace("layers.0", "layers.7")] = tensors[name].clone()
     save_file(tensors, out / "adapter_model.safetensors")
     return out
 
@@ -390,18 +404,18 @@ def test_pickled_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -
 
 def test_candidates_that_begin_alike_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     wording = tmp_path / "questions.toml"
-    wording.write_text('[depth]\nquestion = "Which?"\nprefix = "The"\nanswers = { red = " red", green = " red point" }\n')
+    wording.write_text(ONE_QUESTION.replace('" green"', '" red point"'))
     with pytest.raises(UsageError, match="beginning of the other"):
         Mllm(folders["llava"], runtime=CPU, questions=read_questions(wording)).ask(questions(1)[:1])
 
 
 def test_a_modality_without_wording(folders: dict[str, Path], tmp_path: Path) -> None:
     wording = tmp_path / "questions.toml"
-    wording.write_text('[depth]\nquestion = "Which?"\nprefix = "The"\nanswers = { red = " red", green = " green" }\n')
+    wording.write_text(ONE_QUESTION)
     judge = Mllm(folders["llava"], runtime=CPU, questions=read_questions(wording))
     asked = questions(1)
     assert len(judge.ask([q for q in asked if q.modality == "depth"])) == 2
-    with pytest.raises(UsageError, match="albedo"):
+    with pytest.raises(UsageError, match="unknown modality 'normals'"):
         judge.ask(asked)
 
 

@@ -34,7 +34,8 @@ def test_colours(text: str, meaning: str) -> None:
     "", "   ", "no idea", "closer", "Yes.", "red or green", "red green", "red/green", "Both points are equally far.",
     "The red point is farther.", "The red point is not closer.", "Neither the red nor the green point.",
     "The red point is closer. The green point is closer.", "I don't know whether the red point is closer.",
-    "It is hard to tell, the red point maybe.", "There is a red car parked in front of the house", "reddish", "\ufffd red",
+    "It is hard to tell, the red point maybe.", "There is a red car parked in front of the house", "reddish",
+    "\ufffd red",
     "<think>The red point is closer", "blue", "The red point is closer than the red point", "0", "{}", "redred",
 ])  # fmt: skip
 def test_colours_that_are_garbage(text: str) -> None:

@@ -12,7 +12,8 @@ import torch
 #: what the tokenizer learns its merges from: the words of questions and answers
 _WORDS = """Which of the two marked points is closer to the camera? The red point is closer. The green point is closer.
 At which marked point does the surface face the camera more? Which point receives more light? Do both points have the
-same base colour? Yes, they do. No, they do not. red green Yes No the point similar different Answer in one word."""
+same base colour? Yes, they do. No, they do not. red green Yes No the point similar different Answer in one word.
+yes no yes no."""
 
 _CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"

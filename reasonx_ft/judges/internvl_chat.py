@@ -1,0 +1,184 @@
+"""The published judge: an InternVL 2.5 chat checkpoint, whose own Python code holds the conversation.
+
+Interface, as InternVL's model cards state it: ``AutoModel`` with the checkpoint's code; ``model.chat(tokenizer,
+pixel_values, question, generation_config)`` gives the reply as text; pixel values are tiles of the picture, float
+[T, 3, S, S] with ImageNet's mean and deviation, S = ``force_image_size`` or the vision tower's size, plus the whole
+picture as a last tile where there are several.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reasonx_eval.errors import UsageError
+from reasonx_eval.files import canonical_json, sha256_file, sha256_text
+from reasonx_eval.models.hub import Checkpoint
+from reasonx_eval.models.torch_support import Runtime
+from reasonx_eval.models.transformers_weights import check_weights, count_parameters, load_network
+from reasonx_ft.judges.answer_text import read_answer
+from reasonx_ft.judges.base import CANONICAL, Answer, Judge, JudgeInfo, Question
+from reasonx_ft.judges.mllm_files import find_model
+from reasonx_ft.markers import Painter
+from reasonx_ft.questions import Questions, read_questions
+
+RELEASED: Final = "adirik/InternVL2_5-4B-Intrinsic-Judge"
+_MEAN: Final = np.array([0.485, 0.456, 0.406], dtype=np.float32)
+_DEVIATION: Final = np.array([0.229, 0.224, 0.225], dtype=np.float32)
+
+
+class InternvlChat(Judge):
+    """An InternVL chat checkpoint with its own code; its words are parsed, an answer is 1 or 0.
+
+    It was tuned on one wording, which stands in its own repository under its own licence: give it as `questions`.
+    Questions go one by one.
+
+    Parameters
+    ----------
+    checkpoint : folder or hub id; default: the published one
+    runtime : where and how it computes; it must allow code that comes with a checkpoint
+    questions : the wording; default: the package's
+    max_tiles : at most this many tiles of a picture (the published judge was tuned with 6; 512 x 512 makes one)
+    max_new_tokens : of a reply
+    trained_on : datasets that it was tuned on
+
+    Raises
+    ------
+    UsageError
+        Its code may not run, no such checkpoint, or none of this kind.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path = RELEASED,
+        *,
+        runtime: Runtime,
+        questions: Questions | None = None,
+        max_tiles: int = 6,
+        max_new_tokens: int = 128,
+        name: str | None = None,
+        trained_on: tuple[str, ...] = ("hypersim", "interiorverse"),
+        batch_size: int = 64,
+    ) -> None:
+        if not runtime.trust_remote_code:
+            raise UsageError("this judge is Python code that comes with its checkpoint; it is not run",
+                             where=str(checkpoint), fix="--trust-remote-code, after reading that code")  # fmt: skip
+        if max_tiles < 1 or max_new_tokens < 1:
+            raise UsageError("max_tiles and max_new_tokens are at least 1", where=str(checkpoint))
+        self._checkpoint = find_model(str(checkpoint), code=True)
+        self._where = self._checkpoint.source
+        self._side = _tile_side(self._checkpoint)
+        check_weights(self._checkpoint.folder, self._where)
+        self._questions = read_questions() if questions is None else questions
+        self._runtime, self._max_tiles, self._max_new_tokens = runtime, max_tiles, max_new_tokens
+        self._name = name or self._where.partition("@")[0].rstrip("/").rpartition("/")[2]
+        self._trained_on = trained_on
+        self.batch_size = batch_size
+        self._painter = Painter()
+        self._loaded: tuple[Any, Any] | None = None
+
+    @property
+    def info(self) -> JudgeInfo:
+        code = {p.relative_to(self._checkpoint.folder).as_posix(): sha256_file(p)
+                for p in sorted(self._checkpoint.folder.rglob("*.py"))}  # fmt: skip
+        options = {"readout": "text", "tiles": self._max_tiles, "tile": self._side, "tokens": self._max_new_tokens,
+                   **self._runtime.describe()}  # fmt: skip
+        decides = {"weights": self._checkpoint.digest, "code": code, "dtype": self._runtime.dtype,
+                   "tiles": self._max_tiles, "tokens": self._max_new_tokens,
+                   "questions": {m: t.digest for m, t in self._questions.templates.items()}}  # fmt: skip
+        return JudgeInfo(self._name, sha256_text(canonical_json(decides))[:32],
+                         parameters=count_parameters(self._checkpoint), trained_on=self._trained_on,
+                         options=options)  # fmt: skip
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        for question in questions:
+            self._questions[question.modality]
+        return [self._one(q) for q in questions]
+
+    def close(self) -> None:
+        self._loaded = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _one(self, question: Question) -> Answer:
+        template = self._questions[question.modality]
+        start = time.perf_counter()
+        network, tokenizer = self._ready()
+        tiles = torch.from_numpy(cut(self._painter.paint(question), self._side, self._max_tiles))
+        tiles = tiles.to(self._runtime.torch_device, self._runtime.torch_dtype)
+        how = {"max_new_tokens": self._max_new_tokens, "do_sample": False}
+        try:
+            with torch.inference_mode():
+                reply = network.chat(tokenizer, tiles, f"<image>\n{template.question}", how)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+            raise UsageError(f"its code failed on a question: {detail}", where=self._where) from error
+        if not isinstance(reply, str):
+            raise UsageError(f"its chat gives {type(reply).__name__}, not text", where=self._where)
+        said = read_answer(reply, template)
+        seconds = time.perf_counter() - start
+        if said == "refused" or said == "garbage":
+            return Answer(math.nan, said, seconds)
+        return Answer(template.probability(said, 1.0, question.order), "ok", seconds)
+
+    def _ready(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            library: Any = import_module("transformers")  # its functions have no types
+            network = load_network(self._checkpoint, library.AutoModel, dtype=self._runtime.torch_dtype,
+                                   trust_remote_code=True)  # fmt: skip
+            if not callable(getattr(network, "chat", None)):
+                raise UsageError(f"{type(network).__name__} has no chat(): no InternVL chat checkpoint",
+                                 where=self._where)  # fmt: skip
+            try:
+                tokenizer = library.AutoTokenizer.from_pretrained(
+                    str(self._checkpoint.folder), local_files_only=True, trust_remote_code=True
+                )
+            except Exception as error:
+                detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+                raise UsageError(f"transformers can't load its tokenizer: {detail}", where=self._where) from None
+            self._loaded = (network.to(self._runtime.torch_device), tokenizer)
+        return self._loaded
+
+
+def cut(picture: NDArray[np.uint8], side: int, most: int) -> NDArray[np.float32]:
+    """A square picture, uint8 [512, 512, 3], as normalised tiles, float32 [T, 3, side, side], by rows.
+
+    InternVL's rule for a square: n x n tiles for the largest n with n * n <= most whose tiles together have less than
+    twice the picture's area; with n > 1 the whole picture at one tile's size comes last.
+    """
+    from PIL import Image
+
+    n = 1
+    while (n + 1) ** 2 <= most and CANONICAL**2 > 0.5 * side**2 * (n + 1) ** 2:
+        n += 1
+    image = Image.fromarray(picture)
+    large = np.asarray(image.resize((side * n, side * n), Image.Resampling.BICUBIC))
+    tiles = [large[r * side : (r + 1) * side, c * side : (c + 1) * side] for r in range(n) for c in range(n)]
+    if n > 1:
+        tiles.append(np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)))
+    scaled = (np.stack(tiles).astype(np.float32) / 255 - _MEAN) / _DEVIATION
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def _tile_side(checkpoint: Checkpoint) -> int:
+    """Pixels of a tile's side, from config.json."""
+    config = checkpoint.config or {}
+    vision = config.get("vision_config")
+    side = config.get("force_image_size") or (vision.get("image_size") if isinstance(vision, dict) else None)
+    if not (config.get("auto_map") or {}).get("AutoModel") or not isinstance(side, int) or not 14 <= side <= 4096:
+        raise UsageError("config.json is none of an InternVL chat checkpoint (auto_map with AutoModel, "
+                         "force_image_size or vision_config.image_size)", where=checkpoint.source,
+                         fix="--judge mllm:FOLDER for checkpoints in transformers' form")  # fmt: skip
+    return side
