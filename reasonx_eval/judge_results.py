@@ -100,7 +100,12 @@ class ModalityResult(_Part):
 
 
 class JudgeResult(_Part):
-    """One judge on the point pairs of one dataset."""
+    """One judge on the point pairs of one dataset.
+
+    status : complete where every photo of the split was scored and every question has an answer
+    n_total : photos of the split; n_scored of them have figures, `failed` says why others have none
+    questions : modality -> digest of the wording
+    """
 
     schema_: int = Field(JUDGE_SCHEMA, alias="schema")
     what: Literal["judge"] = "judge"
@@ -119,6 +124,11 @@ class JudgeResult(_Part):
     failed: dict[str, str]
     records_sha256: str
     provenance: Provenance
+
+    @property
+    def lacking(self) -> bool:
+        """Whether something that was asked for has no figure: a photo failed, or a question has no answer."""
+        return bool(self.failed) or any(m.n_answered < m.n_asked for m in self.modalities.values())
 
     @model_validator(mode="after")
     def _status_fits(self) -> JudgeResult:

@@ -56,7 +56,7 @@ def _print_missing(result: JudgeResult) -> None:
     for reason in list(result.failed.values())[:5]:
         click.echo(printable(f"failed: {reason}"))
     if result.failed:
-        click.echo(f"{len(result.failed)} of {result.n_total} photos failed")
+        click.echo(f"{len(result.failed)} of {len(result.failed) + result.n_scored} photos failed")
 
 
 def write_plots(result: JudgeResult, folder: Path) -> list[Path]:

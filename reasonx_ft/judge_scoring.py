@@ -151,7 +151,7 @@ def modality_result(
         both = ~np.isnan(data.both).any(axis=0)
         first, second = data.both[0], data.both[1]
         with np.errstate(invalid="ignore"):
-            alike = (np.sign(first - 0.5) == np.sign(second - 0.5)) & both
+            alike: NDArray[np.bool_] = np.equal(np.sign(first - 0.5), np.sign(second - 0.5)) & both
         consistency = data.share(alike, [both], plan)
         gap = float(np.abs(first - second)[both].mean()) if both.any() else None
     flags: Counter[str] = Counter()
@@ -185,7 +185,7 @@ def summarise(
     name = None if base is None else base.info.name
     results = {m: modality_result(scored, m, plan, name) for m in modalities}
     asked = sum(r.n_asked for r in results.values())
-    whole = not failed and all(r.n_answered == r.n_asked for r in results.values())
+    whole = len(scored) == len(dataset) and all(r.n_answered == r.n_asked for r in results.values())
     return JudgeResult(
         schema=1,
         status="failed" if not scored or not asked else "complete" if whole else "partial",
@@ -200,7 +200,7 @@ def summarise(
         base=None if base is None else _model_ref(base),
         questions={} if questions is None else {m: t.digest for m, t in questions.templates.items()},
         modalities=results, confidence=plan.confidence, resamples=plan.resamples,
-        n_total=len(found), n_scored=len(scored), failed=failed,
+        n_total=len(dataset), n_scored=len(scored), failed=failed,
         records_sha256=hashlib.sha256(lines).hexdigest(),
         provenance=collect(seed=plan.seed, passed=dict(plan.passed)),
     )  # fmt: skip

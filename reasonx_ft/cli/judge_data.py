@@ -28,7 +28,8 @@ import click
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
 def command(name: str, split: str | None, out: Path, modalities: str | None, pairs: int, same: float,
             picture: Literal["jpg", "png"], wording: Path | None, root: Path | None,
-            dataset_options: tuple[str, ...], limit: int | None, seed: int, as_json: bool, quiet: bool) -> int:  # fmt: skip
+            dataset_options: tuple[str, ...], limit: int | None, seed: int, as_json: bool,
+            quiet: bool) -> int:  # fmt: skip
     """Write questions about marked photos with the right answers, for judge-train or any fine-tuning tool.
 
     The same command goes on where an earlier one stopped.
@@ -36,7 +37,7 @@ def command(name: str, split: str | None, out: Path, modalities: str | None, pai
     \b
     reasonx-ft judge-data --dataset scenes-broad --split train --limit 2000 --out pairs
     """
-    from reasonx_eval.cli.common import parse_options, prints_to_stderr, print_json, progress_bar
+    from reasonx_eval.cli.common import parse_options, print_json, prints_to_stderr, progress_bar
     from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL
     from reasonx_eval.registry import get_dataset
     from reasonx_eval.results import Selection

@@ -60,7 +60,7 @@ def command(context: click.Context, /, spec: str, name: str, base: str | None, o
     else:
         print_judge(result)
         click.echo(f"result  {folder}")
-    return EXIT_OK if result.status == "complete" else EXIT_PARTIAL
+    return EXIT_PARTIAL if result.lacking or result.status == "failed" else EXIT_OK
 
 
 def _evaluate(context: click.Context, spec: str, name: str, base: str | None, out: Path, force: bool, quiet: bool,
