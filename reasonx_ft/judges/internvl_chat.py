@@ -161,7 +161,7 @@ def cut(picture: NDArray[np.uint8], side: int, most: int) -> NDArray[np.float32]
     from PIL import Image
 
     n = 1
-    while (n + 1) ** 2 <= most and CANONICAL**2 > 0.5 * side**2 * (n + 1) ** 2:
+    while (n + 1) ** 2 <= most and 0.5 * side**2 * (n + 1) ** 2 < CANONICAL**2:
         n += 1
     image = Image.fromarray(picture)
     large = np.asarray(image.resize((side * n, side * n), Image.Resampling.BICUBIC))

@@ -44,7 +44,8 @@ class Model(PreTrainedModel):
         self.post_init()
 
     def chat(self, tokenizer, pixel_values, question, generation_config, history=None, return_history=False):
-        pathlib.Path(HEARD).open("a").write(question + "|" + str(tuple(pixel_values.shape)) + "\\n")
+        with open(HEARD, "a") as heard:
+            heard.write(question + "|" + str(tuple(pixel_values.shape)) + "\\n")
         assert pixel_values.dtype == self.weight.dtype
         assert generation_config == {"max_new_tokens": 128, "do_sample": False}
         assert tokenizer.encode("red")
@@ -155,7 +156,8 @@ def test_tiles(side: int, most: int, n: int) -> None:
     picture = Painter().paint(questions()[0])
     tiles = cut(picture, side, most)
     assert tiles.shape == (n * n + (n > 1), 3, side, side)
-    back = (tiles * np.array([0.229, 0.224, 0.225])[:, None, None] + np.array([0.485, 0.456, 0.406])[:, None, None]) * 255
+    mean, deviation = (np.array(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    back = (tiles * deviation + mean) * 255
     whole = np.asarray(Image.fromarray(picture).resize((side * n, side * n), Image.Resampling.BICUBIC))
     for k in range(n * n):
         r, c = divmod(k, n)
