@@ -22,20 +22,20 @@ JUDGES: Final[Mapping[str, str]] = {
     "tiny": "reasonx_ft.judges.tiny:TinyJudge",
     "mllm": "reasonx_ft.judges.mllm:Mllm",
     "server": "reasonx_ft.judges.server:Server",
+    "reasonx": "reasonx_ft.judges.internvl_chat:InternvlChat",
 }
 
 #: judges whose spec goes on after a colon, and what with
-_WITH_SOURCE: Final[Mapping[str, str]] = {"mllm": "FOLDER or owner/name", "server": "URL"}
-
-#: the published judge: its checkpoint brings code of its own, which only runs with --trust-remote-code
-RELEASED: Final = "adirik/InternVL2_5-4B-Intrinsic-Judge"
+_WITH_SOURCE: Final[Mapping[str, str]] = {"mllm": "FOLDER or owner/name", "server": "URL", "reasonx": "FOLDER"}
+#: judges that have a source of their own
+_SOURCE_OPTIONAL: Final = ("reasonx",)
 
 FORMS: Final[tuple[tuple[str, str], ...]] = (
     ("oracle", "ground truth of a dataset with set error rates"),
     ("tiny", "the small network of this package"),
     ("mllm:FOLDER, mllm:OWNER/NAME", "a vision-language model in transformers' format"),
     ("server:URL", "an OpenAI-compatible endpoint"),
-    ("reasonx", f"the published judge {RELEASED} (its own licence and code)"),
+    ("reasonx, reasonx:FOLDER", "the published judge (its own licence, and code: --trust-remote-code)"),
     ("FILE.py:Class, pkg.mod:Class", "a class of your own: info and ask(questions)"),
 )
 
@@ -93,10 +93,8 @@ def needs_targets(spec: str) -> tuple[str, ...]:
 def _factory(request: Request) -> tuple[Any, str | None]:
     """The class behind a spec, and what follows its name."""
     spec = request.spec
-    if spec == "reasonx":
-        return _imported("mllm"), RELEASED
     name, colon, source = spec.partition(":")
-    if name in _WITH_SOURCE:
+    if name in _WITH_SOURCE and spec not in _SOURCE_OPTIONAL:
         if not source:
             raise UsageError(f"which one? {name}:{_WITH_SOURCE[name]}", where=spec)
         return _imported(name), source
@@ -121,9 +119,9 @@ def _build(factory: Any, source: str | None, request: Request) -> Judge:
     if not callable(factory):
         raise UsageError(f"not a class, but a value of type {type(factory).__name__}", where=spec)
     takes = list(option_parameters(factory))
-    first = takes[:1] if source is not None else []
+    own_source = takes[:1] if spec.partition(":")[0] in _WITH_SOURCE else []
     arguments = parse_options(factory, request.options, where=spec,
-                              hidden=(*first, "questions", "dataset", "runtime"))  # fmt: skip
+                              hidden=(*own_source, "questions", "dataset", "runtime"))  # fmt: skip
     ours = {"questions": request.questions, "dataset": request.dataset, "device": request.device,
             "dtype": request.dtype, "batch_size": request.batch_size,
             "trust_remote_code": request.trust_remote_code or None}  # fmt: skip
@@ -134,7 +132,7 @@ def _build(factory: Any, source: str | None, request: Request) -> Judge:
         raise UsageError("this judge has no --device", where=spec)
     arguments |= {k: v for k, v in ours.items() if k in takes and k not in arguments and v is not None}
     try:
-        judge = factory(*([source] if first else []), **arguments)
+        judge = factory(*([source] if source is not None else []), **arguments)
     except ReasonXError:
         raise
     except Exception as error:
