@@ -17,6 +17,7 @@ from reasonx_eval.metrics.normals import angular_errors
 from reasonx_eval.models.load import load_model
 from reasonx_eval.plan import plan
 from reasonx_eval.report.pictures import Panel, draw_rows
+from reasonx_eval.resize import resize
 from reasonx_eval.results import Result, run_folder
 from reasonx_eval.runner import RunOptions, run
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample
@@ -25,13 +26,18 @@ DATASETS = ("scenes-synthetic", "scenes-wild")
 #: model and the protocol it is evaluated under
 RUNS = (
     ("plane-depth", "depth/{}"),
+    ("tiny", "depth/{}"),
     ("mean-normal", "normals/{}"),
+    ("tiny", "normals/{}"),
     ("image-as-albedo", "albedo/{}-whdr"),
     ("retinex", "albedo/{}-whdr"),
+    ("tiny", "albedo/{}-whdr"),
     ("retinex", "irradiance/{}"),
+    ("tiny", "irradiance/{}"),
 )
-#: what the picture shows of each task
-SHOWN = {"depth": "plane-depth", "normals": "mean-normal", "albedo": "retinex"}
+#: what the picture shows: the task's protocol, of this model
+PICTURED = "tiny"
+SHOWN = {"depth": "depth/{}", "normals": "normals/{}", "albedo": "albedo/{}-whdr"}
 
 
 def run_demo(out: Path, progress: Callable[[str], Any]) -> list[tuple[Result, Path]]:
@@ -59,7 +65,7 @@ def run_demo(out: Path, progress: Callable[[str], Any]) -> list[tuple[Result, Pa
                     result = run(model, dataset, protocol, folder, RunOptions(save_predictions=True), callback)
                 opened[dataset_name] = dataset
                 finished.append((result, folder))
-                folders.setdefault((dataset_name, model_name), folder)
+                folders[model_name, protocol.name] = folder
     draw(out / "demo.png", opened, folders)
     return finished
 
@@ -71,18 +77,18 @@ def draw(path: Path, datasets: Mapping[str, Dataset], folders: Mapping[tuple[str
         for k in (0, len(dataset) // 2):
             sample = dataset.load(dataset.ids[k])
             row = [Panel("photo", sample.image, "rgb", caption=sample.id)]
-            for task, model in SHOWN.items():
-                saved = read_npy(folders[name, model] / "predictions" / f"{sample.id}.npy")
-                row += _panels(task, model, sample, saved)
+            for task, protocol in SHOWN.items():
+                saved = read_npy(folders[PICTURED, protocol.format(name)] / "predictions" / f"{sample.id}.npy")
+                row += _panels(task, sample, resize(saved, sample.image.shape[:2], "bilinear"))
             rows.append(row)
     draw_rows(path, rows, title="ground truth, prediction after the protocol's alignment, error")
 
 
-def _panels(task: str, model: str, sample: Sample, saved: NDArray[Any]) -> list[Panel]:
-    target = sample.targets[task]
+def _panels(task: str, sample: Sample, saved: NDArray[Any]) -> list[Panel]:
+    target, model = sample.targets[task], PICTURED
     if isinstance(target, DepthTarget):
-        # as the default protocol does with the baseline's disparity: fitted in disparity
-        fitted = align.fit(pred=saved, target=target.depth, valid=target.valid, mode="affine", space="disparity")
+        # as the default protocol does with depth known up to scale and shift
+        fitted = align.fit(pred=saved, target=target.depth, valid=target.valid, mode="affine", space="depth")
         depth = align.apply(pred=saved, alignment=fitted)
         error = np.where(target.valid, np.abs(depth - target.depth) / target.depth, np.nan)
         return [Panel("depth", np.where(target.valid, target.depth, np.nan), "depth", "m"),
