@@ -26,7 +26,8 @@ def predict(model: Model, kind: Kind, image: np.ndarray = PHOTO) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("model", "kind"), [(m, k) for m in ALL for kinds in m.kinds.values() for k in kinds], ids=str
+    ("model", "kind"), [(m, k) for m in ALL for kinds in m.kinds.values() for k in kinds],
+    ids=lambda v: v if isinstance(v, str) else v.info.name,
 )
 @pytest.mark.parametrize("size", [(20, 30), (1, 1), (1, 9), (7, 1)])
 def test_every_kind_has_its_shape_and_is_finite(model: Model, kind: Kind, size: tuple[int, int]) -> None:
