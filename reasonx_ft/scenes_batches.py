@@ -75,19 +75,30 @@ def load_scenes(
     missing = [m for m in CODES if m not in dataset.targets]
     if missing:
         raise UsageError(f"no ground truth of {', '.join(missing)}: all four maps are needed", where=dataset.name)
-    found: list[tuple[NDArray[np.uint8], Maps]] = []
-    for item in _read_all(dataset, ids, workers):
-        found.append(item)
-        if item[0].shape != found[0][0].shape:
-            raise DataError(f"samples of different sizes: {found[0][0].shape[1:]} and {item[0].shape[1:]}",
+    scenes: Scenes | None = None
+    for k, (image, maps) in enumerate(_read_all(dataset, ids, workers)):
+        if scenes is None:
+            # filled one by one: a list of parts beside the whole would take the memory twice
+            scenes = Scenes(np.empty((len(ids), *image.shape), np.uint8),
+                            {m: np.empty((len(ids), *v.shape), np.float16) for m, v in maps.items()})  # fmt: skip
+            _check_size(image, dataset)
+        if image.shape != scenes.images.shape[1:]:
+            raise DataError(f"samples of different sizes: {scenes.images.shape[2:]} and {image.shape[1:]}",
                             where=dataset.name)  # fmt: skip
+        scenes.images[k] = image
+        for modality, value in maps.items():
+            scenes.maps[modality][k] = value
         if progress:
-            progress(len(found), len(ids))
-    height, width = found[0][0].shape[1:]
+            progress(k + 1, len(ids))
+    if scenes is None:
+        raise UsageError("no samples", where=dataset.name)
+    return scenes
+
+
+def _check_size(image: NDArray[np.uint8], dataset: Dataset) -> None:
+    height, width = image.shape[1:]
     if height % STRIDE or width % STRIDE:
         raise DataError(f"{height}x{width} pixels: both sides must be multiples of {STRIDE}", where=dataset.name)
-    maps = {m: np.stack([one[m] for _, one in found]) for m in CODES}
-    return Scenes(np.stack([image for image, _ in found]), maps)
 
 
 def _read_all(dataset: Dataset, ids: Sequence[str], workers: int) -> Iterator[tuple[NDArray[np.uint8], Maps]]:
