@@ -14,7 +14,7 @@ from reasonx_eval.metrics.points import pixels
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.types import FIRST, LEFT_OUT, SAME, PairTarget
 from reasonx_ft.judge_config import Source
-from reasonx_ft.judges.tiny_net import JUDGED, SIZE, JudgeNet
+from reasonx_ft.judges.tiny_net import JUDGED, SIZE, JudgeNet, answers_of_both, look_both_ways
 
 _STEPS = 60
 
@@ -90,7 +90,7 @@ def pair_logits(network: JudgeNet, source: Source) -> tuple[NDArray[np.float64],
             rows, columns = pixels(points=target.points, height=SIZE[0], width=SIZE[1])
             points = torch.from_numpy(np.stack([columns, rows], axis=-1)[target.pairs])
             photo = torch.from_numpy(sample.image).permute(2, 0, 1)[None].float() / 255
-            logits.append(network.answers(network.look(photo), points[None])[0].double().numpy())
+            logits.append(answers_of_both(network, look_both_ways(network, photo), points[None])[0].double().numpy())
             truth.append(truths(target.relation))
     network.train(training)
     return np.concatenate(logits), np.concatenate(truth)

@@ -23,6 +23,17 @@ class Source(BaseModel):
     scenes: int | None = Field(None, ge=1)
 
 
+class Weights(BaseModel):
+    """A weight of each modality in a sum of losses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    depth: float = Field(1.0, ge=0)
+    normals: float = Field(1.0, ge=0)
+    irradiance: float = Field(1.0, ge=0)
+    albedo: float = Field(1.0, ge=0)
+
+
 class JudgeConfig(BaseModel):
     """Everything that decides the weights of the small judge, bit by bit on one machine.
 
@@ -32,7 +43,7 @@ class JudgeConfig(BaseModel):
     learning_rate, adam_rate : peaks, of matrices and of everything else; after `warmup` steps they fall to 0 by a half
         cosine
     pairs : point pairs of each image in each of the five bands
-    map_weight : of the errors of all maps beside those of the answers
+    answer_weights, map_weights : of each modality's answers and map errors; what is learnt slowest weighs most
     relit : share of images that are made anew from their maps
     bfloat16 : convolutions and attention in half the bits; other weights, and much quicker where the CPU has it
     threads : that a step's images are shared out among; another number draws other views of them
@@ -45,14 +56,15 @@ class JudgeConfig(BaseModel):
     seed: int = Field(0, ge=0)
     sources: tuple[Source, ...] = (Source(dataset="scenes-broad"), Source(dataset="scenes-synthetic", scenes=1000))
     calibrate: Source = Source(dataset="scenes-broad", split="val")
-    steps: int = Field(7000, ge=1)
-    images: int = Field(8, ge=1)
-    learning_rate: float = Field(0.015, gt=0, le=1)
+    steps: int = Field(4800, ge=1)
+    images: int = Field(16, ge=1)
+    learning_rate: float = Field(0.02, gt=0, le=1)
     adam_rate: float = Field(2e-3, gt=0, le=1)
     warmup: int = Field(100, ge=0)
     weight_decay: float = Field(0.01, ge=0)
     pairs: int = Field(40, ge=1)
-    map_weight: float = Field(0.5, ge=0)
+    answer_weights: Weights = Weights(normals=1.5, irradiance=1.25, albedo=1.25)
+    map_weights: Weights = Weights(depth=0.5, normals=1.0, irradiance=0.5, albedo=0.25)
     relit: float = Field(0.5, ge=0, le=1)
     bfloat16: bool = True
     threads: int = Field(2, ge=1)

@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import deterministic as fill
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.files import sha256_lines
@@ -169,7 +170,9 @@ def _gradients(
     answers = network.answers(Seen(seen.features.float(), seen.colours.float()), pairs.points)
     wrong = answer_losses(answers, pairs)
     off = map_losses({m: c.float() for m, c in codes.items()}, views.maps)
-    loss = wrong.sum() + config.map_weight * torch.stack(list(off.values())).sum()
+    parts = [getattr(config.answer_weights, m) * v for m, v in zip(JUDGED, wrong, strict=True)]
+    parts += [getattr(config.map_weights, m) * v for m, v in off.items()]
+    loss = torch.stack(parts).sum()
     gradients = torch.autograd.grad(loss, list(weights))
     said = {f"answers.{m}": float(v) for m, v in zip(JUDGED, wrong.detach(), strict=True)}
     return gradients, said | {f"maps.{m}": float(v.detach()) for m, v in off.items()}
@@ -291,9 +294,12 @@ def _threads(n: int) -> Iterator[Executor]:
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Only kernels that repeat themselves; put back afterwards."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.are_deterministic_algorithms_enabled(), fill.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    # nothing reads memory before it is written here; filling all of it first takes a tenth of the time
+    fill.fill_uninitialized_memory = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before[0])
+        fill.fill_uninitialized_memory = before[1]

@@ -1,6 +1,7 @@
 """The small judge of this package as a judge: looks at a photo once and answers every pair of its points.
 
-It sees 96 x 128 pixels, whatever the photo's size and shape, and no drawn markers: the points reach it as coordinates.
+It sees 96 x 128 pixels, whatever the photo's size and shape, and the same mirrored, and takes the mean of what it says
+about both. It sees no drawn markers: the points reach it as coordinates.
 So both colour orders have the same answer, and exchanging the points gives the opposite one exactly.
 """
 
@@ -45,7 +46,7 @@ class TinyJudge(Judge):
         self._weights = WEIGHTS if weights is None else Path(weights)
         # made for the CPU, where a photo takes some 10 ms; auto gives the same digits with and without a GPU
         self._device = "cpu" if device == "auto" else device
-        self._seen: OrderedDict[str, Seen] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[Seen, Seen]] = OrderedDict()
         _ = self.card  # a missing file is said at once
 
     @cached_property
@@ -102,7 +103,7 @@ class TinyJudge(Judge):
         import torch
 
         from reasonx_eval.models.tiny import _one_thread
-        from reasonx_ft.judges.tiny_net import SIZE
+        from reasonx_ft.judges.tiny_net import SIZE, answers_of_both
 
         at = View(*SIZE).locate(points)
         pixels = np.stack([at.cols, at.rows], axis=-1)
@@ -110,19 +111,20 @@ class TinyJudge(Judge):
         padded[: len(pixels)] = pixels
         with torch.inference_mode(), _one_thread():
             seen = self._look(photo)
-            device = seen.features.device
-            logits = torch.cat([self.network.answers(seen, torch.from_numpy(part)[None].to(device))[0]
+            device = self.network.place.device
+            logits = torch.cat([answers_of_both(self.network, seen, torch.from_numpy(part)[None].to(device))[0]
                                 for part in np.split(padded, len(padded) // _CHUNK)])  # fmt: skip
             found: NDArray[np.float64] = torch.sigmoid(logits.to("cpu", torch.float64)).numpy()[: len(pixels)]
         return found
 
-    def _look(self, photo: Photo) -> Seen:
+    def _look(self, photo: Photo) -> tuple[Seen, Seen]:
         from reasonx_eval.models.torch_support import to_tensor
+        from reasonx_ft.judges.tiny_net import look_both_ways
 
         seen = self._seen.pop(photo.digest, None)
         if seen is None:
             image = to_tensor(small(photo.image), self.network.place.device)[None]
-            seen = self.network.look(image)
+            seen = look_both_ways(self.network, image)
         self._seen[photo.digest] = seen
         while len(self._seen) > _KEPT:
             self._seen.popitem(last=False)

@@ -138,6 +138,21 @@ class JudgeNet(nn.Module):
         return torch.cat([(forth - back)[..., :3], (forth + back)[..., 3:]], dim=-1)
 
 
+def look_both_ways(network: JudgeNet, photos: Tensor) -> tuple[Seen, Seen]:
+    """Photos, and their mirror images."""
+    return network.look(photos), network.look(photos.flip(-1))
+
+
+def answers_of_both(network: JudgeNet, seen: tuple[Seen, Seen], points: Tensor) -> Tensor:
+    """Mean logits [B, J, 4] over a photo and its mirror image: two opinions for one, on whatever was learnt unevenly.
+
+    points : as in `JudgeNet.answers`, of the photo that is not mirrored
+    """
+    x, y = points.unbind(dim=-1)
+    turned = torch.stack([SIZE[1] - 1 - x, y], dim=-1)
+    return (network.answers(seen[0], points) + network.answers(seen[1], turned)) / 2
+
+
 def around(features: Tensor, points: Tensor) -> Tensor:
     """Features [B, C, H/2, W/2] of the cells that pixels [B, J, 2, 2] of full size lie in: [B, 2 J, C]."""
     _, c, _, width = features.shape
