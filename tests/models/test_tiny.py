@@ -163,6 +163,7 @@ def test_normals_are_unit_vectors_in_our_frame(model: Any, samples: list[Sample]
 
 def test_albedo_and_irradiance_are_linear(model: Any, samples: list[Sample]) -> None:
     albedo, light = (values(model, samples, k) for k in ("albedo_linear", "irradiance"))
+    levels = []
     for a, e, sample in zip(albedo, light, samples, strict=True):
         assert a.shape == e.shape == (96, 128, 3)
         assert min(a.min(), e.min()) > 0
@@ -170,7 +171,10 @@ def test_albedo_and_irradiance_are_linear(model: Any, samples: list[Sample]) -> 
         open_ = (sample.image > 8) & (sample.image < 250)
         # an encoded albedo would make it 1.5 and more
         assert 0.8 < np.median((a * e)[open_] / linear[open_]) < 1.25
-        assert 0.75 < np.median(a / sample.targets["albedo"].value) < 1.3
+        levels.append([np.median(np.log(a / sample.targets["albedo"].value)),
+                       np.median(np.log(e / sample.targets["irradiance"].value))])  # fmt: skip
+    # one photo leaves the level of its paint open, several do not; encoding would move the mean by 0.4
+    assert np.abs(np.mean(levels, axis=0)).max() < 0.15
 
 
 # what decides a prediction
