@@ -166,6 +166,7 @@ def _median_interval(files: _PixelFiles, records: Sequence[Record]) -> tuple[flo
     units = len(counts)
     if units < 2:
         return None, None
+    counts, edges = _around_medians(counts, edges)
     rng = np.random.Generator(np.random.PCG64(BOOTSTRAP_SEED))
     medians = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, 500):
@@ -176,13 +177,28 @@ def _median_interval(files: _PixelFiles, records: Sequence[Record]) -> tuple[flo
     return float(low), float(high)
 
 
+def _around_medians(
+    counts: NDArray[np.float64], edges: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The bins between the lowest and the highest median of an image, with all below and all above as one bin each.
+
+    The median of any mixture of images lies between theirs, so that a resample needs no other bins.
+    """
+    cumulative = counts.cumsum(axis=1)
+    middle = (cumulative < cumulative[:, -1:] / 2).sum(axis=1)
+    low, high = int(middle.min()), int(middle.max()) + 1
+    below, above = counts[:, :low].sum(axis=1), counts[:, high:].sum(axis=1)
+    return np.column_stack([below, counts[:, low:high], above]), np.concatenate([edges[:1], edges[low : high + 1]])
+
+
 def _histogram_medians(counts: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Medians of histograms [B, bins], linear inside the bin that holds the middle."""
+    """Medians of histograms [B, bins], linear inside the bin that holds the middle, which is neither end bin."""
     cumulative = counts.cumsum(axis=1)
     half = cumulative[:, -1:] / 2
     bin_of = (cumulative < half).sum(axis=1)
     rows = np.arange(len(counts))
     inside = counts[rows, bin_of]
     before = cumulative[rows, bin_of] - inside
-    medians: NDArray[np.float64] = edges[bin_of] + (edges[1] - edges[0]) * (half[:, 0] - before) / inside
+    width = edges[bin_of + 1] - edges[bin_of]
+    medians: NDArray[np.float64] = edges[bin_of] + width * (half[:, 0] - before) / inside
     return medians
