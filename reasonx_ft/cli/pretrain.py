@@ -27,7 +27,7 @@ import click
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(model: str, out: Path, file: Path | None, workers: int, force: bool, as_json: bool, quiet: bool,
             **flags: int | float | None) -> int:  # fmt: skip
-    """Train an embedded network on the synthetic scenes: some 10 minutes on two free cores, 1.5 GB of memory.
+    """Train an embedded network on the synthetic scenes: some 15 minutes on two free cores, 2 GB of memory.
 
     The same command goes on after an interrupt, to the same bytes as without one.
 
