@@ -152,7 +152,7 @@ def modality_result(
         first, second = data.both[0], data.both[1]
         with np.errstate(invalid="ignore"):
             alike: NDArray[np.bool_] = np.equal(np.sign(first - 0.5), np.sign(second - 0.5)) & both
-        consistency = data.share(alike, [both], plan)
+        consistency = data.share(alike, [np.asarray(both, dtype=np.bool_)], plan)
         gap = float(np.abs(first - second)[both].mean()) if both.any() else None
     flags: Counter[str] = Counter()
     for one in found:

@@ -22,14 +22,13 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils import deterministic as fill
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.files import sha256_lines
@@ -294,6 +293,7 @@ def _threads(n: int) -> Iterator[Executor]:
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Only kernels that repeat themselves; put back afterwards."""
+    fill: Any = torch.utils.deterministic  # its switches have no types
     before = torch.are_deterministic_algorithms_enabled(), fill.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     # nothing reads memory before it is written here; filling all of it first takes a tenth of the time

@@ -25,7 +25,9 @@ _TINY = ("steps", "images", "scenes", "seed", "threads", "learning_rate", "adam_
 @click.option("--images", type=int, help="tiny: photos a step.")
 @click.option("--adam-rate", type=float, help="tiny: peak rate of what is no matrix.")
 @click.option("--scenes", type=int, help="tiny: only the first N broad scenes, and no others.")
-@click.option("--threads", type=int, help="tiny: threads of the arithmetic; they decide last bits.  [default: 2]")
+@click.option("--threads", type=int, help="tiny: threads that share a step's photos.  [default: 2]")
+@click.option("--curve", metavar="N[,N]", help="tiny: train with N broad scenes each, and add the learning curve to "
+              "the card of the finished weights in the folder.")
 @click.option("--bfloat16/--float32", "bfloat16", default=None,
               help="tiny: convolutions in half the bits, or in full; quick only on CPUs with bfloat16.")
 @click.option("--device", help="mllm: auto, cpu, cuda, cuda:1, mps.")
@@ -40,7 +42,7 @@ def command(judge: str, out: Path, file: Path | None, workers: int, force: bool,
             **flags: Any) -> int:  # fmt: skip
     """Train a judge of point pairs.
 
-    tiny learns from rendered rooms, in under 20 minutes on two cores with bfloat16 and 3 GB of memory. A
+    tiny learns from rendered rooms, in under 20 minutes on two cores with bfloat16 and 5 GB of memory. A
     vision-language model gets a LoRA adapter from pairs that judge-data wrote, with the published settings. The same
     command goes on after an interrupt.
 
@@ -52,9 +54,11 @@ def command(judge: str, out: Path, file: Path | None, workers: int, force: bool,
 
     if judge == "tiny":
         _refuse(flags, ("data", "device", "dtype", "trust_remote_code"), judge)
+        if flags["curve"] is not None:
+            return _curve(out, file, {k: flags[k] for k in (*_TINY, "bfloat16")}, flags["curve"], workers, quiet)
         return _tiny(out, file, {k: flags[k] for k in (*_TINY, "bfloat16")}, workers, force, as_json, quiet)
     if judge.startswith("mllm:"):
-        _refuse(flags, ("images", "adam_rate", "scenes", "threads", "bfloat16"), judge)
+        _refuse(flags, ("images", "adam_rate", "scenes", "threads", "bfloat16", "curve"), judge)
         return _mllm(judge, out, file, flags, force, as_json, quiet)
     raise UsageError(f"'{judge}' can't be trained", where="--judge", fix="--judge tiny, or --judge mllm:FOLDER")
 
@@ -87,6 +91,20 @@ def _tiny(out: Path, file: Path | None, flags: dict[str, Any], workers: int, for
     for score in card.scores:
         click.echo(_line(score))
     click.echo(f"weights  {weights}  ({card.parameters:,} parameters, {weights.stat().st_size:,} bytes)")
+    return 0
+
+
+def _curve(out: Path, file: Path | None, flags: dict[str, Any], numbers: str, workers: int, quiet: bool) -> int:
+    from reasonx_ft.cli.pretrain import _progress
+    from reasonx_ft.judge_config import read_config
+    from reasonx_ft.judge_curve import parse_numbers, train_curve
+
+    scenes, config = parse_numbers(numbers), read_config(file, flags)
+    with _progress(quiet) as progress:
+        card = train_curve(config, scenes, out, workers=workers, progress=progress)
+    for point in card.curve:
+        for score in point.scores:
+            click.echo(f"{point.scenes:>6} scenes  {point.steps} steps  {_line(score)}")
     return 0
 
 

@@ -21,6 +21,7 @@ from reasonx_ft.cli.main import cli
 from reasonx_ft.judge_augmentation import PARTS, mirrored, vary
 from reasonx_ft.judge_calibration import fit
 from reasonx_ft.judge_config import JudgeConfig, Source, read_config
+from reasonx_ft.judge_curve import parse_numbers, train_curve
 from reasonx_ft.judge_pairs import draw_pairs
 from reasonx_ft.judge_training import answer_losses, batch_at, pace, train_tiny
 from reasonx_ft.judges.tiny_files import read_card
@@ -311,3 +312,18 @@ def test_damaged_weights_are_named(tmp_path: Path):
     weights.with_suffix(".json").unlink()
     with pytest.raises(UsageError, match="no card"):
         read_card(weights)
+
+
+def test_a_learning_curve_goes_on_the_card_and_changes_no_weights(tmp_path: Path):
+    config = small(steps=1)
+    weights = train_tiny(config, tmp_path, workers=1)
+    before = weights.read_bytes()
+    card = train_curve(config, parse_numbers("2, 3"), tmp_path, workers=1)
+    assert [(p.scenes, p.steps, len(p.scores)) for p in card.curve] == [(2, 1, 4), (3, 1, 4)]
+    assert read_card(weights) == card
+    assert weights.read_bytes() == before
+    for wrong in ("", "0", "5,5", "a"):
+        with pytest.raises(UsageError, match="no list of numbers"):
+            parse_numbers(wrong)
+    with pytest.raises(UsageError, match="no such file"):
+        train_curve(config, (2,), tmp_path / "none")

@@ -1,0 +1,60 @@
+"""The learning curve of the small judge: the same training on fewer scenes, so that only their number differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reasonx_eval.errors import UsageError
+from reasonx_ft.judge_config import JudgeConfig
+from reasonx_ft.judge_training import Progress, train_tiny
+from reasonx_ft.judges.tiny_files import WEIGHTS, CurvePoint, JudgeCard, read_card, write_card
+
+
+def parse_numbers(text: str) -> tuple[int, ...]:
+    """ "500,2000" to (500, 2000).
+
+    Raises
+    ------
+    UsageError
+        Anything but positive numbers, each once.
+    """
+    parts = [p.strip() for p in text.split(",")]
+    if not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts) or len(set(parts)) < len(parts):
+        raise UsageError(f"'{text}' is no list of numbers of scenes", where="--curve", fix="--curve 500,2000,8000")
+    return tuple(int(p) for p in parts)
+
+
+def train_curve(
+    config: JudgeConfig, scenes: Sequence[int], out: Path, *, workers: int = 2, progress: Progress | None = None
+) -> JudgeCard:
+    """Train once for each number of scenes of the first source alone, all else alike; the scores go on a card.
+
+    Parameters
+    ----------
+    out : folder with the finished weights whose card gets the curve; the trainings go to OUT/curve-N, and a point whose
+        training is there already is not trained again
+
+    Returns
+    -------
+    The card with its curve.
+
+    Raises
+    ------
+    UsageError
+        No finished weights in the folder.
+    """
+    weights = out / WEIGHTS.name
+    card = read_card(weights)
+    curve = []
+    for n in scenes:
+        source = config.sources[0].model_copy(update={"scenes": n})
+        folder = out / f"curve-{n}"
+        made = folder / WEIGHTS.name
+        if not made.is_file():
+            train_tiny(config.model_copy(update={"sources": (source,)}), folder, workers=workers, progress=progress)
+        point = read_card(made)
+        curve.append(CurvePoint(scenes=point.data[0].n, steps=point.training["steps"], scores=point.scores))
+    card = card.model_copy(update={"curve": curve})
+    write_card(weights, card)
+    return card
