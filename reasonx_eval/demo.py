@@ -87,8 +87,8 @@ def draw(path: Path, datasets: Mapping[str, Dataset], folders: Mapping[tuple[str
 def _panels(task: str, sample: Sample, saved: NDArray[Any]) -> list[Panel]:
     target, model = sample.targets[task], PICTURED
     if isinstance(target, DepthTarget):
-        # as the default protocol does with depth known up to scale and shift
-        fitted = align.fit(pred=saved, target=target.depth, valid=target.valid, mode="affine", space="depth")
+        # as the default protocol does with the disparity that this network prefers to give
+        fitted = align.fit(pred=saved, target=target.depth, valid=target.valid, mode="affine", space="disparity")
         depth = align.apply(pred=saved, alignment=fitted)
         error = np.where(target.valid, np.abs(depth - target.depth) / target.depth, np.nan)
         return [Panel("depth", np.where(target.valid, target.depth, np.nan), "depth", "m"),

@@ -14,6 +14,7 @@ from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.files import write_json
 from reasonx_eval.images import write_png
+from reasonx_ft.cli.main import cli as ft
 
 from .readme_table import README, table
 
@@ -72,8 +73,7 @@ def test_every_command_runs(
     assert len(ran) > 12
     for line in ran:
         words = shlex.split(line.replace("/data/iiw", str(tmp_path / "iiw")))
-        assert words[0] == "reasonx-eval"
-        code = run_cli(cli, words[1:])
+        code = run_cli({"reasonx-eval": cli, "reasonx-ft": ft}[words[0]], words[1:])
         printed = capsys.readouterr()
         assert code == 0, f"{line}\n{printed.out}{printed.err}"
         assert printed.out, line

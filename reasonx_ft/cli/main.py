@@ -24,7 +24,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
 @click.group(cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="reasonx-ft")
 def cli() -> None:
-    """Train and tune intrinsic predictors. This version makes the base networks; tuning is to follow.
+    """Judges, their answers, and base networks for tuning; this version does not tune yet.
 
     Answers go to stdout, progress to stderr. Exit codes: 0 ok, 1 crash, 2 usage, 4 damaged data, 6 interrupted.
     """
