@@ -58,7 +58,11 @@ def _registered_row(name: str, source: str) -> ModelRow:
         model: Model = resolve(GROUP, MODELS, "model", name)()
         kinds = model.kinds
         listed = tuple(k for ks in kinds.values() for k in ks)
-        return ModelRow(name, tuple(kinds), listed, "built in", model.info.licence, facts={"code": source})
+        info = model.info
+        millions = None if info.parameters is None else round(info.parameters / 1e6, 2)
+        facts = {"code": source, "trained_on": list(info.trained_on)}
+        return ModelRow(name, tuple(kinds), listed, "built in", info.licence, millions,
+                        facts={k: v for k, v in facts.items() if v})  # fmt: skip
     except Exception as error:
         return ModelRow(name, (), (), "built in", None, why_not=describe_failure(error))
 
