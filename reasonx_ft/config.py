@@ -76,7 +76,7 @@ def read_config(model: str, file: Path | None, flags: Mapping[str, Any]) -> Pret
     """
     if model not in MODEL_NAMES:
         raise unknown("model", model, MODEL_NAMES, where="pretrain")
-    given = _from_toml(file) if file is not None else {}
+    given = read_toml(file) if file is not None else {}
     where = str(file) if file is not None else "pretrain"
     if given.get("model", model) != model:
         raise UsageError(f"the file is for {given['model']}, not {model}", where=where)
@@ -90,7 +90,8 @@ def read_config(model: str, file: Path | None, flags: Mapping[str, Any]) -> Pret
         raise UsageError(explain(error), where=where) from None
 
 
-def _from_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """The table of a configuration file; a file that can't be read or is no TOML is a UsageError."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.models.saved_formats import explain
+from reasonx_ft.config import read_toml
 
 
 class Source(BaseModel):
@@ -92,7 +92,7 @@ def read_config(file: Path | None, flags: Mapping[str, Any]) -> JudgeConfig:
         An unknown key (with the nearest match), a value of the wrong type or out of range, a file that can't be read.
     """
     where = str(file) if file is not None else "judge-train"
-    given: dict[str, Any] = _from_toml(file) if file is not None else {}
+    given: dict[str, Any] = read_toml(file) if file is not None else {}
     for key in given:
         if key not in JudgeConfig.model_fields:
             raise unknown("key", key, JudgeConfig.model_fields, where=where)
@@ -106,12 +106,3 @@ def read_config(file: Path | None, flags: Mapping[str, Any]) -> JudgeConfig:
         return JudgeConfig.model_validate({**config.model_dump(), "sources": [only]})
     except ValidationError as error:
         raise UsageError(explain(error), where=where) from None
-
-
-def _from_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"can't be read: {error.strerror or error}", where=str(file)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not valid TOML: {error}", where=str(file)) from None

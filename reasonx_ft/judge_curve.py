@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reasonx_eval.errors import UsageError
+from reasonx_eval.models.card_files import write_card
 from reasonx_ft.judge_config import JudgeConfig
 from reasonx_ft.judge_training import Progress, train_tiny
-from reasonx_ft.judges.tiny_files import WEIGHTS, CurvePoint, JudgeCard, read_card, write_card
+from reasonx_ft.judges.tiny_files import WEIGHTS, CurvePoint, JudgeCard, read_card
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:

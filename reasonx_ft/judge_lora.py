@@ -34,10 +34,11 @@ from reasonx_eval.models.saved_formats import explain
 from reasonx_eval.models.torch_support import Runtime
 from reasonx_eval.provenance import collect
 from reasonx_eval.seeding import rng, stream_seed
+from reasonx_ft.interrupts import interrupts
 from reasonx_ft.judge_data import read_data
 from reasonx_ft.judges.mllm_files import check_architecture, find_model, limit_tiles, load_model, load_processor
 from reasonx_ft.judges.mllm_prompts import chat_text
-from reasonx_ft.training_files import CHECKPOINT, LOG, JsonLog, interrupts, load_checkpoint, save_checkpoint
+from reasonx_ft.training_files import CHECKPOINT, LOG, JsonLog, load_checkpoint, save_checkpoint
 
 WEIGHTS: Final = "adapter_model.safetensors"
 CARD: Final = "judge.json"

@@ -32,21 +32,23 @@ from torch.nn import functional
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.files import sha256_lines
+from reasonx_eval.models.card_files import write_card
 from reasonx_eval.models.tiny_card import TrainingData
 from reasonx_eval.models.tiny_net import CODES
 from reasonx_eval.provenance import collect
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.seeding import rng, stream_seed
+from reasonx_ft.interrupts import interrupts
 from reasonx_ft.judge_augmentation import PARTS, Views, mirrored, vary
 from reasonx_ft.judge_calibration import calibrate
 from reasonx_ft.judge_config import JudgeConfig
 from reasonx_ft.judge_pairs import Pairs, draw_pairs
-from reasonx_ft.judges.tiny_files import JudgeCard, write_card, write_judge
+from reasonx_ft.judges.tiny_files import JudgeCard, write_judge
 from reasonx_ft.judges.tiny_net import JUDGED, SIZE, JudgeNet, Seen
 from reasonx_ft.map_losses import code_loss, normals_loss
 from reasonx_ft.muon import Muon
 from reasonx_ft.scenes_batches import DARKEST, Scenes, load_scenes
-from reasonx_ft.training_files import CHECKPOINT, LOG, JsonLog, interrupts, load_checkpoint, save_checkpoint
+from reasonx_ft.training_files import CHECKPOINT, LOG, JsonLog, load_checkpoint, save_checkpoint
 
 NETWORK: Final = {"widths": [32, 96, 128], "blocks": 2, "layers": 4, "heads": 4, "point": 64, "pair": 96}
 LOG_EVERY: Final = 50

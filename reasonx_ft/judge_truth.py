@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.metrics.ordinal import relation
-from reasonx_eval.types import LEFT_OUT, DepthTarget, MapTarget, NormalTarget, PairTarget, Sample
+from reasonx_eval.types import LEFT_OUT, PairTarget, Sample
 from reasonx_ft.coordinates import canonical_points, fractions
 from reasonx_ft.judges.base import Photo, photo_digest
 from reasonx_ft.markers import canonical
 from reasonx_ft.pairs import Sampler, bands_of, sample_pairs
 from reasonx_ft.questions import MODALITIES
+from reasonx_ft.true_map import true_map
 
 PAIRS: Final = "pairs"
 
@@ -98,15 +99,7 @@ def map_relation(sample: Sample, modality: str, points: NDArray[np.int64]) -> ND
     SampleError
         The sample has no such map, or it can't be compared.
     """
-    target = sample.targets.get(modality)
-    if isinstance(target, DepthTarget):
-        value = target.depth
-    elif isinstance(target, NormalTarget):
-        value = target.normal
-    elif isinstance(target, MapTarget):
-        value = target.value
-    else:
-        raise SampleError(f"no map of {modality}", where=sample.id)
+    value, valid = true_map(sample, modality)
     flat = fractions(points.reshape(-1, 2))
     index = np.arange(len(flat), dtype=np.int64).reshape(-1, 2)
-    return relation(value=value, points=flat, pairs=index, modality=modality, valid=target.valid)
+    return relation(value=value, points=flat, pairs=index, modality=modality, valid=valid)

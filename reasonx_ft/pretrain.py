@@ -28,16 +28,18 @@ import torch
 from torch import Tensor, nn
 
 from reasonx_eval.files import sha256_lines
-from reasonx_eval.models.tiny_card import TinyCard, TrainingData, build_network, write_card, write_model
+from reasonx_eval.models.card_files import write_card
+from reasonx_eval.models.tiny_card import TinyCard, TrainingData, build_network, write_model
 from reasonx_eval.models.tiny_net import MODALITIES, TinyFlow, TinyNet, to_state
 from reasonx_eval.provenance import collect
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.seeding import stream_seed
 from reasonx_ft.config import PretrainConfig
+from reasonx_ft.interrupts import interrupts
 from reasonx_ft.map_losses import code_loss, normals_loss
 from reasonx_ft.pretrain_scores import check, scores
 from reasonx_ft.scenes_batches import Batch, Scenes, batch_at, load_scenes
-from reasonx_ft.training_files import CHECKPOINT, LOG, JsonLog, interrupts, load_checkpoint, save_checkpoint
+from reasonx_ft.training_files import CHECKPOINT, LOG, JsonLog, load_checkpoint, save_checkpoint
 
 NETWORK: Final[Mapping[str, dict[str, Any]]] = {
     "tiny": {"widths": [16, 32, 64, 96]},
@@ -104,9 +106,9 @@ def _train(
                 log.write({"step": done, "learning_rate": rate(config, step), "gradient": norm, **losses,
                            "cpu_seconds": round(time.process_time() - clock, 1)})  # fmt: skip
             due = config.check_every and done % config.check_every == 0 and done < config.steps
-            if due or asked:
+            if due or asked.is_set():
                 save_checkpoint(out / CHECKPOINT, config, network, optimiser, done)
-            if asked:
+            if asked.is_set():
                 raise KeyboardInterrupt
             if due:
                 log.write({"step": done, "check": check(config, network)})

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-import signal
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Final
 
 import torch
@@ -98,34 +95,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             continue  # cut off when the process was killed
         if isinstance(line, dict) and isinstance(line.get("step"), int):
             yield line
-
-
-@contextmanager
-def interrupts() -> Iterator[threading.Event]:
-    """Ctrl-C sets the event instead of ending the step in its middle; a second one ends it at once.
-
-    Only in the main thread, where Python delivers signals.
-    """
-    asked = _Asked()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-class _Asked(threading.Event):
-    def __bool__(self) -> bool:
-        return self.is_set()
 
 
 def claim(out: Path, model: str, *, force: bool) -> None:

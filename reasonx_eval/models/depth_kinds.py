@@ -11,7 +11,7 @@ from typing import Any, Final, get_args
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.hub import Checkpoint
-from reasonx_eval.models.named import Named, catalogue
+from reasonx_eval.models.named import Named, listed
 from reasonx_eval.types import TASK_OF_KIND, Kind
 
 DEPTH_KINDS: Final[tuple[Kind, ...]] = tuple(k for k in get_args(Kind) if TASK_OF_KIND[k] == "depth")
@@ -59,13 +59,7 @@ def describe(checkpoint: Checkpoint) -> tuple[Kind | None, str] | None:
     name = None if config is None else class_name(config)
     if config is None or name is None:
         return None
-    return meaning_of(config, known(checkpoint)).kind, name
-
-
-def known(checkpoint: Checkpoint) -> Named | None:
-    """What the catalogue says of a hub id; of a folder, whatever its name, nothing."""
-    hub_id = checkpoint.source.partition("@")[0]
-    return next((entry for entry in catalogue().values() if entry.hub == hub_id), None)
+    return meaning_of(config, listed(checkpoint.hub_id)).kind, name
 
 
 def class_name(config: Mapping[str, Any]) -> str | None:

@@ -35,6 +35,16 @@ class Checkpoint:
     source: str
     revision: str | None = None
 
+    @property
+    def name(self) -> str:
+        """What to call it: the last part of the hub id, or the folder's name."""
+        return self.hub_id.rpartition("/")[2] if self.revision else self.folder.resolve().name
+
+    @property
+    def hub_id(self) -> str:
+        """The source without a revision; a hub id only where the source is one."""
+        return self.source.partition("@")[0]
+
     @cached_property
     def index(self) -> Mapping[str, Any] | None:
         """``model_index.json``: this is a diffusers pipeline."""

@@ -15,13 +15,12 @@ from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.models.base import Model, ModelInfo
 from reasonx_eval.models.hub import Checkpoint, find_checkpoint
 from reasonx_eval.models.marigold_maps import describe, to_kind
-from reasonx_eval.models.named import catalogue
+from reasonx_eval.models.named import catalogue, listed
 from reasonx_eval.models.options import check_kind
 from reasonx_eval.models.pipelines import (
     check_filled,
     check_parts,
     class_name,
-    listed,
     load_failure,
     noise_seed,
     only_variant,
@@ -78,7 +77,7 @@ class Marigold(Model):
         reduction: Literal["median", "mean", "closest"] | None = None,
     ) -> None:
         self.checkpoint, self.runtime = checkpoint, runtime or Runtime()
-        self.name = name or checkpoint.source.partition("@")[0].rstrip("/").rpartition("/")[2] or checkpoint.source
+        self.name = name or checkpoint.name
         trusted = self.runtime.trust_remote_code
         self.description = describe(checkpoint, kind, trust_remote_code=trusted)
         self._weights = check_parts(checkpoint, trust_remote_code=trusted)
@@ -94,7 +93,7 @@ class Marigold(Model):
 
     @property
     def info(self) -> ModelInfo:
-        known = listed(self.checkpoint)
+        known = listed(self.checkpoint.hub_id)
         options: dict[str, Any] = {
             "steps": self.steps,
             "ensemble": self.ensemble,

@@ -58,6 +58,11 @@ class _Catalogue(BaseModel):
     model: list[Named]
 
 
+def listed(hub_id: str) -> Named | None:
+    """The entry of the catalogue with this hub id; a folder, whatever its name, has none."""
+    return next((entry for entry in catalogue().values() if entry.hub == hub_id), None)
+
+
 @cache
 def catalogue() -> Mapping[str, Named]:
     """All networks by name, in the order of the files."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.base import Model, ModelInfo
+from reasonx_eval.models.base import Model
 from reasonx_eval.models.hub import Checkpoint, find_checkpoint
 from reasonx_eval.models.named import Named
 from reasonx_eval.models.options import parse_options
-from reasonx_eval.models.wrapped import Wrapped
-from reasonx_eval.types import Kind, Prediction, Sample
 
 if TYPE_CHECKING:
     from reasonx_eval.models.load import Request
@@ -43,7 +39,7 @@ def catalogued(named: Named, request: Request) -> Model:
         raise UsageError(f"not available: {named.unavailable}", where=named.name, fix="reasonx-eval list models")
     options = {**named.options, **request.options}
     where = [] if named.hub is None else [find_checkpoint(named.hub, allow_pickle=True)]
-    return Described(_build(named.adapter, where, request, options, named.name), named)
+    return _build(named.adapter, where, request, options, named.name)
 
 
 def from_checkpoint(checkpoint: Checkpoint, request: Request) -> Model:
@@ -77,30 +73,3 @@ def _build(
     model = cls(*where, runtime=runtime, kind=request.kind, **named, **parsed)
     assert isinstance(model, Model)
     return model
-
-
-class Described(Wrapped):
-    """A network with the facts that the catalogue has about it."""
-
-    def __init__(self, model: Model, named: Named) -> None:
-        super().__init__(model)
-        self._named = named
-
-    @property
-    def info(self) -> ModelInfo:
-        inner, named = self._model.info, self._named
-        count = inner.parameters
-        if count is None and named.parameters_m is not None:
-            count = round(named.parameters_m * 1e6)
-        return replace(inner, licence=inner.licence or named.licence, parameters=count,
-                       trained_on=inner.trained_on or tuple(named.trained_on))  # fmt: skip
-
-    @property
-    def kinds(self) -> Mapping[str, tuple[Kind, ...]]:
-        return self._model.kinds
-
-    def kind_for(self, task: str, accepts: Sequence[str]) -> Kind:
-        return self._model.kind_for(task, accepts)
-
-    def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
-        return self._model.predict(samples, kind, seed)

@@ -11,8 +11,7 @@ from typing import Any, Final
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.hub import Checkpoint, read_json
-from reasonx_eval.models.named import Named, catalogue
-from reasonx_eval.models.weights import Weights, find_weights, tensor_shapes
+from reasonx_eval.models.safetensors_files import Weights, find_weights, tensor_shapes
 from reasonx_eval.seeding import stream_seed
 
 #: the class that checkpoints of RGB->X name
@@ -113,12 +112,6 @@ def vae_factor(checkpoint: Checkpoint) -> int:
 def noise_seed(seed: int, sample_id: str) -> int:
     """Seed of the generator that draws a photo's noise: 63 bits of its stream."""
     return stream_seed(seed, sample_id) & (2**63 - 1)
-
-
-def listed(checkpoint: Checkpoint) -> Named | None:
-    """The entry of the catalogue with this hub id."""
-    hub = checkpoint.source.partition("@")[0]
-    return next((entry for entry in catalogue().values() if entry.hub == hub), None)
 
 
 def only_variant(weights: Mapping[str, Weights]) -> str | None:

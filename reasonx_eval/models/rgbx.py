@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.models.base import Model, ModelInfo
 from reasonx_eval.models.hub import Checkpoint
+from reasonx_eval.models.named import listed
 from reasonx_eval.models.options import check_kind
 from reasonx_eval.models.pipelines import (
     RGBX,
     check_filled,
     check_parts,
     class_name,
-    listed,
     load_failure,
     noise_seed,
     part_config,
@@ -88,7 +88,7 @@ class RgbX(Model):
         processing_resolution: int = 1000,
     ) -> None:
         self.checkpoint, self.runtime = checkpoint, runtime or Runtime()
-        self.name = name or checkpoint.source.partition("@")[0].rstrip("/").rpartition("/")[2] or checkpoint.source
+        self.name = name or checkpoint.name
         if class_name(checkpoint) != RGBX:
             raise UsageError(f"model_index.json does not name {RGBX}", where=str(checkpoint.folder))
         self._weights = check_parts(checkpoint, trust_remote_code=self.runtime.trust_remote_code)
@@ -107,7 +107,7 @@ class RgbX(Model):
 
     @property
     def info(self) -> ModelInfo:
-        known = listed(self.checkpoint)
+        known = listed(self.checkpoint.hub_id)
         return ModelInfo(
             name=self.name,
             source=self.checkpoint.source,

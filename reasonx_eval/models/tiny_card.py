@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.files import sha256_file, write_bytes, write_json
-from reasonx_eval.models.saved_formats import explain
+from reasonx_eval.models.card_files import CardPart, read_card_file, read_network, write_weights
 
 if TYPE_CHECKING:
     from torch import nn
 
 #: the weights that ship with the package
 WEIGHTS: Final = Path(__file__).parent / "weights"
-#: a file with more than this is not one of these networks
-_MOST_BYTES = 64 << 20
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TrainingData(_Part):
+class TrainingData(CardPart):
     """n samples of a split; ids_sha256 is over their ids, one a line."""
 
     dataset: str
@@ -34,7 +25,7 @@ class TrainingData(_Part):
     ids_sha256: str
 
 
-class Score(_Part):
+class Score(CardPart):
     """Averages under one protocol; the signature says which rules made them."""
 
     protocol: str
@@ -43,7 +34,7 @@ class Score(_Part):
     metrics: dict[str, float | None]
 
 
-class TinyCard(_Part):
+class TinyCard(CardPart):
     """What a weights file is.
 
     network : arguments of the network's class
@@ -63,51 +54,17 @@ class TinyCard(_Part):
     augmentation: list[str]
     training: dict[str, Any]
     versions: dict[str, str]
-    scores: list[Score] = []
+    scores: list[Score] = Field(default_factory=list)
 
 
 def read_card(weights: Path) -> TinyCard:
-    """The card beside a weights file.
-
-    Raises
-    ------
-    UsageError
-        No such weights, no card, or a card that is none.
-    DataError
-        The weights are not those that the card describes.
-    """
-    if not weights.is_file():
-        raise UsageError("no such file", where=str(weights), fix="a .safetensors file written by reasonx-ft pretrain")
-    path = weights.with_suffix(".json")
-    try:
-        card = TinyCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UsageError(f"no card {path.name} beside it", where=str(weights)) from None
-    except (OSError, ValueError) as error:
-        said = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise UsageError(f"not a card of these networks: {said}", where=str(path)) from None
-    if sha256_file(weights) != card.weights_sha256:
-        raise DataError("not the weights that its card describes: replaced, or a damaged copy", where=str(weights))
-    return card
+    """The card beside a weights file; see `card_files.read_card_file` for what is refused."""
+    return read_card_file(weights, TinyCard, what="these networks", made_by="reasonx-ft pretrain")
 
 
 def write_model(folder: Path, card: TinyCard, network: nn.Module) -> Path:
-    """Write weights in half precision and their card, whose digest is filled in; the path of the weights.
-
-    The bytes depend on the weights alone.
-    """
-    import torch
-    from safetensors.torch import save
-
-    state = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in sorted(network.state_dict().items())}
-    path = folder / f"{card.model}.safetensors"
-    write_bytes(path, save(state, metadata={"format": "pt"}))
-    write_card(path, card.model_copy(update={"weights_sha256": sha256_file(path)}))
-    return path
-
-
-def write_card(weights: Path, card: TinyCard) -> None:
-    write_json(weights.with_suffix(".json"), card.model_dump(mode="json", by_alias=True))
+    """Write a network and its card into a folder; the path of the weights."""
+    return write_weights(folder / f"{card.model}.safetensors", card, network)
 
 
 def build_network(model: str, arguments: dict[str, Any]) -> nn.Module:
@@ -119,26 +76,5 @@ def build_network(model: str, arguments: dict[str, Any]) -> nn.Module:
 
 
 def load_network(weights: Path, card: TinyCard) -> nn.Module:
-    """The network of a card with the weights of a file, float32, in evaluation mode.
-
-    Raises
-    ------
-    DataError
-        Not a safetensors file (a renamed text or pickle is not opened any further), or weights of another network.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    where = str(weights)
-    if weights.stat().st_size > _MOST_BYTES:
-        raise DataError(f"{weights.stat().st_size >> 20} MiB: not one of the small networks", where=where)
-    try:
-        state = load(weights.read_bytes())
-    except SafetensorError as error:
-        raise DataError(f"not a safetensors file ({error})", where=where) from None
-    network = build_network(card.model, card.network)
-    try:
-        network.load_state_dict({k: v.float() for k, v in state.items()})
-    except RuntimeError as error:
-        raise DataError(f"weights of another network: {' '.join(str(error).split())[:300]}", where=where) from None
-    return network.eval()
+    """The network of a card with the weights of a file, float32, in evaluation mode."""
+    return read_network(weights, lambda: build_network(card.model, card.network), what="one of the small networks")

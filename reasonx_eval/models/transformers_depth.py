@@ -12,10 +12,10 @@ import torch
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.depth_kinds import class_name, decide_kind, known
+from reasonx_eval.models.depth_kinds import class_name, decide_kind
 from reasonx_eval.models.depth_processors import Processing, network_input, read_processing, to_photo
 from reasonx_eval.models.hub import Checkpoint
-from reasonx_eval.models.named import Named
+from reasonx_eval.models.named import listed
 from reasonx_eval.models.options import check_kind
 from reasonx_eval.models.torch_support import Runtime, in_batches, to_numpy
 from reasonx_eval.models.transformers_weights import check_weights, count_parameters, load_network
@@ -35,7 +35,6 @@ class TransformersDepth(Model):
     kind : what the output means, where config.json leaves it open
     name : shown in tables; default: the folder's name or the last part of the hub id
     flip : also predict the mirrored photo and take the mean (ZoeDepth's own evaluation does)
-    facts : what the catalogue says about the checkpoint; default: its entry with this hub id
 
     Raises
     ------
@@ -52,7 +51,6 @@ class TransformersDepth(Model):
         runtime: Runtime,
         kind: str | None = None,
         name: str | None = None,
-        facts: Named | None = None,
         flip: bool = False,
     ) -> None:
         config = checkpoint.config
@@ -63,9 +61,9 @@ class TransformersDepth(Model):
         _refuse_unusable(config, checkpoint, runtime)
         self.batch_size = runtime.batch_size
         self._checkpoint, self._runtime, self._class_name, self._flip = checkpoint, runtime, found, flip
-        self._facts = facts or known(checkpoint)
+        self._facts = listed(checkpoint.hub_id)
         self._kind = decide_kind(config, checkpoint.source, kind, self._facts)
-        self._name = name or _default_name(checkpoint)
+        self._name = name or checkpoint.name
         check_weights(checkpoint.folder, checkpoint.source)
         self._processing = read_processing(checkpoint.folder, str(config.get("model_type")))
         self._notes = _notes(self._processing)
@@ -183,11 +181,6 @@ def _refuse_unusable(config: Mapping[str, Any], checkpoint: Checkpoint, runtime:
     if config.get("model_type") == "prompt_depth_anything":
         raise UsageError("Prompt Depth Anything completes a depth measurement that comes with the photo; a photo alone "
                          "is not enough", where=checkpoint.source)  # fmt: skip
-
-
-def _default_name(checkpoint: Checkpoint) -> str:
-    hub_id = checkpoint.source.partition("@")[0]
-    return hub_id.rpartition("/")[2] if checkpoint.revision else checkpoint.folder.resolve().name
 
 
 def _notes(spec: Processing) -> tuple[str, ...]:

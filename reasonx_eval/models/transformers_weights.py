@@ -13,7 +13,7 @@ import torch
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.hub import Checkpoint, read_json
-from reasonx_eval.models.weights import tensor_shapes
+from reasonx_eval.models.safetensors_files import tensor_shapes
 
 _SAFE: Final = "model.safetensors"
 _PICKLED: Final = "pytorch_model.bin"

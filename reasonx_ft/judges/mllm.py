@@ -240,7 +240,4 @@ def _ahead(make: Callable[[_T], _R], items: Sequence[_T], beside: bool) -> Itera
 
 
 def _name(checkpoint: Checkpoint, adapter: Checkpoint | None) -> str:
-    def short(c: Checkpoint) -> str:
-        return c.source.partition("@")[0].rpartition("/")[2] if c.revision else c.folder.resolve().name
-
-    return short(checkpoint) + (f"+{short(adapter)}" if adapter else "")
+    return checkpoint.name + (f"+{adapter.name}" if adapter else "")

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.hub import Checkpoint, find_checkpoint, read_json
+from reasonx_eval.models.safetensors_files import tensor_shapes
 from reasonx_eval.models.torch_support import Runtime
 from reasonx_eval.models.transformers_weights import load_network
-from reasonx_eval.models.weights import tensor_shapes
 
 _ADAPTER: Final = "adapter_model.safetensors"
 #: text around pictures decides answers too, and is not among the files that weights need

@@ -13,10 +13,11 @@ from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.files import canonical_json, sha256_text
 from reasonx_eval.metrics.ordinal import relation
 from reasonx_eval.seeding import stream_seed
-from reasonx_eval.types import FIRST, LEFT_OUT, SAME, DepthTarget, MapTarget, NormalTarget, Sample
+from reasonx_eval.types import FIRST, LEFT_OUT, SAME, Sample
 from reasonx_ft.coordinates import View, fractions
 from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Question
 from reasonx_ft.photos import Recent
+from reasonx_ft.true_map import true_map
 
 #: shares of wrong answers: one minus the published held-out accuracies .962 .935 .894 .876
 PRESETS: Final[Mapping[str, Mapping[str, float]]] = {
@@ -140,17 +141,9 @@ def _relations(
     ----------
     points : int64 [2 J, 2], canonical; a pair is two rows
     """
-    target = sample.targets.get(modality)
-    if isinstance(target, DepthTarget):
-        value = target.depth
-    elif isinstance(target, NormalTarget):
-        value = target.normal
-    elif isinstance(target, MapTarget):
-        value = target.value
-    else:
-        raise SampleError(f"no {modality} ground truth", where=sample.id)
+    value, valid = true_map(sample, modality)
     pairs = np.arange(len(points), dtype=np.int64).reshape(-1, 2)
-    found = relation(value=value, points=fractions(points), pairs=pairs, modality=modality, valid=target.valid)
+    found = relation(value=value, points=fractions(points), pairs=pairs, modality=modality, valid=valid)
     where = View(*value.shape[:2]).locate(points)
-    measured = target.valid[where.rows, where.cols][pairs]
+    measured = valid[where.rows, where.cols][pairs]
     return found, measured[:, 0] & measured[:, 1]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from huggingface_hub import constants
 
 from reasonx_eval.cli.main import cli, run_cli
@@ -17,12 +15,7 @@ from tests.models import tiny_marigold as tiny
 SCENES = ["--dataset", "scenes-synthetic", "--device", "cpu", "-O", "steps=1", "-q"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from reasonx_eval.models.hub import Checkpoint, find_checkpoint
 from reasonx_eval.models.marigold import MEMBERS, Marigold, MarigoldFamily
 from reasonx_eval.models.marigold_maps import handles
 from reasonx_eval.models.named import catalogue
+from reasonx_eval.models.safetensors_files import find_weights, tensor_shapes
 from reasonx_eval.models.torch_support import Runtime
-from reasonx_eval.models.weights import find_weights, tensor_shapes
 from reasonx_eval.types import TASK_OF_KIND, Sample
 from tests.models import tiny_marigold as tiny
 
@@ -30,12 +30,7 @@ CPU = Runtime(device="cpu")
 UNET = Path("unet/diffusion_pytorch_model.safetensors")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

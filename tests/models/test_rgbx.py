@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,7 @@ PHOTO = np.random.default_rng(2).integers(0, 256, (18, 26, 3)).astype(np.uint8)
 PROMPT = {"albedo_linear": "Albedo (diffuse basecolor)", "irradiance": "Irradiance (diffuse lighting)"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
