@@ -1,0 +1,1 @@
+"""Predictors as Gaussian policies: what GRPO samples from, replays, and makes better."""
