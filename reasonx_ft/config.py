@@ -19,6 +19,8 @@ MODEL_NAMES: Final[tuple[str, ...]] = get_args(ModelName)
 class PretrainConfig(BaseModel):
     """Everything that decides the weights, bit by bit on one machine.
 
+    start : weights that training begins with: "shipped", those of the package, or a .safetensors file with its card;
+        None is from nothing
     dataset, split : what it is trained on; any data set that has all four maps at one size
     scenes : only the first N samples of the split
     steps, images : optimiser steps, and images in each; `tiny-flow` sees each image once per modality
@@ -35,6 +37,7 @@ class PretrainConfig(BaseModel):
 
     model: ModelName
     seed: int = Field(0, ge=0)
+    start: str | None = None
     dataset: str = "scenes-synthetic"
     split: str = "train"
     scenes: int | None = Field(None, ge=1)

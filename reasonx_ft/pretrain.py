@@ -1,4 +1,7 @@
-"""Training of the embedded networks, from nothing, on one narrow domain of rendered rooms with exact maps.
+"""Supervised training of the embedded networks, on one domain of rendered rooms with exact maps.
+
+Usually from nothing, and that is how the shipped weights are made; from weights that are there it is what tuning on
+unlabelled photos is measured against: how far the same network comes with every label (`start`).
 
 What is trained: `tiny`, a feed-forward U-Net, and `tiny-flow`, a conditional rectified flow (see
 reasonx_eval.models.tiny_net). On what: `scenes-synthetic/train` only, clean rooms in one style, and their mirror
@@ -27,9 +30,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from reasonx_eval.errors import UsageError
 from reasonx_eval.files import sha256_lines
 from reasonx_eval.models.card_files import write_card
-from reasonx_eval.models.tiny_card import TinyCard, TrainingData, build_network, write_model
+from reasonx_eval.models.tiny_card import (
+    WEIGHTS,
+    TinyCard,
+    TrainingData,
+    build_network,
+    load_network,
+    read_card,
+    write_model,
+)
 from reasonx_eval.models.tiny_net import MODALITIES, TinyFlow, TinyNet, to_state
 from reasonx_eval.provenance import collect
 from reasonx_eval.registry import get_dataset
@@ -172,25 +184,49 @@ def _denoised(network: TinyFlow, batch: Batch, seed: int, step: int) -> tuple[di
 
 def _fresh(config: PretrainConfig) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Network and optimiser before the first step; the global random state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(config.seed, "pretrain", "weights") % 2**63)
-        network = build_network(config.model, NETWORK[config.model])
+    weights = start_weights(config)
+    if weights is not None:
+        network = load_network(weights, read_card(weights)).train()
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(config.seed, "pretrain", "weights") % 2**63)
+            network = build_network(config.model, NETWORK[config.model])
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     return network, optimiser
+
+
+def start_weights(config: PretrainConfig) -> Path | None:
+    """The file that training begins with, None for none.
+
+    Raises
+    ------
+    UsageError
+        No such file, or weights of the other model.
+    """
+    if config.start is None:
+        return None
+    weights = WEIGHTS / f"{config.model}.safetensors" if config.start == "shipped" else Path(config.start)
+    card = read_card(weights)
+    if card.model != config.model:
+        raise UsageError(f"weights of {card.model}, not {config.model}", where=str(weights))
+    return weights
 
 
 def _card(config: PretrainConfig, network: nn.Module, data: TrainingData) -> TinyCard:
     """The card, without what is only known once the weights are written."""
     provenance = collect(seed=config.seed)
+    weights = start_weights(config)
+    before = read_card(weights) if weights is not None else None
     versions = {k: provenance.packages[k] for k in ("torch", "numpy")}
     return TinyCard(
         schema=1,
         model=config.model,
-        network=NETWORK[config.model],
+        network=before.network if before else NETWORK[config.model],
         parameters=sum(p.numel() for p in network.parameters()),
         weights_sha256="",
         licence="Apache-2.0",
-        data=[data],
+        base=f"{config.model} {before.weights_sha256[:12]}" if before else None,
+        data=[*(before.data if before else []), data],
         augmentation=["half of the images mirrored, normals with them"] if config.flip else [],
         training=config.model_dump(mode="json"),
         versions={"reasonx": provenance.reasonx, "python": provenance.python, **versions},

@@ -14,6 +14,8 @@ import click
 @click.option("--model", required=True, metavar="NAME", help="tiny or tiny-flow.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for weights, card and log.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML with any of the fields below.")
+@click.option("--start", metavar="FILE", help="Go on from weights: a .safetensors file, or `shipped`.")
+@click.option("--dataset", metavar="NAME", help="What it is trained on.  [default: scenes-synthetic]")
 @click.option("--steps", type=int, help="Optimiser steps.")
 @click.option("--seed", type=int, help="Seed of weights, order, mirroring and noise.  [default: 0]")
 @click.option("--images", type=int, help="Images a step.")
@@ -26,7 +28,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(model: str, out: Path, file: Path | None, workers: int, force: bool, as_json: bool, quiet: bool,
-            **flags: int | float | None) -> int:  # fmt: skip
+            **flags: int | float | str | None) -> int:  # fmt: skip
     """Train an embedded network on the synthetic scenes: some 15 minutes on two free cores, 2 GB of memory.
 
     The same command goes on after an interrupt, to the same bytes as without one.

@@ -398,3 +398,30 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     assert "pretrain" in done.stdout
     assert run("pretrian") == 2
+
+
+# going on from weights
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-flow"])
+def test_supervision_begins_with_the_shipped_weights(model: str, tmp_path: Path) -> None:
+    from reasonx_eval.models.tiny_card import WEIGHTS, load_network
+
+    # a rate so small that half precision keeps the weights
+    config = small(model, start="shipped", dataset="scenes-wild", steps=1, learning_rate=1e-12, weight_decay=0.0)
+    weights = pretrain(config, tmp_path, workers=1)
+    card, before = read_card(weights), read_card(WEIGHTS / f"{model}.safetensors")
+    ours, shipped = load_network(weights, card), load_network(WEIGHTS / f"{model}.safetensors", before)
+    for name, value in shipped.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=0, atol=1e-9)
+    assert card.base == f"{model} {before.weights_sha256[:12]}"
+    assert [d.dataset for d in card.data] == ["scenes-synthetic", "scenes-wild"]
+
+
+def test_start_must_be_weights_of_the_model(tmp_path: Path) -> None:
+    from reasonx_eval.models.tiny_card import WEIGHTS
+
+    with pytest.raises(UsageError, match="weights of tiny-flow, not tiny"):
+        pretrain(small("tiny", start=str(WEIGHTS / "tiny-flow.safetensors")), tmp_path, workers=1)
+    with pytest.raises(UsageError):
+        pretrain(small("tiny", start=str(tmp_path / "nowhere.safetensors")), tmp_path, workers=1)
