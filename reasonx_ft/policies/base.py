@@ -16,6 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -106,16 +107,31 @@ class Piece:
     samples: slice
 
 
+@dataclass(frozen=True)
+class Saved:
+    """Weights in a folder.
+
+    architecture : what runs them, as `reasonx_eval.models.tuned.TunedCard` names it
+    path : of the weights, relative to the folder
+    """
+
+    architecture: str
+    path: str
+
+
 class Policy(ABC):
     """A predictor that can be tuned.
 
     Attributes
     ----------
+    base : name or hub id of the model that it starts as; licence : of its weights, None if unknown
     modalities : what it predicts, in a fixed order
     network : the module with the trained parameters; what an optimiser, an EMA and a checkpoint see
     local_noise : whether the noise at a pixel tells nothing of other pixels: pair-level credit is exact then
     """
 
+    base: str
+    licence: str | None = None
     modalities: tuple[str, ...]
     network: nn.Module
     local_noise: ClassVar[bool] = False
@@ -156,6 +172,10 @@ class Policy(ABC):
     @abstractmethod
     def as_base(self) -> AbstractContextManager[None]:
         """Inside, the network is the frozen base; put back afterwards, also after an exception."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> Saved:
+        """Write the present weights into a folder, as `reasonx_eval` runs them; the same weights give the same bytes."""
 
     def elements(self, rollout: Rollout) -> int:
         """Number of elements D of a transition's variable: clip ranges convert by it."""
