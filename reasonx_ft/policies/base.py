@@ -71,6 +71,7 @@ class Transition:
     std : of each element, > 0; a number, or a tensor that broadcasts against `after`
     reference : [B, G or 1, ...] mean of the frozen base at the same state; None where nothing asks for it
     kl_scale : weight of ||mean - reference||^2 / (2 std^2) in the KL; other than 1 under a named weighting
+    weight : of this step in the policy loss; the scored steps average 1
     """
 
     index: int
@@ -80,6 +81,7 @@ class Transition:
     std: float | Tensor
     reference: Tensor | None = field(default=None, repr=False)
     kl_scale: float = 1.0
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
