@@ -1,0 +1,79 @@
+"""Evaluation of bases, ceilings and tuned checkpoints on both domains, by the suite's own runner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.models.load import load_model
+from reasonx_eval.protocol import get_protocol
+from reasonx_eval.registry import get_dataset
+from reasonx_eval.results import Selection, run_folder
+from reasonx_eval.runner import RunOptions, run
+from reasonx_eval.types import Sample
+from reasonx_ft.study.design import DOMAINS, MEASURES
+
+_TARGETS = ("depth", "normals", "albedo", "irradiance", "judgements")
+
+
+class Remembered(Dataset):
+    """A dataset whose samples stay in memory: a study evaluates dozens of checkpoints on the same rendered scenes."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.root, self.split, self.options = dataset.root, dataset.split, dataset.options
+        self.info = dataset.info  # type: ignore[misc]  # of the class elsewhere; here of what is wrapped
+        self._samples: dict[str, Sample] = {}
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self._dataset.ids
+
+    def load(self, sample_id: str, want: Collection[str] | None = None) -> Sample:
+        found = self._samples.get(sample_id)
+        if found is None:
+            # two threads may both read it: the same sample twice
+            found = self._samples[sample_id] = self._dataset.load(sample_id, _TARGETS)
+        return found
+
+
+@lru_cache(maxsize=4)
+def _remembered(name: str) -> Remembered:
+    return Remembered(get_dataset(name))
+
+
+def evaluate(
+    model: str, out: Path, *, limit: int | None = None, options: Mapping[str, Any] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Path]:  # fmt: skip
+    """Run a model under every protocol of the study; finished runs are kept.
+
+    Parameters
+    ----------
+    model : anything that ``reasonx-eval run --model`` takes
+    out : gets PROTOCOL@V/MODEL folders
+    limit : only N scenes of each domain, spread evenly
+
+    Returns
+    -------
+    protocol name -> run folder
+    """
+    adapter = load_model(model, options=dict(options or {}))
+    found: dict[str, Path] = {}
+    try:
+        for domain in DOMAINS:
+            for name in dict.fromkeys(m.protocol.format(domain) for m in MEASURES):
+                protocol = get_protocol(name)
+                folder = run_folder(out, protocol.ref, adapter.info.name, None)
+                if progress:
+                    progress(f"{name} of {adapter.info.name}")
+                # what carries no noise of its own is fast in one thread; two would share the same core's caches
+                run(adapter, _remembered(domain), protocol, folder,
+                    RunOptions(selection=Selection(limit=limit), workers=1))  # fmt: skip
+                found[name] = folder
+    finally:
+        adapter.close()
+    return found
