@@ -91,14 +91,29 @@ def lightness(
     return np.maximum(grey, _DARKEST)
 
 
-def disagreement(
-    *, light: NDArray[np.float64], judgements: CompiledJudgements, delta: float = 0.10
-) -> dict[str, float]:
-    """WHDR, all and by kind of judgement, fractions in [0, 1], lower is better.
+def darker_point(*, light: NDArray[np.float64], pairs: NDArray[np.int64], delta: float) -> NDArray[np.int8]:
+    """Which point of each pair is the darker one: FIRST, SECOND or SAME, int8 [J].
 
     Where l2 / l1 > 1 + delta, point 1 is the darker one; where l1 / l2 > 1 + delta, point 2; otherwise
     they are the same. Strict, in float64 and in this ratio form: the product form rounds differently
     at the threshold.
+
+    Parameters
+    ----------
+    light : float64 [P], from `lightness`
+    pairs : int64 [J, 2], rows of `light`
+    delta : threshold > 0
+    """
+    first, second = light[pairs[:, 0]], light[pairs[:, 1]]
+    limit = 1.0 + delta
+    # FIRST is 1 and SECOND is 2; both ratios can't exceed a limit above 1
+    return ((second / first > limit) + 2 * (first / second > limit)).astype(np.int8)
+
+
+def disagreement(
+    *, light: NDArray[np.float64], judgements: CompiledJudgements, delta: float = 0.10
+) -> dict[str, float]:
+    """WHDR, all and by kind of judgement, fractions in [0, 1], lower is better.
 
     Parameters
     ----------
@@ -119,10 +134,7 @@ def disagreement(
     """
     if not judgements.weight.sum() > 0:
         raise UndefinedScore("no judgement with weight")
-    first, second = light[judgements.pairs[:, 0]], light[judgements.pairs[:, 1]]
-    limit = 1.0 + delta
-    # FIRST is 1 and SECOND is 2; both ratios can't exceed a limit above 1
-    answer = (second / first > limit) + 2 * (first / second > limit)
+    answer = darker_point(light=light, pairs=judgements.pairs, delta=delta)
     wrong = np.where(answer == judgements.darker, 0.0, judgements.weight)
     same = judgements.darker == SAME
     return {

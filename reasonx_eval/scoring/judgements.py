@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from reasonx_eval import color
 from reasonx_eval.errors import SampleError, UndefinedScore
 from reasonx_eval.metrics.info import whdr_name
-from reasonx_eval.metrics.whdr import compile_judgements, disagreement, lightness
+from reasonx_eval.metrics.whdr import CompiledJudgements, compile_judgements, disagreement, lightness
 from reasonx_eval.protocol import Protocol, WhdrSpec
 from reasonx_eval.resize import resize
 from reasonx_eval.scoring import Scored
@@ -36,13 +36,7 @@ def score_judgements(sample: Sample, target: Target, prediction: Prediction, pro
     assert spec is not None
     if len(target.pairs) == 0:
         raise UndefinedScore("no judgement with weight: WHDR is undefined for this image")
-    value: NDArray[Any] = prediction.value
-    curve = reflectance_curve(prediction.kind, spec)
-    if spec.rescale == "half-one" or spec.resize == "image":
-        # these rules look at the whole map, so it is converted whole; otherwise only judged points are
-        value, curve = _whole(value, curve, spec, sample), None
-    compiled = compile_judgements(target=target, height=value.shape[0], width=value.shape[1])
-    light = lightness(reflectance=value, judgements=compiled, decode=curve)
+    light, compiled = judged_lightness(sample, target, prediction, spec)
     metrics: dict[str, float] = {}
     for delta in spec.deltas:
         parts = disagreement(light=light, judgements=compiled, delta=delta)
@@ -52,6 +46,19 @@ def score_judgements(sample: Sample, target: Target, prediction: Prediction, pro
             whdr_name(delta, "ineq"): parts["whdr_ineq"],
         }
     return Scored(metrics={k: metrics[k] for k in protocol.metrics}, n_valid=len(target.pairs))
+
+
+def judged_lightness(
+    sample: Sample, target: JudgementTarget, prediction: Prediction, spec: WhdrSpec
+) -> tuple[NDArray[np.float64], CompiledJudgements]:
+    """Lightness at the judged points in the protocol's space, float64 [P], and the judgements at their pixels."""
+    value: NDArray[Any] = prediction.value
+    curve = reflectance_curve(prediction.kind, spec)
+    if spec.rescale == "half-one" or spec.resize == "image":
+        # these rules look at the whole map, so it is converted whole; otherwise only judged points are
+        value, curve = _whole(value, curve, spec, sample), None
+    compiled = compile_judgements(target=target, height=value.shape[0], width=value.shape[1])
+    return lightness(reflectance=value, judgements=compiled, decode=curve), compiled
 
 
 def _whole(value: NDArray[Any], curve: Curve | None, spec: WhdrSpec, sample: Sample) -> NDArray[Any]:

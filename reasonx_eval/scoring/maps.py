@@ -34,18 +34,22 @@ def score_map(sample: Sample, target: Target, prediction: Prediction, protocol: 
     if n_valid == 0:
         raise SampleError("the ground truth has no valid pixel")
     truth = target.value.astype(np.float64)
-    pred = match_size(prediction.value, truth.shape, spec.resize).astype(np.float64)
+    pred = linear_map(prediction, truth.shape, spec)
     if not np.isfinite(pred[mask]).all():
         bad = int(np.count_nonzero(~np.isfinite(pred[mask]).all(axis=-1)))
         raise SampleError(f"the prediction has NaN or infinity at {bad} of {n_valid} valid pixels")
-    if prediction.kind == "albedo_srgb":
-        pred = color.decode(pred, spec.transfer)
     # si-MSE and LMSE fit scales of their own, in linear values; the rest sees what the protocol compares
     maps = {"linear": (pred, truth)}
     if set(protocol.metrics) - {"si_mse", "lmse"}:
-        maps["compared"] = _compared(pred, truth, mask, spec)
+        maps["compared"] = compared_maps(pred, truth, mask, spec)
     metrics = {name: _measure(name, maps, mask, spec) for name in protocol.metrics}
     return Scored(metrics=metrics, n_valid=n_valid)
+
+
+def linear_map(prediction: Prediction, shape: tuple[int, ...], spec: MapSpec) -> Map:
+    """The prediction at the ground truth's size in linear values, float64 [H, W, 3]."""
+    pred = match_size(prediction.value, shape, spec.resize).astype(np.float64)
+    return color.decode(pred, spec.transfer) if prediction.kind == "albedo_srgb" else pred
 
 
 def _measure(name: str, maps: Mapping[str, tuple[Map, Map]], mask: NDArray[np.bool_], spec: MapSpec) -> float:
@@ -58,7 +62,7 @@ def _measure(name: str, maps: Mapping[str, tuple[Map, Map]], mask: NDArray[np.bo
     return compute(pred=pred, target=truth, valid=mask)
 
 
-def _compared(pred: Map, truth: Map, mask: NDArray[np.bool_], spec: MapSpec) -> tuple[Map, Map]:
+def compared_maps(pred: Map, truth: Map, mask: NDArray[np.bool_], spec: MapSpec) -> tuple[Map, Map]:
     """Both maps after scale, exposure, clipping and transfer, in the space the protocol compares in."""
     if spec.scale == "lsq":
         pred = pred * image.lsq_scale(pred=pred, target=truth, valid=mask)
