@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,20 +13,39 @@ from pydantic import BaseModel
 from torch import nn
 
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.files import canonical_json, write_bytes, write_text
+from reasonx_eval.files import canonical_json, replacing, write_text
 
 CHECKPOINT: Final = "checkpoint.pt"
 LOG: Final = "log.jsonl"
 
 
+def save_state(path: Path, config: BaseModel, state: Mapping[str, Any]) -> None:
+    """Tensors, numbers and containers of them, with the configuration they belong to; written whole or not at all."""
+    with replacing(path) as handle:
+        torch.save({"config": config.model_dump_json(), **state}, handle)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """What `save_state` wrote, on the CPU; `config` is a dict.
+
+    Raises
+    ------
+    DataError
+        It can't be read.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {**state, "config": json.loads(state["config"]), "step": int(state["step"])}
+    except Exception as error:
+        raise DataError(f"not a checkpoint ({' '.join(str(error).split())[:200]})", where=str(path),
+                        fix="--force to start anew") from None  # fmt: skip
+
+
 def save_checkpoint(
     path: Path, config: BaseModel, network: nn.Module, optimiser: torch.optim.Optimizer, step: int
 ) -> None:
-    """Everything that later steps depend on, written whole or not at all."""
-    buffer = io.BytesIO()
-    torch.save({"config": config.model_dump_json(), "step": step, "network": network.state_dict(),
-                "optimiser": optimiser.state_dict()}, buffer)  # fmt: skip
-    write_bytes(path, buffer.getvalue())
+    """Everything that later steps depend on."""
+    save_state(path, config, {"step": step, "network": network.state_dict(), "optimiser": optimiser.state_dict()})
 
 
 def load_checkpoint(path: Path, config: BaseModel, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
@@ -42,21 +60,20 @@ def load_checkpoint(path: Path, config: BaseModel, network: nn.Module, optimiser
     """
     if not path.is_file():
         return 0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        theirs, step = json.loads(state["config"]), int(state["step"])
-    except Exception as error:
-        raise DataError(f"not a checkpoint ({' '.join(str(error).split())[:200]})", where=str(path),
-                        fix="--force to start anew") from None  # fmt: skip
-    ours = config.model_dump(mode="json")
+    state = load_state(path)
+    check_same(state["config"], config.model_dump(mode="json"), path)
+    network.load_state_dict(state["network"])
+    optimiser.load_state_dict(state["optimiser"])
+    return int(state["step"])
+
+
+def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Path) -> None:
+    """Refuse to go on from a checkpoint of another configuration: a UsageError that names the fields that differ."""
     differ = sorted(k for k in ours.keys() | theirs.keys() if ours.get(k) != theirs.get(k))
     if differ:
         said = ", ".join(f"{k} {theirs.get(k)} (now {ours.get(k)})" for k in differ)
         raise UsageError(f"an unfinished training with another configuration: {said}", where=str(path),
                          fix="the same options, another --out, or --force to start anew")  # fmt: skip
-    network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
-    return step
 
 
 class JsonLog:
