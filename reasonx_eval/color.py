@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+#: of R, G and B in the luminance: the weights of the published irradiance question
+LUMINANCE: Final = (0.299, 0.587, 0.114)
 
 
 def srgb_to_linear(value: ArrayLike) -> NDArray[np.float64]:
@@ -41,5 +45,5 @@ def srgb8_table() -> NDArray[np.float64]:
 
 
 def luminance(rgb: NDArray[np.floating]) -> NDArray[np.float64]:
-    """0.299 R + 0.587 G + 0.114 B, float64 [...]: the weights of the published irradiance question."""
-    return np.asarray(np.asarray(rgb, dtype=np.float64) @ np.array([0.299, 0.587, 0.114]))
+    """0.299 R + 0.587 G + 0.114 B, float64 [...]."""
+    return np.asarray(np.asarray(rgb, dtype=np.float64) @ np.array(LUMINANCE))

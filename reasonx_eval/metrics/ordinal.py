@@ -1,6 +1,7 @@
 """Relations between two points of a map, and how often two maps agree on them.
 
-The same code scores benchmarks and rewards training. Codes are those of `reasonx_eval.types`.
+The same code scores benchmarks and rewards training: `related` takes numpy arrays and torch tensors. Codes are those
+of `reasonx_eval.types`.
 
 Ground truth uses a margin: pairs too close to call are LEFT_OUT and don't count. A prediction is asked
 for direction only (margin 0). With a margin of its own, a map of low contrast or with one outlier (the
@@ -11,17 +12,17 @@ and a LEFT_OUT of the prediction counts as wrong, so a flat map agrees with noth
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.color import luminance
+from reasonx_eval.color import LUMINANCE
 from reasonx_eval.errors import SampleError, UndefinedScore, unknown
 from reasonx_eval.metrics.points import check_pairs, pixels
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND
 
-_MODALITIES = ("depth", "normals", "irradiance", "albedo")
+MODALITIES: Final = ("depth", "normals", "irradiance", "albedo")
 
 
 def relation(
@@ -68,8 +69,8 @@ def relation(
     SampleError
         A wrong shape, a point outside the image, or a value that isn't finite where it counts.
     """
-    if modality not in _MODALITIES:
-        raise unknown("modality", modality, _MODALITIES)
+    if modality not in MODALITIES:
+        raise unknown("modality", modality, MODALITIES)
     wanted = () if modality == "depth" else (3,)
     if value.ndim < 2 or value.shape[2:] != wanted:
         raise SampleError(f"a {modality} map has shape {value.shape}, expected {'[H, W, 3]' if wanted else '[H, W]'}")
@@ -88,17 +89,54 @@ def relation(
     # points that aren't measured may hold anything; their pairs are dropped at the end
     at[~finite] = 0.0
     first, second = pairs[:, 0], pairs[:, 1]
-    if modality == "albedo":
-        distance = np.sqrt(((at[first] - at[second]) ** 2).sum(axis=1))
-        found = np.where(distance < same_distance, SAME, DIFFERENT)
-    else:
-        score = _score(at, modality, larger_is_closer)
-        difference = score[first] - score[second]
-        if modality == "depth":
-            difference = _of_range(difference, value if valid is None else value[valid])
-        found = _direction(difference, margin)
+    at = at.reshape(len(at), -1)
+    extent = _range(value if valid is None else value[valid]) if modality == "depth" else 1.0
+    found = related(at[first], at[second], modality, margin=margin, extent=extent, same_distance=same_distance,
+                    larger_is_closer=larger_is_closer)  # fmt: skip
     found[~(measured[first] & measured[second])] = LEFT_OUT
     return found.astype(np.int8)
+
+
+def related(
+    first: Any, second: Any, modality: str, *, margin: float = 0.0, extent: float = 1.0, same_distance: float = 0.05,
+    larger_is_closer: bool = False,
+) -> Any:  # fmt: skip
+    """The relation of pairs of values, integers [...]; see `relation`, which takes maps.
+
+    Parameters
+    ----------
+    first, second : numpy arrays or torch tensors [..., C] of the values at both points; C is 1 for depth, 3 for the
+        rest. NaN at one of them makes the pair LEFT_OUT
+    extent : what differences of depth are divided by before they are held against `margin`
+    """
+    if modality == "albedo":
+        distance = ((first - second) ** 2).sum(-1) ** 0.5
+        return SAME * (distance < same_distance) + DIFFERENT * (distance >= same_distance) + LEFT_OUT * (
+            distance != distance)  # fmt: skip
+    with np.errstate(invalid="ignore"):  # infinity minus itself
+        difference = compared(first, modality, larger_is_closer) - compared(second, modality, larger_is_closer)
+    if modality == "depth" and extent > 0:
+        difference = difference / extent
+    up, down = (difference >= margin) & (difference > 0), (difference <= -margin) & (difference < 0)
+    return FIRST * up + SECOND * down + LEFT_OUT * ~(up | down)
+
+
+def compared(values: Any, modality: str, larger_is_closer: bool = False) -> Any:
+    """What points are compared by, [...]: the larger is closer, faces more or has more light.
+
+    Parameters
+    ----------
+    values : numpy array or torch tensor [..., C]; depth, unnormalised normals or irradiance. A normal of length 0 has
+        NaN
+    """
+    if modality == "irradiance":
+        weights = np.array(LUMINANCE) if isinstance(values, np.ndarray) else values.new_tensor(LUMINANCE)
+        return values @ weights
+    if modality == "normals":
+        length = (values**2).sum(-1) ** 0.5
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return -values[..., 2] / length * (length > 0)
+    return values[..., 0] if larger_is_closer else -values[..., 0]
 
 
 def agreement(*, predicted: NDArray[np.int8], reference: NDArray[np.int8]) -> float:
@@ -125,28 +163,12 @@ def agreement(*, predicted: NDArray[np.int8], reference: NDArray[np.int8]) -> fl
     return int(np.count_nonzero(counted & (predicted == reference))) / n
 
 
-def _score(at: NDArray[np.float64], modality: str, larger_is_closer: bool) -> NDArray[np.float64]:
-    """What is compared at the points, float64 [P]: the larger is closer, faces more or has more light."""
-    if modality == "irradiance":
-        return luminance(at)
-    if modality == "normals":
-        length = np.sqrt((at**2).sum(axis=1))
-        return -at[:, 2] / np.where(length > 0, length, np.nan)
-    return at if larger_is_closer else -at
-
-
-def _of_range(difference: NDArray[np.float64], values: NDArray[Any]) -> NDArray[np.float64]:
-    """Differences as shares of the range of all values."""
+def _range(values: NDArray[Any]) -> float:
+    """Largest minus smallest value."""
     if values.size == 0:
         raise SampleError("no valid pixel in the map")
     extent = float(values.max()) - float(values.min())
     if not np.isfinite(extent):
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise SampleError(f"depth map is NaN or infinite at {bad} of {values.size} pixels: it has no range")
-    return difference / extent if extent > 0 else difference
-
-
-def _direction(difference: NDArray[np.float64], margin: float) -> NDArray[Any]:
-    # NaN compares as false and is left out
-    decided = (np.abs(difference) >= margin) & (difference != 0) & ~np.isnan(difference)
-    return np.where(decided, np.where(difference > 0, FIRST, SECOND), LEFT_OUT)
+    return extent

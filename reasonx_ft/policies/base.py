@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -70,6 +69,8 @@ class Transition:
     mean : [B, G or 1, ...] of the policy that made the rollout
     std : of each element, > 0; a number, or a tensor that broadcasts against `after`
     reference : [B, G or 1, ...] mean of the frozen base at the same state; None where nothing asks for it
+    at_points : the variable is [B, G, N, 2, C], what was drawn for the points of each judged pair: its log-density can
+        be summed by pair
     kl_scale : weight of ||mean - reference||^2 / (2 std^2) in the KL; other than 1 under a named weighting
     weight : of this step in the policy loss; the scored steps average 1
     """
@@ -81,6 +82,7 @@ class Transition:
     std: float | Tensor
     reference: Tensor | None = field(default=None, repr=False)
     kl_scale: float = 1.0
+    at_points: bool = False
     weight: float = 1.0
 
 
@@ -129,14 +131,17 @@ class Policy(ABC):
     base : name or hub id of the model that it starts as; licence : of its weights, None if unknown
     modalities : what it predicts, in a fixed order
     network : the module with the trained parameters; what an optimiser, an EMA and a checkpoint see
-    local_noise : whether the noise at a pixel tells nothing of other pixels: pair-level credit is exact then
+    local_noise : whether the sampled value at a point depends on noise of its own: pair-level credit is exact then
+    micro : network inputs in one pass, None is all at once; rollouts and replays must agree on it, because a batch of
+        another size may round differently
     """
 
     base: str
     licence: str | None = None
     modalities: tuple[str, ...]
     network: nn.Module
-    local_noise: ClassVar[bool] = False
+    local_noise: bool = False
+    micro: int | None = None
 
     @abstractmethod
     def working_size(self, height: int, width: int) -> tuple[int, int]:
@@ -171,13 +176,17 @@ class Policy(ABC):
     def decode(self, code: Tensor, modality: str) -> Tensor:
         """Maps of codes [..., C, H, W]: metres or any positive depth unit, unit vectors, linear RGB."""
 
+    def values(self, code: Tensor, judged: Judged) -> Tensor:
+        """Values [B, N, 2, C], in the units of the map, of an answer's codes [B, C, H, W] at the judged points."""
+        return judged.at_points(self.decode(code, judged.modality))
+
     @abstractmethod
     def as_base(self) -> AbstractContextManager[None]:
         """Inside, the network is the frozen base; put back afterwards, also after an exception."""
 
     @abstractmethod
     def save(self, folder: Path) -> Saved:
-        """Write the present weights into a folder, as `reasonx_eval` runs them; the same weights give the same bytes."""
+        """Write the present weights into a folder, as `reasonx_eval` runs them; same weights, same bytes."""
 
     def elements(self, rollout: Rollout) -> int:
         """Number of elements D of a transition's variable: clip ranges convert by it."""
