@@ -204,7 +204,9 @@ class Store:
             raise unknown("judge", judge, listed, where=str(self.folder))
         raise UsageError(f"whose answers? There are {', '.join(listed) or 'none'}", where=str(self.folder))
 
-    def table(self, *, modality: str, judge: str | None = None, template: str | None = None) -> Table:
+    def table(
+        self, *, modality: str, judge: str | None = None, template: str | None = None, contested: bool = True
+    ) -> Table:
         """Points and probabilities for training, both colour orders averaged.
 
         Parameters
@@ -212,6 +214,7 @@ class Store:
         modality : depth, normals, irradiance or albedo
         judge : name or revision; may be left out if there is one only
         template : digest of the wording; may be left out if there is one only
+        contested : also use what has another probability in another shard, as the first shard has it
 
         Raises
         ------
@@ -230,7 +233,28 @@ class Store:
                              where=str(self.folder))  # fmt: skip
         if not rows.any():
             raise UsageError(f"no answers about {modality} of judge {revision}", where=str(self.folder))
+        if not contested:
+            rows &= ~self.contested
         return make_table(self.columns.take(rows), modality, revision)
+
+    @cached_property
+    def contested(self) -> NDArray[np.bool_]:
+        """Which rows of `columns` have another probability in another shard, bool."""
+        found = np.zeros(len(self._order), dtype=np.bool_)
+        found[self._contradictions[2]] = True
+        return found[~self._repeats]
+
+    @cached_property
+    def _contradictions(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Rows that count, rows with the same key and another probability, and the places of the first in `_order`."""
+        before = np.flatnonzero(self._repeats)
+        # the row that counts is the first of its group
+        leaders = np.maximum.accumulate(np.where(self._repeats, 0, np.arange(len(self._repeats))))[before]
+        kept, other = self._order[leaders], self._order[before]
+        p, q = self._all.probability[kept], self._all.probability[other]
+        # an answer beside a failure is a repeated question, no contradiction
+        differ = ~np.isnan(p) & ~np.isnan(q) & (p != q)
+        return kept[differ], other[differ], leaders[differ]
 
     def stats(self) -> list[StreamStats]:
         """Counts, flags, agreement between colour orders and histograms, by judge, modality and wording."""
@@ -238,17 +262,12 @@ class Store:
 
     def verify(self) -> Verification:
         """Damaged shards, and keys with different answers."""
-        before = np.flatnonzero(self._repeats)
-        # the row that counts is the first of its group
-        leaders = np.maximum.accumulate(np.where(self._repeats, 0, np.arange(len(self._repeats))))
-        kept, other = self._order[leaders[before]], self._order[before]
-        p, q = self._all.probability[kept], self._all.probability[other]
-        # an answer beside a failure is a repeated question, no contradiction
-        differ = np.flatnonzero(~np.isnan(p) & ~np.isnan(q) & (p != q))
+        kept, other, _ = self._contradictions
         names = sorted(p.name for p in self.folder.iterdir() if p.name.endswith(".part"))
         return Verification(
-            shards=len(self.shards), rows=len(self._all), duplicates=len(before), conflicts=len(differ),
-            examples=tuple(self._conflict(int(kept[k]), int(other[k])) for k in differ[:10]), damaged=self.damaged,
+            shards=len(self.shards), rows=len(self._all), duplicates=int(self._repeats.sum()),
+            conflicts=len(kept), damaged=self.damaged,
+            examples=tuple(self._conflict(int(a), int(b)) for a, b in zip(kept[:10], other[:10], strict=True)),
             foreign=tuple(p.name for p in foreign_paths(self.folder)), unfinished=tuple(names),
         )  # fmt: skip
 

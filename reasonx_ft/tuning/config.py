@@ -1,0 +1,228 @@
+"""The configuration of `reasonx-ft tune`: one validated object, from a preset, a TOML file, and flags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Method: TypeAlias = Literal["grpo", "ranking", "expected"]
+METHODS: Final[tuple[Method, ...]] = ("grpo", "ranking", "expected")
+#: modality -> number, or one number for all
+PerModality: TypeAlias = float | dict[str, float]
+
+
+class Section(BaseModel):
+    """A table of the configuration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Which photos and pairs a step sees.
+
+    images : photos of a step, over all processes
+    pairs : judged pairs of a photo and modality in a step, drawn from the stored ones
+    modalities : what is tuned; None is all that the model predicts and the store judges
+    at_once : all of them in every step, or one that is drawn for the step
+    mirror : mirror half of the photos, with their pairs
+    held_out : share of the photos, by their digests, that is never trained on and measures agreement
+    judge, template : whose answers, where the store has several
+    min_confidence : least abs(2 p - 1) of a stored probability
+    max_gap : greatest difference between the two colour orders; more is a contradiction, and left out
+    min_distance : of a pair's points, in pixels of the canonical 512
+    limit : only N photos, spread evenly
+    """
+
+    images: int = Field(8, ge=1)
+    pairs: int = Field(40, ge=1)
+    modalities: tuple[str, ...] | None = None
+    at_once: Literal["all", "one"] = "all"
+    mirror: bool = True
+    held_out: float = Field(0.1, ge=0, lt=1)
+    judge: str | None = None
+    template: str | None = None
+    min_confidence: float = Field(0.0, ge=0, lt=1)
+    max_gap: float = Field(0.5, gt=0, le=1)
+    min_distance: float = Field(0.0, ge=0)
+    limit: int | None = Field(None, ge=1)
+
+
+class Objective(Section):
+    """What is made small.
+
+    grpo, ranking, expected : weights of the three ways to use answers; any mixture works
+    kl : weight of the exact Gaussian KL to the frozen base (samples it needs are those of grpo)
+    distance : weight of the distance of the deterministic answer to the base's
+    rehearsal : weight of supervision on rendered scenes with known maps, against forgetting
+    rehearsal_data, rehearsal_scenes, rehearsal_images : dataset and split of it, how many scenes, how many a step
+    group : samples of a photo
+    inner : optimiser steps on one set of samples; with 1 the ratio is always 1 and nothing is clipped
+    scale : what centred rewards are divided by: nothing, the group's deviation, that or `floor` if it is larger, the
+        batch's, or a running deviation of the modality
+    floor : least deviation under "floored"
+    advantage_clip : largest absolute advantage
+    credit : one advantage for a whole map, or one for each pair, where the noise is local
+    reward : 0 or 1 by the likelier answer, or the judge's probability of what the map says
+    tie : reward of a map that says nothing about a pair
+    balanced : same and different pairs count alike in albedo, however many there are
+    same_distance : colour distance below which a map says "same"
+    clip_range_sum : how far a log-ratio, summed over the elements of a step, may go; the range of a mean over D
+        elements is this divided by D
+    units : the policy gradient of a log-density summed over elements (that of the expected reward), or of their mean
+    correction : remove the ratio's negative bias before clipping
+    """
+
+    grpo: float = Field(1.0, ge=0)
+    ranking: float = Field(0.0, ge=0)
+    expected: float = Field(0.0, ge=0)
+    kl: float = Field(0.0, ge=0)
+    distance: PerModality = 0.0
+    rehearsal: float = Field(0.0, ge=0)
+    rehearsal_data: str = "scenes-synthetic/train"
+    rehearsal_scenes: int = Field(500, ge=1)
+    rehearsal_images: int = Field(4, ge=1)
+    group: int = Field(8, ge=2)
+    inner: int = Field(1, ge=1)
+    scale: Literal["none", "group", "floored", "batch", "modality"] = "floored"
+    floor: float = Field(0.05, ge=0)
+    advantage_clip: float = Field(5.0, gt=0)
+    credit: Literal["image", "pairs"] = "image"
+    reward: Literal["hard", "soft"] = "soft"
+    tie: float = Field(0.5, ge=0, le=1)
+    balanced: bool = True
+    same_distance: float = Field(0.05, gt=0)
+    clip_range_sum: float = Field(1.0, gt=0)
+    units: Literal["sum", "mean"] = "sum"
+    correction: bool = False
+    ranking_options: dict[str, Any] = {}
+    expected_options: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _something(self) -> Objective:
+        if not self.grpo + self.ranking + self.expected:
+            raise ValueError("one of grpo, ranking, expected needs a weight above 0")
+        if self.kl and not self.grpo:
+            raise ValueError("kl is measured on grpo's samples: use distance, or a small weight of grpo")
+        return self
+
+
+class Optimiser(Section):
+    """How weights change.
+
+    steps : optimiser steps (of `inner` updates each); None is `epochs` passes over the photos
+    learning_rate, warmup, schedule : the peak, steps of a linear rise to it, and what comes after
+    clip : longest gradient that is taken as it is
+    ema : decay of the averaged weights that are evaluated and exported, each step; 0 takes the weights as they are
+    """
+
+    steps: int | None = Field(None, ge=1)
+    epochs: float = Field(3.0, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, le=1)
+    warmup: int = Field(10, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    ema: float = Field(0.0, ge=0, lt=1)
+
+
+class Canary(Section):
+    """A metric that is not rewarded, on data with ground truth: the run stops where it gets much worse than the base's.
+
+    dataset : NAME or NAME/SPLIT, of any dataset of reasonx-eval; protocol : that accepts it; metric : of the protocol
+    samples : how many, spread evenly
+    most : stop where metric / base (or base / metric, where more is better) exceeds it
+    """
+
+    dataset: str
+    protocol: str
+    metric: str
+    samples: int = Field(16, ge=1)
+    most: float = Field(1.5, gt=1)
+    root: str | None = None
+
+
+class Guard(Section):
+    """When a run is stopped, because its reward is being hacked rather than earned; each compares with the base.
+
+    agreement_drop : held-out agreement this far below its best, or below the base, at `patience` checks in a row
+    flatness : least and greatest quotient of the maps' contrast (mean deviation, and mean step between neighbours of
+        the codes) to the base's
+    canaries : by task, among those that are tuned; see Canary
+    """
+
+    agreement_drop: float = Field(0.02, gt=0)
+    patience: int = Field(3, ge=1)
+    flatness: tuple[float, float] = (0.4, 2.5)
+    canaries: tuple[Canary, ...] = ()
+
+    @model_validator(mode="after")
+    def _range(self) -> Guard:
+        if not 0 <= self.flatness[0] < 1 < self.flatness[1]:
+            raise ValueError("flatness is a range around 1, e.g. [0.4, 2.5]")
+        return self
+
+
+class Watch(Section):
+    """What is kept and shown; changes no weights, and may be changed when a run goes on.
+
+    save_every, keep : steps between checkpoints, and how many of the last are kept; 0 saves only on interrupts
+    check_every, check_photos : steps between checks (held-out agreement, canaries, contrast), photos in each
+    grid_every, grid_photos : steps between pictures of fixed photos; 0 is never
+    tensorboard : write event files beside the JSON lines
+    export : the weights that are exported, those of the best check or the last
+    """
+
+    save_every: int = Field(100, ge=0)
+    keep: int = Field(2, ge=1)
+    check_every: int = Field(50, ge=0)
+    check_photos: int = Field(64, ge=1)
+    grid_every: int = Field(0, ge=0)
+    grid_photos: int = Field(3, ge=1)
+    tensorboard: bool = False
+    export: Literal["best", "last"] = "best"
+
+
+class Machine(Section):
+    """Where and how it is computed; decides last bits only, and may be changed when a run goes on.
+
+    micro : samples that go through the network with gradient at a time; None is all
+    threads : of the arithmetic on a CPU
+    workers : threads that read photos; cache_gib : memory for photos at working size
+    """
+
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    micro: int | None = Field(None, ge=1)
+    threads: int = Field(2, ge=1)
+    workers: int = Field(2, ge=1)
+    cache_gib: float = Field(2.0, ge=0)
+
+
+class TuneConfig(Section):
+    """Everything that decides a tuned network.
+
+    policy : options of the base as a policy (noise, schedule, adapters), see `reasonx_ft.policies.load.make_policy`
+    preset : where the values came from
+    """
+
+    preset: str = "default"
+    seed: int = Field(0, ge=0)
+    data: Data = Data()
+    policy: dict[str, Any] = {}
+    objective: Objective = Objective()
+    optimiser: Optimiser = Optimiser()
+    guard: Guard = Guard()
+    watch: Watch = Watch()
+    machine: Machine = Machine()
+
+    def deciding(self) -> dict[str, Any]:
+        """What a run that goes on must not change."""
+        return self.model_dump(mode="json", exclude={"preset", "guard", "watch", "machine"})
+
+
+def per_modality(value: PerModality, modality: str) -> float:
+    """The number of a modality; 0 where a table leaves it out."""
+    return value.get(modality, 0.0) if isinstance(value, Mapping) else value

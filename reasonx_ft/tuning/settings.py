@@ -1,0 +1,154 @@
+"""From a preset, a file and flags to one `TuneConfig`; unknown keys are named with what was probably meant.
+
+A preset is a TOML file in the folder `presets`: tables as in `TuneConfig`, an optional table ``about`` (text, and what
+a published recipe leaves unknown), and tables ``[[when]]`` with ``method`` or ``base`` (or both), whose other tables
+count only for these.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.models.saved_formats import explain
+from reasonx_ft.config import read_toml
+from reasonx_ft.tuning.config import METHODS, TuneConfig
+
+_PRESETS: Final = Path(__file__).parent / "presets"
+#: tables whose keys are checked where they are used
+_FREE: Final = ("policy", "ranking_options", "expected_options")
+
+
+@dataclass(frozen=True)
+class About:
+    """text : what a preset is; unknown : what its source leaves open, and what is chosen instead"""
+
+    text: str = ""
+    unknown: tuple[str, ...] = ()
+
+
+def preset_names() -> list[str]:
+    """Names that `--preset` takes."""
+    return sorted(p.stem for p in _PRESETS.glob("*.toml"))
+
+
+def read_settings(
+    *, preset: str = "default", method: str | None = None, base: str = "", file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> TuneConfig:  # fmt: skip
+    """The configuration of a run: flags, then the file, then the preset, then the fields' defaults.
+
+    Parameters
+    ----------
+    preset : see `preset_names`
+    method : grpo, ranking or expected gets the weight 1 and the others 0; None leaves the preset's mixture
+    base : name of the model, for what a preset says of it
+    file : TOML with tables of `TuneConfig`
+    flags : dotted key -> value; text is read as TOML where it is TOML ("0.1", "true", "[1, 2]"), else taken as it is
+
+    Raises
+    ------
+    UsageError
+        An unknown preset, method or key (with the nearest match), a wrong type, a value out of range.
+    """
+    if method is not None and method not in METHODS:
+        raise unknown("method", method, METHODS, where="--method")
+    values, _ = _preset(preset, method, base)
+    if method is not None:
+        values = _merged(values, {"objective": {m: float(m == method) for m in METHODS}})
+        if method != "grpo":
+            values["objective"]["kl"] = 0.0
+    where = f"preset {preset}"
+    _check_keys(values, TuneConfig, where)
+    if file is not None:
+        given = read_toml(file)
+        _check_keys(given, TuneConfig, str(file))
+        values, where = _merged(values, given), str(file)
+    if flags:
+        given = _nested(flags)
+        _check_keys(given, TuneConfig, "--set")
+        values, where = _merged(values, given), "--set" if file is None else f"{file} and --set"
+    try:
+        return TuneConfig.model_validate({**values, "preset": preset})
+    except ValidationError as error:
+        raise UsageError(explain(error), where=where) from None
+
+
+def about(preset: str) -> About:
+    """What a preset says of itself."""
+    return _preset(preset, None, "")[1]
+
+
+def parse_value(text: str) -> Any:
+    """A value as TOML reads it, or the text itself."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _preset(name: str, method: str | None, base: str) -> tuple[dict[str, Any], About]:
+    if name not in preset_names():
+        raise unknown("preset", name, preset_names(), where="--preset")
+    values = read_toml(_PRESETS / f"{name}.toml")
+    said = values.pop("about", {})
+    for case in values.pop("when", []):
+        wanted = case.pop("method", method), case.pop("base", base)
+        if wanted == (method, base):
+            values = _merged(values, case)
+    return values, About(said.get("text", ""), tuple(said.get("unknown", ())))
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `under`, table by table."""
+    found = dict(under)
+    for key, value in over.items():
+        known = found.get(key)
+        found[key] = _merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return found
+
+
+def _nested(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"objective.kl": "0.1"}`` to ``{"objective": {"kl": 0.1}}``."""
+    found: dict[str, Any] = {}
+    for dotted, value in flags.items():
+        *path, last = dotted.split(".")
+        table = found
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise UsageError(f"'{dotted}' is below a value that is set too", where="--set")
+        table[last] = parse_value(value) if isinstance(value, str) else value
+    return found
+
+
+def _check_keys(values: Mapping[str, Any], model: type[BaseModel], where: str, path: Sequence[str] = ()) -> None:
+    """Refuse unknown keys, with the whole dotted key that was probably meant."""
+    for key, value in values.items():
+        if key not in model.model_fields:
+            dotted = ".".join([*path, key])
+            raise unknown("key", dotted, _keys(TuneConfig), where=where)
+        inner = model.model_fields[key].annotation
+        if key not in _FREE and isinstance(inner, type) and issubclass(inner, BaseModel):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{'.'.join([*path, key])} is a table", where=where,
+                                 fix=f"{'.'.join([*path, key])}.{next(iter(inner.model_fields))} = ...")  # fmt: skip
+            _check_keys(value, inner, where, [*path, key])
+
+
+def _keys(model: type[BaseModel], path: Sequence[str] = ()) -> list[str]:
+    """All dotted keys."""
+    found = []
+    for key, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            found += _keys(inner, [*path, key])
+        else:
+            found.append(".".join([*path, key]))
+    return found

@@ -1,0 +1,173 @@
+"""What each optimiser step sees: decided by the seed, the step and the photo alone.
+
+So training can go on from any step, and no number of processes, threads or cached photos changes what is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reasonx_eval.errors import UsageError
+from reasonx_eval.seeding import rng, stream_seed
+from reasonx_ft.policies.base import Judged, Visit
+from reasonx_ft.tuning.config import Data
+from reasonx_ft.tuning.photo_set import Entry, Pairs, PhotoSet, held_out
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Photos of one process in one step, before their images are there.
+
+    numbers : of entries; mirrored : bool of each
+    """
+
+    numbers: tuple[int, ...]
+    mirrored: tuple[bool, ...]
+    images: list[Future[NDArray[np.uint8]] | NDArray[np.uint8]]
+
+
+class Visits:
+    """Batches of training photos, and of held-out ones.
+
+    A batch has photos of one working size. Each size's photos are gone through again and again, in another order each
+    time; how often a size comes up is proportional to its number of photos.
+
+    Parameters
+    ----------
+    modalities : that are tuned
+    steps : of the whole run, for the order of sizes
+    rank, world : this process takes every world-th photo of a batch, from the rank-th
+    device : that images and pairs are put on
+
+    Raises
+    ------
+    UsageError
+        A batch that processes can't share evenly, or no photo left to train on.
+    """
+
+    def __init__(
+        self, photos: PhotoSet, data: Data, modalities: Sequence[str], *, seed: int, steps: int, rank: int = 0,
+        world: int = 1, device: torch.device | None = None,
+    ) -> None:  # fmt: skip
+        if data.images % world:
+            raise UsageError(f"data.images {data.images} can't be shared evenly among {world} processes")
+        self._photos, self._data, self._seed = photos, data, seed
+        self._rank, self._world, self._device = rank, world, device or torch.device("cpu")
+        self.modalities = tuple(modalities)
+        kept = [held_out(e.digest, data.held_out) for e in photos.entries]
+        self.training = [k for k, out in enumerate(kept) if not out]
+        self.held_out = [k for k, out in enumerate(kept) if out]
+        if not self.training:
+            raise UsageError(f"all {len(kept)} photos with judgements are held out", where="data.held_out")
+        self._sizes = self._by_size(self.training)
+        self._place = self._schedule(steps)
+        self._ahead: dict[int, Chosen] = {}
+
+    def _by_size(self, numbers: Sequence[int]) -> list[list[int]]:
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for k in numbers:
+            sizes.setdefault(self._photos.entries[k].size, []).append(k)
+        return [sizes[s] for s in sorted(sizes)]
+
+    def _schedule(self, steps: int) -> NDArray[np.int64]:
+        """Size of each step, and how many earlier steps had it: int64 [steps, 2]."""
+        share = np.cumsum([len(s) for s in self._sizes]) / len(self.training)
+        size = np.searchsorted(share, rng(self._seed, "tune", "sizes").random(steps), side="right")
+        size = np.minimum(size, len(self._sizes) - 1)
+        earlier = np.zeros(steps, dtype=np.int64)
+        for s in range(len(self._sizes)):
+            of_size = size == s
+            earlier[of_size] = np.arange(int(of_size.sum()))
+        return np.stack([size, earlier], axis=1)
+
+    def at(self, step: int) -> Visit:
+        """What this process sees in a step; photos of the next are read meanwhile."""
+        chosen = self._ahead.pop(step, None) or self._choose(step)
+        if step + 1 < len(self._place):
+            self._ahead = {step + 1: self._choose(step + 1)}
+        names = self.modalities
+        if self._data.at_once == "one":
+            names = (names[int(rng(self._seed, "tune", "modality", str(step)).integers(len(names)))],)
+        entries = [self._photos.entries[k] for k in chosen.numbers]
+        judged = {m: self._judged(entries, m, chosen.mirrored, step) for m in names}
+        seeds = tuple(stream_seed(self._seed, "tune", "noise", str(step), e.digest) % 2**63 for e in entries)
+        return Visit(self._stacked(chosen), judged, seeds)
+
+    def _choose(self, step: int) -> Chosen:
+        size, earlier = (int(v) for v in self._place[step])
+        of_size, batch = self._sizes[size], self._data.images
+        places = range(earlier * batch + self._rank, (earlier + 1) * batch, self._world)
+        numbers = tuple(of_size[int(_order(len(of_size), self._seed, size, p // len(of_size))[p % len(of_size)])]
+                        for p in places)  # fmt: skip
+        coin = rng(self._seed, "tune", "mirror", str(step)).random(batch)[self._rank :: self._world] < 0.5
+        mirrored = tuple(bool(c) and self._data.mirror for c in coin)
+        return Chosen(numbers, mirrored, self._photos.request(numbers))
+
+    def checks(self, photos: int, batch: int) -> Iterator[tuple[tuple[int, ...], Visit]]:
+        """The first `photos` held-out photos with all their pairs, as they are: (numbers of entries, visit)."""
+        for of_size in self._by_size(self.held_out[:photos]):
+            for start in range(0, len(of_size), batch):
+                numbers = tuple(of_size[start : start + batch])
+                entries = [self._photos.entries[k] for k in numbers]
+                plain = (False,) * len(numbers)
+                judged = {m: self._judged(entries, m, plain, None) for m in self.modalities}
+                seeds = tuple(stream_seed(self._seed, "tune", "check", e.digest) % 2**63 for e in entries)
+                yield numbers, Visit(self._stacked(Chosen(numbers, plain, self._photos.request(numbers))), judged, seeds)
+
+    def _stacked(self, chosen: Chosen) -> Tensor:
+        """Images float32 [B, 3, H, W]."""
+        found = [f.result() if isinstance(f, Future) else f for f in chosen.images]
+        images = torch.from_numpy(np.stack([i[..., ::-1] if m else i
+                                            for i, m in zip(found, chosen.mirrored, strict=True)]))  # fmt: skip
+        return images.to(self._device).to(torch.float32) / 255
+
+    def _judged(
+        self, entries: Sequence[Entry], modality: str, mirrored: Sequence[bool], step: int | None
+    ) -> Judged:
+        """Pairs of some photos; those of a step are drawn, else all are taken."""
+        drawn = [self._draw(e, modality, step) for e in entries]
+        n = max(1, *(len(d) for d in drawn)) if step is None else self._data.pairs
+        places = np.zeros((len(entries), n, 2), dtype=np.int64)
+        probability = np.full((len(entries), n), 0.5, dtype=np.float32)
+        weight = np.zeros((len(entries), n), dtype=np.float32)
+        for k, (entry, pairs, turn) in enumerate(zip(entries, drawn, mirrored, strict=True)):
+            width, m = entry.size[1], len(pairs)
+            rows, cols = np.divmod(pairs.place.astype(np.int64), width)
+            places[k, :m] = rows * width + (width - 1 - cols if turn else cols)
+            probability[k, :m], weight[k, :m] = pairs.probability, 1.0
+        width = entries[0].size[1]
+        rows, cols = np.divmod(places, width)
+        return Judged(modality, *(torch.from_numpy(a).to(self._device) for a in (rows, cols, probability, weight)))
+
+    def _draw(self, entry: Entry, modality: str, step: int | None) -> Pairs:
+        pairs = entry.pairs.get(modality, _NONE)
+        if step is None or len(pairs) <= self._data.pairs:
+            return pairs
+        stream = rng(self._seed, "tune", "pairs", str(step), entry.digest, modality)
+        some = stream.choice(len(pairs), self._data.pairs, replace=False, shuffle=False)
+        return Pairs(pairs.place[some], pairs.probability[some])
+
+
+_NONE = Pairs(np.zeros((0, 2), np.int32), np.zeros(0, np.float32))
+
+
+@lru_cache(maxsize=64)
+def _order(n: int, seed: int, size: int, epoch: int) -> NDArray[np.int64]:
+    return rng(seed, "tune", "order", str(size), str(epoch)).permutation(n)
+
+
+def label_histogram(photos: PhotoSet, modalities: Sequence[str], bins: int = 10) -> Mapping[str, list[int]]:
+    """How sure the judge is: counts of abs(2 p - 1) of all pairs in equal bins over [0, 1], by modality."""
+    found = {}
+    for modality in modalities:
+        p = np.concatenate([e.pairs[modality].probability for e in photos.entries if modality in e.pairs] or [[]])
+        found[modality] = [int(n) for n in np.histogram(np.abs(2 * p - 1), bins=bins, range=(0, 1))[0]]
+    return found
