@@ -72,6 +72,24 @@ _EVALUATION = [
 ]  # fmt: skip
 
 
+def check_outputs(paths: Sequence[Path], suffixes: Sequence[str], *, force: bool) -> None:
+    """Refuse files to write before any work is done for them.
+
+    Raises
+    ------
+    UsageError
+        A suffix that is not one of `suffixes`, a folder, the same file twice, or a file that is there already.
+    """
+    for k, path in enumerate(paths):
+        if path.suffix.lower() not in suffixes:
+            raise UsageError(f"writes {' or '.join(suffixes)}, not '{path.suffix or path.name}'", where=str(path))
+        if path in paths[:k]:
+            raise UsageError("is named twice", where=str(path))
+        if path.is_dir() or (path.exists() and not force):
+            raise UsageError("a folder is there" if path.is_dir() else "the file is already there", where=str(path),
+                             fix="another --out" if path.is_dir() else "--force, or another --out")  # fmt: skip
+
+
 @contextmanager
 def prints_to_stderr() -> Iterator[None]:
     """Send to stderr what models, plug-ins and decoders print: stdout is for the answer, which may be JSON.

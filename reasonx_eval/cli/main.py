@@ -16,8 +16,10 @@ from reasonx_eval.errors import EXIT_CRASH, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, R
 
 #: verb -> (module with `command`, what it does)
 VERBS: Mapping[str, tuple[str, str]] = {
+    "compare": ("reasonx_eval.cli.compare", "Compare runs with a base, paired by sample."),
     "demo": ("reasonx_eval.cli.demo", "Evaluate built-in models on procedural scenes: no download."),
     "doctor": ("reasonx_eval.cli.doctor", "Check a dataset's files; explain how to get and unpack them."),
+    "gallery": ("reasonx_eval.cli.gallery", "Pictures of the worst, best and most changed samples."),
     "info": ("reasonx_eval.cli.info", "Everything about one model, dataset, protocol or metric."),
     "list": ("reasonx_eval.cli.listing", "List models, datasets, protocols or metrics."),
     "merge": ("reasonx_eval.cli.merge", "Join the shards of a run into one result."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,9 @@ from reasonx_eval import color
 from reasonx_eval.files import write_bytes
 
 Style = Literal["rgb", "linear", "depth", "normal", "error"]
+
+#: style -> matplotlib's colour map, for maps of one value a pixel
+COLOUR_MAPS: Mapping[str, str] = {"depth": "Spectral", "error": "magma"}
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,17 @@ class Panel:
     caption: str = ""
 
 
-def draw_rows(path: Path, rows: Sequence[Sequence[Panel]], *, title: str = "") -> None:
+def draw_rows(
+    path: Path, rows: Sequence[Sequence[Panel]], *, title: str = "", shared_errors: bool = False
+) -> None:
     """Write a PNG of rows of panels.
 
     All depth panels of a row share a colour scale, and so do all error panels of a column: colours can be
     compared wherever they mean the same thing.
+
+    Parameters
+    ----------
+    shared_errors : all error panels have the same unit, and share one scale
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -48,8 +57,10 @@ def draw_rows(path: Path, rows: Sequence[Sequence[Panel]], *, title: str = "") -
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     limits = _error_limits(rows, columns)
+    if shared_errors:
+        limits = [error_limit([panel for row in rows for panel in row])] * columns
     for r, row in enumerate(rows):
-        span = _depth_span(row)
+        span = depth_span(row)
         for c in range(columns):
             axis = axes[r][c]
             axis.set_xticks([])
@@ -75,16 +86,19 @@ def draw_rows(path: Path, rows: Sequence[Sequence[Panel]], *, title: str = "") -
 
 
 def _error_limits(rows: Sequence[Sequence[Panel]], columns: int) -> list[float]:
-    limits = []
-    for c in range(columns):
-        values = [row[c].value[np.isfinite(row[c].value)] for row in rows if c < len(row) and row[c].style == "error"]
-        joined = np.concatenate(values) if values else np.empty(0)
-        limits.append(float(np.percentile(joined, 98)) if joined.size else 1.0)
-    return limits
+    return [error_limit([row[c] for row in rows if c < len(row)]) for c in range(columns)]
 
 
-def _depth_span(row: Sequence[Panel]) -> tuple[float, float]:
-    """The first depth panel, the ground truth, sets the scale of its row."""
+def error_limit(panels: Sequence[Panel]) -> float:
+    """The end of the scale of error panels, in their unit: 98 % of their pixels lie below; 1 without any error."""
+    values = [p.value[np.isfinite(p.value)] for p in panels if p.style == "error"]
+    joined = np.concatenate(values) if values else np.empty(0)
+    limit = float(np.percentile(joined, 98)) if joined.size else 0.0
+    return limit if limit > 0 else 1.0
+
+
+def depth_span(row: Sequence[Panel]) -> tuple[float, float]:
+    """Lowest and highest metres of a row's scale: the first depth panel, the ground truth, sets it."""
     for panel in row:
         if panel.style == "depth":
             finite = panel.value[np.isfinite(panel.value)]
@@ -95,19 +109,20 @@ def _depth_span(row: Sequence[Panel]) -> tuple[float, float]:
 
 
 def _draw(axis: Any, panel: Panel, span: tuple[float, float], limit: float) -> Any:
-    show = axis.imshow
     axis.set_facecolor("0.85")
+    if panel.style in COLOUR_MAPS:
+        low, high = span if panel.style == "depth" else (0.0, limit)
+        return axis.imshow(panel.value, cmap=COLOUR_MAPS[panel.style], vmin=low, vmax=high)
+    axis.imshow(colours(panel))
+    return None
+
+
+def colours(panel: Panel) -> NDArray[np.generic]:
+    """A panel that needs no scale as RGB: uint8, or float in [0, 1]."""
     value = panel.value
-    if panel.style == "rgb":
-        show(value)
-        return None
     if panel.style == "linear":
-        show(color.linear_to_srgb(np.clip(np.nan_to_num(value.astype(np.float64), nan=0.85), 0, 1)))
-        return None
+        return color.linear_to_srgb(np.clip(np.nan_to_num(value.astype(np.float64), nan=0.85), 0, 1))
     if panel.style == "normal":
         # the usual colours: right is red, up is green, towards the camera is blue
-        show(np.clip(np.nan_to_num(value * np.array([1, -1, -1]), nan=0.0) / 2 + 0.5, 0, 1))
-        return None
-    if panel.style == "depth":
-        return show(value, cmap="Spectral", vmin=span[0], vmax=span[1])
-    return show(value, cmap="magma", vmin=0.0, vmax=limit)
+        return np.asarray(np.clip(np.nan_to_num(value * np.array([1, -1, -1]), nan=0.0) / 2 + 0.5, 0, 1))
+    return value

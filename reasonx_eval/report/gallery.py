@@ -1,0 +1,220 @@
+"""Worst, best and most changed samples of one run or two, picture by picture, from saved predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.errors import NotComparable, SampleError, UsageError, unknown
+from reasonx_eval.metrics.info import metric_info
+from reasonx_eval.report.gallery_panels import panels
+from reasonx_eval.report.pictures import Panel, draw_rows, error_limit
+from reasonx_eval.report.tables import printable
+from reasonx_eval.saved_runs import SavedRun, check_same_rules, load_sample
+
+#: called after every sample with (done, total, left out)
+Progress = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which samples to show.
+
+    metric : what they are ordered by; None takes the first of the protocol
+    worst, best : how many of each end, by the last run's values
+    changed : order two runs by the change from the first to the second: worst is what got worst
+    samples : these instead, in this order
+    """
+
+    metric: str | None = None
+    worst: int = 8
+    best: int = 4
+    changed: bool = False
+    samples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One sample of a gallery.
+
+    why : "worst 1", "best 2", or "" where the sample was asked for
+    numbers : metric -> value of each run, as its record holds it; None where it is undefined
+    """
+
+    sample_id: str
+    why: str
+    numbers: dict[str, tuple[float | None, ...]]
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What a page or sheet shows.
+
+    limit : the end of the one error scale, in `unit`; unit is "" where there are no error maps
+    notes : what was left out, and why
+    """
+
+    runs: tuple[SavedRun, ...]
+    metric: str
+    order: str
+    entries: tuple[Entry, ...]
+    limit: float
+    unit: str
+    notes: tuple[str, ...]
+
+
+def build(
+    runs: Sequence[SavedRun], dataset: Dataset, choice: Choice | None = None, progress: Progress | None = None
+) -> Gallery:
+    """Read and draw the chosen samples.
+
+    Parameters
+    ----------
+    runs : one, or two under the same rules on the same data
+    dataset : the data they were scored on
+
+    Raises
+    ------
+    UsageError
+        An unknown metric or sample, more than two runs, or nothing to show.
+    NotComparable
+        Runs under other rules or on other data, or that share no sample.
+    DataError
+        Ground truth or predictions that are not those that were scored.
+    """
+    choice = choice or Choice()
+    if not 1 <= len(runs) <= 2:
+        raise UsageError(f"a gallery shows one run or two, not {len(runs)}", fix="reasonx-eval gallery RUN_A RUN_B")
+    if choice.changed and len(runs) == 1:
+        raise UsageError("--changed compares two runs", fix="reasonx-eval gallery RUN_A RUN_B --changed")
+    check_same_rules(runs)
+    metric = _metric(runs[0], choice.metric)
+    chosen, notes = choose(runs, metric, choice)
+    entries = []
+    for done, (sample_id, why) in enumerate(chosen, 1):
+        try:
+            sample = load_sample(dataset, runs[0], sample_id)
+            shown = tuple(panels(sample, runs, metric))
+            entries.append(Entry(sample_id, why, _numbers(runs, sample_id), shown))
+        except SampleError as error:
+            notes.append(f"{sample_id} is left out: {' '.join(str(error).split())}")
+        if progress:
+            progress(done, len(chosen), done - len(entries))
+    if not entries:
+        raise UsageError("no sample can be shown: " + "; ".join(notes[:3]), where=str(runs[0].folder))
+    every = [panel for entry in entries for panel in entry.panels]
+    unit = next((p.unit for p in every if p.style == "error"), "")
+    return Gallery(tuple(runs), metric, _order(runs, metric, choice), tuple(entries), error_limit(every), unit,
+                   tuple(notes))  # fmt: skip
+
+
+def _metric(run: SavedRun, name: str | None) -> str:
+    known = run.protocol.metrics
+    if name is None:
+        return known[0]
+    if name not in known:
+        raise unknown("metric", name, known, where=run.protocol.ref)
+    return name
+
+
+def choose(runs: Sequence[SavedRun], metric: str, choice: Choice) -> tuple[list[tuple[str, str]], list[str]]:
+    """The samples to show as (id, why), worst first, and notes on what can't be shown.
+
+    Raises
+    ------
+    NotComparable
+        The runs share no scored sample.
+    UsageError
+        A sample that was not scored in every run.
+    """
+    shared = [i for i in runs[0].scored if all(i in set(run.scored) for run in runs[1:])]
+    if not shared:
+        raise NotComparable("no sample was scored in every run", where=" and ".join(str(r.folder) for r in runs))
+    notes = _missing(runs, set(shared))
+    if choice.samples:
+        strange = [i for i in choice.samples if i not in set(shared)]
+        if strange:
+            raise UsageError(f"not scored in every run: {', '.join(strange[:3])}; samples are {shared[0]}, ...")
+        return [(i, "") for i in choice.samples], notes
+    badness = {i: _badness(runs, i, metric, choice.changed) for i in shared}
+    defined = sorted((i for i in shared if badness[i] is not None), key=lambda i: (-(badness[i] or 0.0), i))
+    if len(defined) < len(shared):
+        notes.append(f"{len(shared) - len(defined)} samples have no {metric}")
+    worst = defined[: choice.worst]
+    best = [i for i in reversed(defined) if i not in set(worst)][: choice.best]
+    chosen = [(i, f"worst {k}") for k, i in enumerate(worst, 1)]
+    return chosen + [(i, f"best {k}") for k, i in enumerate(best, 1)], notes
+
+
+def _missing(runs: Sequence[SavedRun], shared: set[str]) -> list[str]:
+    notes = []
+    for run in runs:
+        only = [i for i in run.scored if i not in shared]
+        if only:
+            notes.append(f"{len(only)} samples are in {run.name} only: {', '.join(only[:3])}")
+        if run.result.failed:
+            notes.append(f"{len(run.result.failed)} samples failed in {run.name}: "
+                         f"{', '.join(list(run.result.failed)[:3])}")  # fmt: skip
+    return notes
+
+
+def _badness(runs: Sequence[SavedRun], sample_id: str, metric: str, changed: bool) -> float | None:
+    """Higher is worse: of the last run, or of the change from the first to the last."""
+    values = [run.records[sample_id].metrics.get(metric) for run in runs]
+    last, first = values[-1], values[0]
+    if last is None or (changed and first is None):
+        return None
+    value = last - (first or 0.0) if changed else last
+    return -value if metric_info(metric).higher_is_better else value
+
+
+def _order(runs: Sequence[SavedRun], metric: str, choice: Choice) -> str:
+    label = metric_info(metric).label
+    if choice.samples:
+        return "the samples that were asked for"
+    if choice.changed:
+        return f"by the change of {label} from A to B: worst is what got worst"
+    return f"by {label}" + (" of B" if len(runs) == 2 else "")
+
+
+def _numbers(runs: Sequence[SavedRun], sample_id: str) -> dict[str, tuple[float | None, ...]]:
+    return {name: tuple(run.records[sample_id].metrics.get(name) for run in runs) for name in runs[0].protocol.metrics}
+
+
+def write_png(path: Path, gallery: Gallery) -> None:
+    """The gallery as one picture: a row a sample, all errors on one scale, the signatures above."""
+    rows = []
+    for entry in gallery.entries:
+        captions = caption(gallery, entry)
+        rows.append([replace(p, caption=_plain(text)) for p, text in zip(entry.panels, captions, strict=True)])
+    names = [f"{letter} {run.name}".strip() for letter, run in zip(letters(gallery), gallery.runs, strict=True)]
+    lines = [*names, *dict.fromkeys(run.result.signature for run in gallery.runs)]
+    draw_rows(path, rows, title="\n".join(map(_plain, lines)), shared_errors=True)
+
+
+def letters(gallery: Gallery) -> list[str]:
+    """What the runs are called: A and B, or nothing where there is one."""
+    return ["A", "B"] if len(gallery.runs) == 2 else [""]
+
+
+def caption(gallery: Gallery, entry: Entry) -> list[str]:
+    """What stands below each panel of an entry: the id, and each run's number below its error."""
+    info, n = metric_info(gallery.metric), len(gallery.runs)
+    values = [show_number(v, info.unit) for v in entry.numbers[gallery.metric]]
+    texts = [entry.sample_id, *[panel.caption for panel in entry.panels[1 : 2 + n]]]
+    for panel, value in zip(entry.panels[2 + n :], values, strict=True):
+        texts.append(f"{info.label} {value}" + (f", {panel.caption}" if panel.caption else ""))
+    return texts
+
+
+def show_number(value: float | None, unit: str = "") -> str:
+    """Four significant digits with the unit, or a dash where a record has no value."""
+    return "-" if value is None else f"{value:.4g} {unit}".rstrip()
+
+
+def _plain(text: str) -> str:
+    """Text as matplotlib shows it: "$" would start a formula."""
+    return printable(text).replace("$", r"\$")
