@@ -98,14 +98,15 @@ def pair_advantages(agreement: Tensor, weight: Tensor) -> Tensor:
 
     Parameters
     ----------
-    agreement : [B, G, N] in [0, 1]; NaN is as weight 0
+    agreement : [B, G, N] in [0, 1]; a pair that is NaN for any sample is left out, as with weight 0
     weight : [B, N] >= 0, 0 where there is no judgement
     """
     known = ~agreement.isnan().any(1)
     share = torch.where(known, weight, 0.0)
     share = share / share.sum(1, keepdim=True).clamp_min(torch.finfo(share.dtype).tiny)
     value = torch.where(known[:, None], agreement, 0.0)
-    return share[:, None] * (value - value.mean(1, keepdim=True))
+    above = value - value.amin(1, keepdim=True)  # equal values give exactly 0
+    return share[:, None] * (above - above.mean(1, keepdim=True))
 
 
 def log_ratio_of_elements(after: Tensor, mean: Tensor, old_mean: Tensor, std: float | Tensor) -> Tensor:

@@ -34,8 +34,10 @@ Prediction = Literal["v_prediction", "epsilon", "sample"]
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
 #: kernels whose noise level is a share: more would take more variance than the next state has
 _SHARES: Final = ("ddim", "cps")
-# from here on, a time counts as pure noise: some checkpoints write an alpha of 1e-4 where they mean zero
+# from here on, predicted noise says nothing of the map: an error of it comes back a thousandfold
 _PURE_NOISE: Final = 0.999
+# of a step; a time nearer to 1 counts as 1: some checkpoints write an alpha of 2e-4 where they mean zero
+_NEAR_ONE: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Kernel:
     """How much noise a step adds, and how its drift makes up for it.
 
     name : flow-sde (g = a sqrt(t / (1 - t)), s = g sqrt(dt)), dance (g constant, s = g sqrt(dt)), ddim
-        (s = eta t' sqrt(1 - r^2), r the quotient of the noise-to-map ratios after and before), cps (s = t' sin(a pi/2)),
-        precise (s = t' sqrt(1 - r^(eta^2)))
+        (s = eta t' sqrt(1 - r^2), r the quotient of the noise-to-map ratios after and before), cps
+        (s = t' sin(a pi/2)), precise (s = t' sqrt(1 - r^(eta^2)))
     level : a or eta of these formulas, >= 0; 0 makes every kernel the deterministic step
 
     Raises
@@ -151,7 +153,7 @@ def coefficients(kernel: Kernel, t: float, t_next: float) -> tuple[float, float,
         if kernel.name == "dance":
             variance_rate = kernel.level**2
         else:  # singular at t = 1; there the published code takes the next time in the denominator
-            variance_rate = kernel.level**2 * t / (1 - (t if t < _PURE_NOISE else t_next))
+            variance_rate = kernel.level**2 * t / (1 - t if 1 - t > _NEAR_ONE * dt else 1 - t_next)
         # reverse SDE of the same marginals: dx = (v + g^2 noise / (2 t)) dt + g dW, dt < 0
         return 1 - t_next, t_next - variance_rate * dt / (2 * t), math.sqrt(variance_rate * dt)
     std = t_next * _share(kernel, t, t_next)

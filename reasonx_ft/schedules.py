@@ -48,7 +48,9 @@ class Schedule:
 
 def linear(steps: int) -> Schedule:
     """1 to 0 in equal steps."""
-    return of_times([1 - i / _at_least_one(steps) for i in range(steps)] + [0.0])
+    if steps < 1:
+        raise UsageError(f"{steps} steps; needs 1 or more")
+    return of_times([1 - i / steps for i in range(steps)] + [0.0])
 
 
 def shifted(steps: int, shift: float) -> Schedule:
@@ -150,8 +152,3 @@ def scored_steps(steps: int, *, window: int | None, within: float = 1.0, seed: i
     start = int(rng(seed, "window", str(step)).integers(places))
     return range(start, start + window)
 
-
-def _at_least_one(steps: int) -> int:
-    if steps < 1:
-        raise UsageError(f"{steps} steps; needs 1 or more")
-    return steps
