@@ -1,0 +1,209 @@
+"""From a run folder to a reviewed file: verified, columns taken from the records, a few pictures drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from reasonx_eval.board.reviewed import (
+    JUDGES,
+    REVIEWED_SCHEMA,
+    Picture,
+    Reviewed,
+    ReviewedJudge,
+    Samples,
+    check_samples,
+    read_reviewed,
+    sealed,
+    write_reviewed,
+)
+from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.files import sha256_file
+from reasonx_eval.judge_results import FILE as JUDGE_FILE
+from reasonx_eval.judge_results import load_judge_result
+from reasonx_eval.metrics.info import metric_info
+from reasonx_eval.records import read_records
+from reasonx_eval.results import load_result, load_timing, run_folder
+from reasonx_eval.types import Record
+from reasonx_eval.verify import verify_run
+
+#: datasets whose pictures may be published: those this package renders; photos of others have licences of their own
+_OWN: Final = "scenes-"
+
+
+@dataclass(frozen=True)
+class Added:
+    """One file that was written.
+
+    pictures : how many; why_none : the reason where there are none
+    """
+
+    path: Path
+    pictures: int
+    why_none: str | None = None
+
+
+@dataclass(frozen=True)
+class _Run:
+    folder: Path
+    reviewed: Reviewed
+    records: dict[str, Record]
+
+
+def add(runs: Sequence[Path], to: Path, *, force: bool = False, pictures: bool = True) -> list[Added]:
+    """Write a reviewed file for each run, all or none: every run is verified before the first file is written.
+
+    Parameters
+    ----------
+    runs : folders of `run`, `score` or `merge`, or of `reasonx-ft judge-eval`
+    to : folder of reviewed files
+    force : replace a file that is already there
+    pictures : draw the best and worst images, and those that changed most from the base, where predictions were
+        saved and the dataset's pictures may be published
+
+    Raises
+    ------
+    DataError
+        A run's records are not those of its result.
+    UsageError
+        No runs, a folder without a result, two runs that would be one file, or a file is there already.
+    """
+    if not runs:
+        raise UsageError("name the runs to add", fix="reasonx-eval leaderboard add results/PROTOCOL@V/MODEL")
+    judges = {_judge_path(to, one): one for one in (_judge(r) for r in runs if (r / JUDGE_FILE).is_file())}
+    read = [_read(r) for r in runs if not (r / JUDGE_FILE).is_file()]
+    paths = [reviewed_path(to, run.reviewed) for run in read]
+    targets = [*judges, *paths]
+    if len(set(targets)) != len(read) + sum((r / JUDGE_FILE).is_file() for r in runs):
+        raise UsageError("two of the runs are of one model under one protocol", where=str(to))
+    there = [p for p in targets if p.exists()]
+    if there and not force:
+        raise UsageError("there already", where=", ".join(map(str, there[:3])), fix="--force to replace it")
+    added = []
+    for path, run in zip(paths, read, strict=True):
+        drawn, why = _pictures(run, read, to) if pictures else ([], "not asked for")
+        write_reviewed(path, sealed(run.reviewed.model_copy(update={"pictures": drawn})))
+        added.append(Added(path, len(drawn), why))
+    for path, judge in judges.items():
+        write_reviewed(path, sealed(judge))
+        added.append(Added(path, 0, "a judge has none"))
+    return added
+
+
+def reviewed_path(to: Path, reviewed: Reviewed) -> Path:
+    """``TO/PROTOCOL@V/MODEL.json``; generic protocols serve many datasets, and the name says which."""
+    result = reviewed.result
+    generic = result.protocol.rules.get("dataset") == "any"
+    name = f"{result.model.name}.{result.dataset.name}" if generic else result.model.name
+    folder = run_folder(to, f"{result.protocol.name}@{result.protocol.version}", name, None)
+    return folder.with_name(folder.name + ".json")
+
+
+def _read(run: Path) -> _Run:
+    if not run.is_dir():
+        raise UsageError("not a run folder: the records are needed beside the result", where=str(run))
+    result = load_result(run)
+    verify_run(result, run)
+    records = read_records(run / "records.jsonl")
+    scored = [r for r in records if r.error is None and r.undefined is None]
+    groups = [r.group for r in scored if r.group is not None]
+    pooled = result.protocol.rules.get("pool") == "pixel"
+    sums = sorted({name for r in scored for name in r.stats}) if pooled else []
+    samples = Samples(
+        ids=[r.sample_id for r in scored],
+        groups=groups if len(groups) == len(scored) and groups else None,
+        values={name: [r.metrics.get(name) for r in scored] for name in result.aggregate},
+        sums={name: [r.stats[name] for r in scored] for name in sums},
+    )
+    reviewed = Reviewed(schema=REVIEWED_SCHEMA, digest="", result=result, timing=load_timing(run), samples=samples)
+    check_samples(reviewed, str(run))
+    return _Run(run, reviewed, {r.sample_id: r for r in records})
+
+
+def _judge(run: Path) -> ReviewedJudge:
+    result = load_judge_result(run)
+    records = run / "records.jsonl"
+    if not records.is_file() or sha256_file(records) != result.records_sha256:
+        raise DataError("the records are not those of the judge's result", where=str(records),
+                        fix="reasonx-ft judge-eval, again")  # fmt: skip
+    return ReviewedJudge(schema=REVIEWED_SCHEMA, digest="", result=result)
+
+
+def _judge_path(to: Path, judge: ReviewedJudge) -> Path:
+    folder = run_folder(to / JUDGES, judge.result.dataset.name, judge.result.judge.name, None)
+    return folder.with_name(folder.name + ".json")
+
+
+def _pictures(run: _Run, others: Sequence[_Run], to: Path) -> tuple[list[Picture], str | None]:
+    result = run.reviewed.result
+    if not result.dataset.name.startswith(_OWN):
+        return [], f"pictures of {result.dataset.name} are not this package's to publish"
+    if not (run.folder / "predictions").is_dir():
+        return [], "the run has no saved predictions (--save-predictions)"
+    metric = next(iter(result.aggregate))
+    if metric not in run.reviewed.samples.values or len(run.reviewed.samples.ids) < 2:
+        return [], "fewer than two images have a value"
+    base = _base(run, others, to)
+    return [_picture(run, base, others, metric, *choice) for choice in _chosen(run.reviewed, base, metric)], None
+
+
+def _base(run: _Run, others: Sequence[_Run], to: Path) -> Reviewed | None:
+    """The reviewed result of the model that this one was tuned from: among the runs, or added before."""
+    ref, model = run.reviewed.result.protocol, run.reviewed.result.model
+    if model.base is None:
+        return None
+    folder = to / f"{ref.name}@{ref.version}"
+    before = [read_reviewed(p) for p in sorted(folder.glob("*.json"))]
+    for one in [*(o.reviewed for o in others), *(b for b in before if isinstance(b, Reviewed))]:
+        same = one.result.protocol.digest == ref.digest and one.result.data_sha256 == run.reviewed.result.data_sha256
+        if same and model.base in (one.result.model.name, one.result.model.source):
+            return one
+    return None
+
+
+def _chosen(reviewed: Reviewed, base: Reviewed | None, metric: str) -> list[tuple[str, str]]:
+    """(why, sample id) of the images to show; ties go to the first of the split."""
+    sign = 1.0 if metric_info(metric).higher_is_better else -1.0
+    values = {i: sign * v for i, v in zip(reviewed.samples.ids, reviewed.samples.values[metric], strict=True)
+              if v is not None}  # fmt: skip
+    if not values:
+        return []
+    chosen = [("best", max(values, key=values.__getitem__)), ("worst", min(values, key=values.__getitem__))]
+    if base is None:
+        return chosen
+    before = {i: sign * v for i, v in zip(base.samples.ids, base.samples.values[metric], strict=True) if v is not None}
+    change = {i: values[i] - before[i] for i in values if i in before}
+    if change:
+        up, down = max(change, key=change.__getitem__), min(change, key=change.__getitem__)
+        chosen += [("better", up)] * (change[up] > 0) + [("worse", down)] * (change[down] < 0)
+    return chosen
+
+
+def _picture(
+    run: _Run, base: Reviewed | None, others: Sequence[_Run], metric: str, why: str, sample_id: str
+) -> Picture:  # fmt: skip
+    from reasonx_eval.board.thumbnails import Shown, draw_strip
+    from reasonx_eval.images import read_npy
+    from reasonx_eval.registry import get_dataset
+
+    result = run.reviewed.result
+    dataset = get_dataset(result.dataset.name, None, result.dataset.split)
+    sample = dataset.load(sample_id, {str(result.protocol.rules["task"])})
+    shown = []
+    with_base = [o for o in others if base is not None and o.reviewed is base and why in ("better", "worse")]
+    for one in [*with_base, run]:
+        value = read_npy(one.folder / "predictions" / f"{sample_id}.npy")
+        model = one.reviewed.result.model
+        shown.append(Shown(model.name, value, model.kind, one.records[sample_id].alignment))  # type: ignore[arg-type]  # kinds of results are those of types.Kind
+    strip = draw_strip(sample, shown)
+
+    def value_of(reviewed: Reviewed) -> float | None:
+        return dict(zip(reviewed.samples.ids, reviewed.samples.values[metric], strict=True)).get(sample_id)
+
+    value = value_of(run.reviewed)
+    assert value is not None
+    return Picture(sample_id=sample_id, why=why, metric=metric, value=value,  # type: ignore[arg-type]  # from _chosen
+                   base_value=None if base is None else value_of(base), panels=list(strip.panels), webp=strip.webp,
+                   width=strip.width, height=strip.height)  # fmt: skip
