@@ -1,0 +1,61 @@
+"""reasonx-eval compare: runs held against a base, sample by sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("compare", context_settings={"show_default": True})
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(["table", "md", "csv", "latex", "json"]), default="table",
+              help="How the answer is written.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--by", metavar="METRIC", help="Metric that names the worst samples; default the protocol's first.")
+@click.option("--worst", type=click.IntRange(min=0), default=5, help="How many of the worst samples are named.")
+@click.option("--canaries", is_flag=True, help="Rewarded metrics first, then what became of all others.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw every sample's difference.")
+@click.option("--seed", type=int, default=0, help="Of the bootstrap and of the random exchanges.")
+@click.option("--resamples", type=click.IntRange(min=100), default=10_000,
+              help="Of the bootstrap; and random exchanges.")  # fmt: skip
+@click.option("--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95,
+              help="Of the intervals.")  # fmt: skip
+def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, worst: int, canaries: bool,
+            plot: Path | None, seed: int, resamples: int, confidence: float) -> int:  # fmt: skip
+    """Compare runs with the first of them, paired by sample.
+
+    A, B, ... are run folders, or folders that hold many runs, which are then paired by protocol. For each metric:
+    the difference, its interval, a p-value corrected for the number of tests, and on how many samples a run is
+    better and worse. Runs under other rules or on other data are refused (exit 4); samples that one of the runs has
+    no score for are named, and the exit code is 6.
+
+    \b
+    reasonx-eval compare results/depth/nyuv2@1/base results/depth/nyuv2@1/tuned
+    reasonx-eval compare before after --canaries
+    """
+    from reasonx_eval.cli.common import print_json
+    from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL
+    from reasonx_eval.paired.comparison import as_json as document
+    from reasonx_eval.paired.comparison import compare_folders
+    from reasonx_eval.paired.render import print_comparisons
+    from reasonx_eval.paired.statistics import Settings
+
+    settings = Settings(seed=seed, resamples=resamples, exchanges=resamples, confidence=confidence)
+    found, left_over = compare_folders(runs, settings, by=by, need_reward=canaries)
+    form = "json" if as_json else form
+    if plot is not None:
+        from reasonx_eval.paired.plot import draw_all
+
+        for drawn in draw_all(plot, found):
+            click.echo(f"-> {drawn}", err=True)
+    if form == "json":
+        print_json(document(found, left_over, worst=worst))
+    else:
+        print_comparisons(found, form, worst=worst, by=by, canaries=canaries)
+    for line in left_over:
+        click.echo(f"not paired: {line}", err=True)
+    whole = all(c.joined.whole for c in found)
+    if not whole:
+        click.echo("partial: samples that one of the runs has no score for are left out of all of them", err=True)
+    return EXIT_OK if whole else EXIT_PARTIAL
