@@ -91,6 +91,7 @@ def relation(
     first, second = pairs[:, 0], pairs[:, 1]
     at = at.reshape(len(at), -1)
     extent = _range(value if valid is None else value[valid]) if modality == "depth" else 1.0
+    found: NDArray[np.int64]
     found = related(at[first], at[second], modality, margin=margin, extent=extent, same_distance=same_distance,
                     larger_is_closer=larger_is_closer)  # fmt: skip
     found[~(measured[first] & measured[second])] = LEFT_OUT

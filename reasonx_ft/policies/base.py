@@ -44,6 +44,11 @@ class Judged:
         found = flat.gather(-2, index.expand(*flat.shape[:-2], index.shape[-2], flat.shape[-1]))
         return found.view(*flat.shape[:-2], -1, 2, flat.shape[-1])
 
+    def of(self, images: slice) -> Judged:
+        """The pairs of some of the images."""
+        return Judged(self.modality, self.rows[images], self.cols[images], self.probability[images],
+                      self.weight[images])  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Visit:

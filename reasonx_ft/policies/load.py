@@ -1,0 +1,126 @@
+"""From the name of a model to a policy that tunes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+
+from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.models.hub import Checkpoint, find_checkpoint, is_hub_id
+from reasonx_eval.models.options import parse_options
+from reasonx_eval.models.tiny_card import WEIGHTS, load_network, read_card
+from reasonx_eval.models.torch_support import Runtime
+from reasonx_eval.models.tuned import CARD_NAME, read_tuned_card
+from reasonx_ft.policies.base import Policy
+from reasonx_ft.policies.feedforward import FeedForward
+from reasonx_ft.policies.noise import Cells, LowFrequencies, Noise
+from reasonx_ft.policies.predictor import TinyPredictor
+
+NoiseName = Literal["pixel", "cells", "lowrank"]
+
+#: the embedded networks
+EMBEDDED: Final = ("tiny", "tiny-flow")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a policy's weights come from.
+
+    name : of the model, as a card names its base
+    path : a weights file of an embedded network
+    checkpoint : a transformers or diffusers folder
+    """
+
+    name: str
+    runtime: Runtime
+    micro: int | None
+    path: Path | None = None
+    checkpoint: Checkpoint | None = None
+
+
+def make_policy(
+    model: str | Path, *, device: str = "auto", dtype: str = "float32", micro: int | None = None, **options: Any
+) -> Policy:
+    """The policy of a model, on its device, with the base's weights.
+
+    Parameters
+    ----------
+    model : tiny, tiny-flow, a weights file of one of them, a tuned checkpoint, or a folder or hub id of a transformers
+        depth network or a Marigold-type pipeline
+    device : auto, cpu, cuda, cuda:N or mps; for the embedded networks, auto is cpu
+    dtype : float32 or bfloat16, in which the network computes; codes, means and densities are float32
+    micro : network inputs in one pass
+    options : of the policy, typed or text; which ones there are depends on the model
+
+    Raises
+    ------
+    UsageError
+        No such model, one that can't be tuned, an unknown option (with the nearest match) or one of a wrong type.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise unknown("dtype", dtype, ("float32", "bfloat16"))
+    if micro is not None and micro < 1:
+        raise UsageError(f"micro is {micro}; needs 1 or more")
+    build, source = _find(str(model), Runtime(device, dtype), micro)
+    parsed = parse_options(build, options, where=str(model), hidden=("source",))
+    return build(source, **parsed)
+
+
+def _find(model: str, runtime: Runtime, micro: int | None) -> tuple[Callable[..., Policy], Source]:
+    if model in EMBEDDED:
+        return _BUILDERS[model], Source(model, runtime, micro, path=WEIGHTS / f"{model}.safetensors")
+    path = Path(model).expanduser()
+    if path.suffix == ".safetensors":
+        return _BUILDERS[read_card(path).model], Source(path.stem, runtime, micro, path=path)
+    if (path / CARD_NAME).is_file():
+        card = read_tuned_card(path)
+        inside = path / card.path
+        if card.architecture in EMBEDDED:
+            return _BUILDERS[card.architecture], Source(card.name, runtime, micro, path=inside)
+        return _of_checkpoint(Checkpoint(inside, model), Source(card.name, runtime, micro))
+    if not path.is_dir() and not is_hub_id(model):
+        raise unknown("model", model, (*EMBEDDED, "a folder", "owner/name of the hub"))
+    found = find_checkpoint(model, allow_pickle=True)
+    return _of_checkpoint(found, Source(found.hub_id if found.revision else model, runtime, micro))
+
+
+def _of_checkpoint(checkpoint: Checkpoint, source: Source) -> tuple[Callable[..., Policy], Source]:
+    kind = "pipeline" if checkpoint.index is not None else "transformers" if checkpoint.config is not None else None
+    if kind is None:
+        raise UsageError("neither a diffusers pipeline (model_index.json) nor a transformers model (config.json)",
+                         where=checkpoint.source, fix="reasonx-eval list models")  # fmt: skip
+    return _BUILDERS[kind], Source(source.name, source.runtime, source.micro, checkpoint=checkpoint)
+
+
+def make_noise(noise: NoiseName, cell: int, frequencies: int) -> Noise:
+    """The noise of a name: pixel, cells of `cell` pixels, or lowrank with `frequencies` along each side."""
+    if noise == "lowrank":
+        return LowFrequencies(frequencies)
+    if noise not in ("pixel", "cells"):
+        raise unknown("noise", noise, ("pixel", "cells", "lowrank"))
+    return Cells(1 if noise == "pixel" else cell)
+
+
+def _embedded_device(runtime: Runtime) -> torch.device:
+    return torch.device("cpu") if runtime.device == "auto" else runtime.torch_device
+
+
+def _tiny(
+    source: Source, *, noise: NoiseName = "pixel", cell: int = 8, frequencies: int = 8,
+    sigma: float | Mapping[str, float] | None = None,
+) -> Policy:  # fmt: skip
+    assert source.path is not None
+    card = read_card(source.path)
+    network = load_network(source.path, card).to(_embedded_device(source.runtime))
+    return FeedForward(TinyPredictor(card), network, make_noise(noise, cell, frequencies), base=source.name,
+                       licence=card.licence, sigma=sigma, micro=source.micro,
+                       dtype=source.runtime.torch_dtype)  # fmt: skip
+
+
+_BUILDERS: Final[Mapping[str, Callable[..., Policy]]] = {
+    "tiny": _tiny,
+}
