@@ -87,7 +87,8 @@ def _logistic(z: Tensor, target: Target) -> Tensor:
 
 def _probit(z: Tensor, target: Target) -> Tensor:
     p = target.probability
-    return -(p * torch.special.log_ndtr(z) + (1 - p) * torch.special.log_ndtr(-z))
+    likelihood: Tensor = p * torch.special.log_ndtr(z) + (1 - p) * torch.special.log_ndtr(-z)
+    return -likelihood
 
 
 def _hinge(z: Tensor, target: Target) -> Tensor:

@@ -68,7 +68,7 @@ class Visit:
 class Transition:
     """A scored Gaussian step of a rollout, x' ~ N(mean, std^2), all float32.
 
-    index : place among the scored steps
+    index : place among the scored steps; step : place in the whole chain, from noise
     state : [B, G, ...] what the network saw; None where it saw the photo alone
     after : [B, G, ...] the sample x'
     mean : [B, G or 1, ...] of the policy that made the rollout
@@ -89,6 +89,7 @@ class Transition:
     kl_scale: float = 1.0
     at_points: bool = False
     weight: float = 1.0
+    step: int = 0
 
 
 @dataclass(frozen=True)
