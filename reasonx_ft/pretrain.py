@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +46,7 @@ from reasonx_eval.provenance import collect
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.seeding import stream_seed
 from reasonx_ft.config import PretrainConfig
+from reasonx_ft.determinism import deterministic
 from reasonx_ft.interrupts import interrupts
 from reasonx_ft.map_losses import code_loss, normals_loss
 from reasonx_ft.pretrain_scores import check, scores
@@ -86,7 +86,7 @@ def pretrain(config: PretrainConfig, out: Path, *, workers: int = 2, progress: P
     say = progress or (lambda _what, _done, _total: None)
     dataset = get_dataset(config.dataset, split=config.split)
     ids = list(dataset.ids)[: config.scenes]
-    with _deterministic(config.threads):
+    with deterministic(config.threads):
         network, optimiser = _fresh(config)
         first = load_checkpoint(out / CHECKPOINT, config, network, optimiser)
         scenes = load_scenes(dataset, ids, workers, lambda done, total: say("scenes", done, total))
@@ -231,16 +231,3 @@ def _card(config: PretrainConfig, network: nn.Module, data: TrainingData) -> Tin
         training=config.model_dump(mode="json"),
         versions={"reasonx": provenance.reasonx, "python": provenance.python, **versions},
     )
-
-
-@contextmanager
-def _deterministic(threads: int) -> Iterator[None]:
-    """A fixed number of threads and only kernels that repeat themselves; put back afterwards."""
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])

@@ -59,19 +59,20 @@ class Objective(Section):
     rehearsal_data, rehearsal_scenes, rehearsal_images : dataset and split of it, how many scenes, how many a step
     group : samples of a photo
     inner : optimiser steps on one set of samples; with 1 the ratio is always 1 and nothing is clipped
-    scale : what centred rewards are divided by: nothing, the group's deviation, that or `floor` if it is larger, the
-        batch's, or a running deviation of the modality
+    scale : what centred rewards of whole maps are divided by: nothing, the deviation of the group, that or `floor` if
+        it is larger, that of the batch, or a running one of the modality
     floor : least deviation under "floored"
     advantage_clip : largest absolute advantage
     credit : one advantage for a whole map, or one for each pair, where the noise is local
     reward : 0 or 1 by the likelier answer, or the judge's probability of what the map says
-    tie : reward of a map that says nothing about a pair
+    tie : what an exact tie of a map earns, as a share of the likelier answer's
     balanced : same and different pairs count alike in albedo, however many there are
     same_distance : colour distance below which a map says "same"
     clip_range_sum : how far a log-ratio, summed over the elements of a step, may go; the range of a mean over D
         elements is this divided by D
     units : the policy gradient of a log-density summed over elements (that of the expected reward), or of their mean
     correction : remove the ratio's negative bias before clipping
+    ranking_kind, temperature : of the ranking loss, see `reasonx_ft.ranking`
     """
 
     grpo: float = Field(1.0, ge=0)
@@ -90,14 +91,14 @@ class Objective(Section):
     advantage_clip: float = Field(5.0, gt=0)
     credit: Literal["image", "pairs"] = "image"
     reward: Literal["hard", "soft"] = "soft"
-    tie: float = Field(0.5, ge=0, le=1)
+    tie: float = Field(0.0, ge=0, le=0.5)
     balanced: bool = True
     same_distance: float = Field(0.05, gt=0)
     clip_range_sum: float = Field(1.0, gt=0)
     units: Literal["sum", "mean"] = "sum"
     correction: bool = False
-    ranking_options: dict[str, Any] = {}
-    expected_options: dict[str, Any] = {}
+    ranking_kind: Literal["logistic", "probit", "hinge", "sigmoid"] = "logistic"
+    temperature: float | dict[str, float] | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Objective:
@@ -105,6 +106,8 @@ class Objective(Section):
             raise ValueError("one of grpo, ranking, expected needs a weight above 0")
         if self.kl and not self.grpo:
             raise ValueError("kl is measured on grpo's samples: use distance, or a small weight of grpo")
+        if self.credit == "pairs" and self.scale != "none":
+            raise ValueError("credit by pairs needs scale none: a pair has no deviation of its own")
         return self
 
 

@@ -21,8 +21,6 @@ from reasonx_ft.config import read_toml
 from reasonx_ft.tuning.config import METHODS, TuneConfig
 
 _PRESETS: Final = Path(__file__).parent / "presets"
-#: tables whose keys are checked where they are used
-_FREE: Final = ("policy", "ranking_options", "expected_options")
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def _check_keys(values: Mapping[str, Any], model: type[BaseModel], where: str, p
             dotted = ".".join([*path, key])
             raise unknown("key", dotted, _keys(TuneConfig), where=where)
         inner = model.model_fields[key].annotation
-        if key not in _FREE and isinstance(inner, type) and issubclass(inner, BaseModel):
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
             if not isinstance(value, Mapping):
                 raise UsageError(f"{'.'.join([*path, key])} is a table", where=where,
                                  fix=f"{'.'.join([*path, key])}.{next(iter(inner.model_fields))} = ...")  # fmt: skip

@@ -117,10 +117,10 @@ class Visits:
             for start in range(0, len(of_size), batch):
                 numbers = tuple(of_size[start : start + batch])
                 entries = [self._photos.entries[k] for k in numbers]
-                plain = (False,) * len(numbers)
-                judged = {m: self._judged(entries, m, plain, None) for m in self.modalities}
+                chosen = Chosen(numbers, (False,) * len(numbers), self._photos.request(numbers))
+                judged = {m: self._judged(entries, m, chosen.mirrored, None) for m in self.modalities}
                 seeds = tuple(stream_seed(self._seed, "tune", "check", e.digest) % 2**63 for e in entries)
-                yield numbers, Visit(self._stacked(Chosen(numbers, plain, self._photos.request(numbers))), judged, seeds)
+                yield numbers, Visit(self._stacked(chosen), judged, seeds)
 
     def _stacked(self, chosen: Chosen) -> Tensor:
         """Images float32 [B, 3, H, W]."""
@@ -168,6 +168,7 @@ def label_histogram(photos: PhotoSet, modalities: Sequence[str], bins: int = 10)
     """How sure the judge is: counts of abs(2 p - 1) of all pairs in equal bins over [0, 1], by modality."""
     found = {}
     for modality in modalities:
-        p = np.concatenate([e.pairs[modality].probability for e in photos.entries if modality in e.pairs] or [[]])
+        parts = [e.pairs[modality].probability for e in photos.entries if modality in e.pairs]
+        p = np.concatenate([_NONE.probability, *parts])
         found[modality] = [int(n) for n in np.histogram(np.abs(2 * p - 1), bins=bins, range=(0, 1))[0]]
     return found
