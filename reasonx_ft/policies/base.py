@@ -69,7 +69,7 @@ class Transition:
     """A scored Gaussian step of a rollout, x' ~ N(mean, std^2), all float32.
 
     index : place among the scored steps; step : place in the whole chain, from noise
-    state : [B, G, ...] what the network saw; None where it saw the photo alone
+    state : [B, G or 1, ...] what the network saw; None where it saw the photo alone
     after : [B, G, ...] the sample x'
     mean : [B, G or 1, ...] of the policy that made the rollout
     std : of each element, > 0; a number, or a tensor that broadcasts against `after`
@@ -78,6 +78,7 @@ class Transition:
         be summed by pair
     kl_scale : weight of ||mean - reference||^2 / (2 std^2) in the KL; other than 1 under a named weighting
     weight : of this step in the policy loss; the scored steps average 1
+    place : among all steps of the chain
     """
 
     index: int

@@ -1,0 +1,104 @@
+"""A sampler of many steps as a policy: which steps are noisy and scored, and what is kept of them.
+
+Steps outside the scored window, and the last one always, are deterministic, in the rollout as in training. What they
+owe to the weights is not in the gradient (a bias that windows trade for speed; see the tests).
+
+With a shared start all samples of an image are one until the first noisy step: up to it, the network is asked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reasonx_ft.grpo import KlWeighting, StepWeighting, kl_scale, step_weights
+from reasonx_ft.kernels import Estimate, Kernel, coefficients, step, transition
+from reasonx_ft.policies.base import Transition
+from reasonx_ft.policies.noise import standard_normal
+from reasonx_ft.schedules import Schedule, scored_steps
+
+#: the network's estimate for a state [B, G or 1, ...] at a place of the schedule, float32
+Estimator = Callable[[Tensor, int], Estimate]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """How a sampler explores.
+
+    schedule : times of all steps
+    kernel : of the scored steps
+    window, within : neighbouring steps that are scored, None is all but the last; share of the steps, from the noisy
+        end, that they lie in; see `schedules.scored_steps`
+    shared_start : all samples of an image start from the same noise
+    kl_weighting, step_weighting : see `grpo.kl_scale` and `grpo.step_weights`
+    seed : of the run, for the window's place
+    start : standard deviation of the start, in rectified-flow coordinates
+    """
+
+    schedule: Schedule
+    kernel: Kernel
+    window: int | None = None
+    within: float = 1.0
+    shared_start: bool = False
+    kl_weighting: KlWeighting = "exact"
+    step_weighting: StepWeighting = "none"
+    seed: int = 0
+    start: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kernel.level == 0:
+            raise ValueError("a chain without noise is no policy")
+        self.scored(0)
+        kl_scale(self.kl_weighting, self.kernel, *self.schedule.times[:2])
+        step_weights(self.step_weighting, [1.0])
+
+    def scored(self, step: int) -> range:
+        """Places of the scored steps at an optimiser step."""
+        return scored_steps(len(self.schedule), window=self.window, within=self.within, seed=self.seed, step=step)
+
+    def sample(
+        self, estimate: Estimator, shape: Sequence[int], seeds: Sequence[int], group: int, optimiser_step: int, *,
+        device: torch.device, reference: Estimator | None = None, keys: Sequence[str] = (),
+    ) -> tuple[Tensor, tuple[Transition, ...]]:  # fmt: skip
+        """Run all steps; what they end in [B, G, *shape], and the scored ones.
+
+        Parameters
+        ----------
+        estimate, reference : the policy's network and, for the KL, the frozen base's
+        shape : of one sample
+        seeds, keys : of each image's noise; what else tells chains of one image apart, such as the modality
+        """
+        scored = self.scored(optimiser_step)
+        times = list(self.schedule)
+        weights = step_weights(self.step_weighting, [coefficients(self.kernel, *times[i])[2] for i in scored])
+        one_or_all = 1 if self.shared_start else group
+        state = self.start * standard_normal(seeds, (one_or_all, *shape), *keys, "start", device=device)
+        found: list[Transition] = []
+        for place, (t, t_next) in enumerate(times):
+            seen = estimate(state, place)
+            if place not in scored:
+                state = step(self.kernel, seen, t, t_next, last=True).after
+                continue
+            noise = standard_normal(seeds, (group, *shape), *keys, "step", str(place), device=device)
+            done = step(self.kernel, seen, t, t_next, noise=noise)
+            base = None if reference is None else self.mean(reference(state, place), place)
+            found.append(Transition(
+                index=len(found), state=state, after=done.after, mean=done.mean, std=done.std, reference=base,
+                kl_scale=kl_scale(self.kl_weighting, self.kernel, t, t_next), weight=weights[len(found)], place=place,
+            ))  # fmt: skip
+            state = done.after
+        return state, tuple(found)
+
+    def mean(self, estimate: Estimate, place: int) -> Tensor:
+        """Mean of the scored step at a place of the schedule, for a replay."""
+        return transition(self.kernel, estimate, *self.schedule.times[place : place + 2])[0]
+
+    def answer(self, estimate: Estimator, start: Tensor) -> Tensor:
+        """Where all steps, taken without noise, lead from a state; passes the gradient on."""
+        state = start
+        for place, (t, t_next) in enumerate(self.schedule):
+            state = step(self.kernel, estimate(state, place), t, t_next, last=True).after
+        return state
