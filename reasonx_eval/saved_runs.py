@@ -7,8 +7,9 @@ the digests of ground truth and prediction. A picture or a number never comes fr
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,11 @@ import numpy as np
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, NotComparable, UsageError
-from reasonx_eval.files import sha256_file
 from reasonx_eval.models.options import parse_options
 from reasonx_eval.models.saved import Saved
+from reasonx_eval.paired import Run, load_run
 from reasonx_eval.plan import ANY
 from reasonx_eval.protocol import Protocol
-from reasonx_eval.records import read_records
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.results import Result, load_result, result_path
 from reasonx_eval.scoring import array_digest
@@ -37,25 +37,28 @@ class SavedRun:
     """A finished run with its saved predictions.
 
     folder : the run's folder
-    protocol : the rules in the result, whether or not this installation knows them
-    records : sample id -> record, in the order of the split; their digest is the result's
-    predictions : reads them
+    run : the run as it is compared: verified, with its records
+    predictions : reads the saved predictions
     """
 
     folder: Path
     result: Result
-    protocol: Protocol
-    records: Mapping[str, Record]
+    run: Run
     predictions: Saved
+
+    @property
+    def protocol(self) -> Protocol:
+        """The rules in the result, whether or not this installation knows them."""
+        return self.run.protocol
+
+    @cached_property
+    def records(self) -> Mapping[str, Record]:
+        """Sample id -> record, in the order of the split."""
+        return {r.sample_id: r for r in self.run.records}
 
     @property
     def name(self) -> str:
         return self.result.model.name
-
-    @property
-    def scored(self) -> list[str]:
-        """Ids that have a value, in the order of the split."""
-        return [i for i, r in self.records.items() if r.error is None and r.undefined is None]
 
     def load(self, sample: Sample) -> Prediction:
         """The prediction of a sample, the very one that was scored.
@@ -90,21 +93,16 @@ def open_run(path: Path) -> SavedRun:
     ------
     UsageError
         Its predictions were not saved; gives the command that saves them.
-    DataError
-        No result, or records that are not those of the result.
+    DataError, NotComparable
+        As `paired.load_run`: records that are not those of the result, a result of a newer version.
     """
+    run = load_run(path)
     result = load_result(path)
     folder = result_path(path).parent
-    records = folder / "records.jsonl"
-    if not records.is_file() or sha256_file(records) != result.records_sha256:
-        raise DataError("the records are not those the result was computed from", where=str(records),
-                        fix=f"reasonx-eval show {folder} --verify")  # fmt: skip
-    protocol = Protocol.from_rules(result.protocol.rules)
-    if protocol.target == "agreement":
+    if run.protocol.target == "agreement":
         raise UsageError("the depth beside the normals is not saved, so this protocol can't be scored again",
                          where=str(folder))  # fmt: skip
-    return SavedRun(folder, result, protocol, {r.sample_id: r for r in read_records(records)},
-                    _predictions(folder, result))  # fmt: skip
+    return SavedRun(folder, result, run, _predictions(folder, result))
 
 
 def _predictions(folder: Path, result: Result) -> Saved:
@@ -130,7 +128,7 @@ def rerun_command(folder: Path, result: Result) -> str:
     for name, value in passed.items():
         words += _flag(name, value)
     ref = f"{result.protocol.name}@{result.protocol.version}"
-    if len(folder.parts) > 3 and "/".join(folder.parts[-3:-1]) == ref:
+    if len(folder.parts) > 3 and "/".join(folder.parts[-3:-1]) == ref and folder.parts[:-3] != ("results",):
         words += ["--out", str(Path(*folder.parts[:-3]))]
     return shlex.join([*words, "--save-predictions", "--force"])
 
@@ -202,25 +200,3 @@ def load_sample(dataset: Dataset, run: SavedRun, sample_id: str) -> Sample:
         raise NotComparable("the ground truth is not the one that the run was scored against",
                             where=f"{dataset.name}: {sample_id}", fix="--root DIR of the run's data")  # fmt: skip
     return sample
-
-
-def check_same_rules(runs: Sequence[SavedRun]) -> None:
-    """Refuse runs that differ in rules or data.
-
-    Raises
-    ------
-    NotComparable
-        Another protocol digest or other ground truth; names the runs.
-    """
-    first = runs[0]
-    for run in runs[1:]:
-        if run.result.protocol.digest != first.result.protocol.digest:
-            raise NotComparable(f"not the same protocol:\n  {first.result.signature}\n  {run.result.signature}",
-                                where=f"{first.folder} and {run.folder}")  # fmt: skip
-        if run.result.dataset.ids_sha256 != first.result.dataset.ids_sha256:
-            raise NotComparable("not the same samples", where=f"{first.folder} and {run.folder}")
-        for sample_id, record in run.records.items():
-            other = first.records.get(sample_id)
-            if other is not None and None not in (other.data, record.data) and other.data != record.data:
-                raise NotComparable(f"not the same ground truth of sample {sample_id}",
-                                    where=f"{first.folder} and {run.folder}")  # fmt: skip

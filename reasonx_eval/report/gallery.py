@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reasonx_eval.datasets.base import Dataset
-from reasonx_eval.errors import NotComparable, SampleError, UsageError, unknown
+from reasonx_eval.errors import SampleError, UsageError, unknown
 from reasonx_eval.metrics.info import metric_info
+from reasonx_eval.paired import Joined, join
 from reasonx_eval.report.gallery_panels import panels
 from reasonx_eval.report.pictures import Panel, draw_rows, error_limit
 from reasonx_eval.report.tables import printable
-from reasonx_eval.saved_runs import SavedRun, check_same_rules, load_sample
+from reasonx_eval.saved_runs import SavedRun, load_sample
+from reasonx_eval.types import Record
 
 #: called after every sample with (done, total, left out)
 Progress = Callable[[int, int, int], None]
@@ -81,18 +83,18 @@ def build(
     UsageError
         An unknown metric or sample, more than two runs, or nothing to show.
     NotComparable
-        Runs under other rules or on other data, or that share no sample.
+        Runs under other rules or on other data.
     DataError
-        Ground truth or predictions that are not those that were scored.
+        No sample in common; ground truth or predictions that are not those that were scored.
     """
     choice = choice or Choice()
     if not 1 <= len(runs) <= 2:
         raise UsageError(f"a gallery shows one run or two, not {len(runs)}", fix="reasonx-eval gallery RUN_A RUN_B")
     if choice.changed and len(runs) == 1:
         raise UsageError("--changed compares two runs", fix="reasonx-eval gallery RUN_A RUN_B --changed")
-    check_same_rules(runs)
+    joined = join([run.run for run in runs])
     metric = _metric(runs[0], choice.metric)
-    chosen, notes = choose(runs, metric, choice)
+    chosen, notes = choose(joined, metric, choice)
     entries = []
     for done, (sample_id, why) in enumerate(chosen, 1):
         try:
@@ -120,50 +122,45 @@ def _metric(run: SavedRun, name: str | None) -> str:
     return name
 
 
-def choose(runs: Sequence[SavedRun], metric: str, choice: Choice) -> tuple[list[tuple[str, str]], list[str]]:
+def choose(joined: Joined, metric: str, choice: Choice) -> tuple[list[tuple[str, str]], list[str]]:
     """The samples to show as (id, why), worst first, and notes on what can't be shown.
 
     Raises
     ------
-    NotComparable
-        The runs share no scored sample.
     UsageError
         A sample that was not scored in every run.
     """
-    shared = [i for i in runs[0].scored if all(i in set(run.scored) for run in runs[1:])]
-    if not shared:
-        raise NotComparable("no sample was scored in every run", where=" and ".join(str(r.folder) for r in runs))
-    notes = _missing(runs, set(shared))
+    notes = _missing(joined)
     if choice.samples:
-        strange = [i for i in choice.samples if i not in set(shared)]
+        strange = [i for i in choice.samples if i not in set(joined.ids)]
         if strange:
-            raise UsageError(f"not scored in every run: {', '.join(strange[:3])}; samples are {shared[0]}, ...")
+            raise UsageError(f"not scored in every run: {', '.join(strange[:3])}; samples are {joined.ids[0]}, ...")
         return [(i, "") for i in choice.samples], notes
-    badness = {i: _badness(runs, i, metric, choice.changed) for i in shared}
-    defined = sorted((i for i in shared if badness[i] is not None), key=lambda i: (-(badness[i] or 0.0), i))
-    if len(defined) < len(shared):
-        notes.append(f"{len(shared) - len(defined)} samples have no {metric}")
-    worst = defined[: choice.worst]
-    best = [i for i in reversed(defined) if i not in set(worst)][: choice.best]
+    badness = {i: _badness([records[k] for records in joined.records], metric, choice.changed)
+               for k, i in enumerate(joined.ids)}  # fmt: skip
+    ordered = sorted(((-bad, i) for i, bad in badness.items() if bad is not None))
+    if len(ordered) < len(joined.ids):
+        notes.append(f"{len(joined.ids) - len(ordered)} samples have no {metric}")
+    worst = [i for _, i in ordered[: choice.worst]]
+    best = [i for _, i in reversed(ordered[choice.worst :])][: choice.best]
     chosen = [(i, f"worst {k}") for k, i in enumerate(worst, 1)]
     return chosen + [(i, f"best {k}") for k, i in enumerate(best, 1)], notes
 
 
-def _missing(runs: Sequence[SavedRun], shared: set[str]) -> list[str]:
+def _missing(joined: Joined) -> list[str]:
+    """One line a run on samples that it has no score for."""
     notes = []
-    for run in runs:
-        only = [i for i in run.scored if i not in shared]
-        if only:
-            notes.append(f"{len(only)} samples are in {run.name} only: {', '.join(only[:3])}")
-        if run.result.failed:
-            notes.append(f"{len(run.result.failed)} samples failed in {run.name}: "
-                         f"{', '.join(list(run.result.failed)[:3])}")  # fmt: skip
+    for run, missing in zip(joined.runs, joined.missing, strict=True):
+        gone = {**missing, **{r.sample_id: f"failed: {r.error}" for r in run.records if r.error is not None}}
+        if gone:
+            sample, why = next(iter(gone.items()))
+            notes.append(f"{len(gone)} samples have no score in {run.name}, the first: {sample}: {why}")
     return notes
 
 
-def _badness(runs: Sequence[SavedRun], sample_id: str, metric: str, changed: bool) -> float | None:
+def _badness(records: Sequence[Record], metric: str, changed: bool) -> float | None:
     """Higher is worse: of the last run, or of the change from the first to the last."""
-    values = [run.records[sample_id].metrics.get(metric) for run in runs]
+    values = [record.metrics.get(metric) for record in records]
     last, first = values[-1], values[0]
     if last is None or (changed and first is None):
         return None
@@ -188,8 +185,9 @@ def write_png(path: Path, gallery: Gallery) -> None:
     """The gallery as one picture: a row a sample, all errors on one scale, the signatures above."""
     rows = []
     for entry in gallery.entries:
-        captions = caption(gallery, entry)
-        rows.append([replace(p, caption=_plain(text)) for p, text in zip(entry.panels, captions, strict=True)])
+        row = [replace(p, caption=_plain(t)) for p, t in zip(entry.panels, caption(gallery, entry), strict=True)]
+        # one colour bar of each kind: the ground truth's and the last error's
+        rows.append([replace(p, unit="") if k in range(2, len(row) - 1) else p for k, p in enumerate(row)])
     names = [f"{letter} {run.name}".strip() for letter, run in zip(letters(gallery), gallery.runs, strict=True)]
     lines = [*names, *dict.fromkeys(run.result.signature for run in gallery.runs)]
     draw_rows(path, rows, title="\n".join(map(_plain, lines)), shared_errors=True)

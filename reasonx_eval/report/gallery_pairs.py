@@ -52,10 +52,9 @@ def judgement_panels(
     for prediction in predictions:
         light, compiled = judged_lightness(sample, target, prediction, spec)
         wrong = darker_point(light=light, pairs=compiled.pairs, delta=delta) != target.darker
-        share = float(target.weight[wrong].sum() / target.weight.sum())
         maps.append(Panel("", _shown(prediction), "rgb"))
         answers.append(Panel("", draw_answers(sample.image, target.points, target.pairs[counted], wrong[counted]),
-                             "rgb", caption=f"{share:.1%} of the weight wrong"))  # fmt: skip
+                             "rgb", caption=_wrong(wrong[counted])))  # fmt: skip
     truth = draw_relations(sample.image, target.points, target.pairs[counted], target.darker[counted])
     return [Panel("", truth, "rgb", caption=f"{np.count_nonzero(counted)} judgements"), *maps, *answers]
 
@@ -79,9 +78,13 @@ def relation_panels(
         wrong = (found != reference)[counted]
         maps.append(Panel("", _shown(prediction), "rgb"))
         answers.append(Panel("", draw_answers(sample.image, target.points, target.pairs[counted], wrong), "rgb",
-                             caption=f"{np.count_nonzero(wrong)} of {len(wrong)} wrong"))  # fmt: skip
+                             caption=_wrong(wrong)))  # fmt: skip
     truth = draw_relations(sample.image, target.points, target.pairs[counted], reference[counted])
     return [Panel("", truth, "rgb", caption=f"{np.count_nonzero(counted)} pairs"), *maps, *answers]
+
+
+def _wrong(wrong: NDArray[np.bool_]) -> str:
+    return f"{np.count_nonzero(wrong)} of {len(wrong)} wrong"
 
 
 def _threshold(metric: str) -> float:

@@ -78,8 +78,9 @@ def panels(sample: Sample, runs: Sequence[SavedRun], metric: str) -> list[Panel]
 def _titled(drawn: Sequence[Panel], runs: int) -> list[Panel]:
     """Ground truth, predictions, errors: named after the run they show."""
     names = ["A", "B"] if runs == 2 else ["prediction"]
-    errors = ["error of A", "error of B"] if runs == 2 else ["error"]
-    return [replace(panel, title=title) for panel, title in zip(drawn, ["ground truth", *names, *errors], strict=True)]
+    last = "error" if drawn[-1].style == "error" else "answers"
+    titles = ["ground truth", *names, *([f"{last} of {name}" for name in names] if runs == 2 else [last])]
+    return [replace(panel, title=title) for panel, title in zip(drawn, titles, strict=True)]
 
 
 def _maps(
