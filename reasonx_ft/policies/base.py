@@ -78,7 +78,6 @@ class Transition:
         be summed by pair
     kl_scale : weight of ||mean - reference||^2 / (2 std^2) in the KL; other than 1 under a named weighting
     weight : of this step in the policy loss; the scored steps average 1
-    place : among all steps of the chain
     """
 
     index: int

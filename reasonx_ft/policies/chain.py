@@ -87,7 +87,7 @@ class Chain:
             base = None if reference is None else self.mean(reference(state, place), place)
             found.append(Transition(
                 index=len(found), state=state, after=done.after, mean=done.mean, std=done.std, reference=base,
-                kl_scale=kl_scale(self.kl_weighting, self.kernel, t, t_next), weight=weights[len(found)], place=place,
+                kl_scale=kl_scale(self.kl_weighting, self.kernel, t, t_next), weight=weights[len(found)], step=place,
             ))  # fmt: skip
             state = done.after
         return state, tuple(found)
