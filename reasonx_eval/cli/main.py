@@ -20,6 +20,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "demo": ("reasonx_eval.cli.demo", "Evaluate built-in models on procedural scenes: no download."),
     "doctor": ("reasonx_eval.cli.doctor", "Check a dataset's files; explain how to get and unpack them."),
     "gallery": ("reasonx_eval.cli.gallery", "Pictures of the worst, best and most changed samples."),
+    "gate": ("reasonx_eval.cli.gate", "Judge runs against a stored baseline, for CI."),
     "info": ("reasonx_eval.cli.info", "Everything about one model, dataset, protocol or metric."),
     "list": ("reasonx_eval.cli.listing", "List models, datasets, protocols or metrics."),
     "merge": ("reasonx_eval.cli.merge", "Join the shards of a run into one result."),

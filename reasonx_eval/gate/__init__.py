@@ -1,0 +1,1 @@
+"""A regression gate: paired non-inferiority against a stored baseline."""

@@ -1,0 +1,180 @@
+"""Runs against a baseline under a policy: every metric judged, everything that can't be compared named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from reasonx_eval.errors import (
+    EXIT_CANNOT_TELL,
+    EXIT_NOT_COMPARABLE,
+    EXIT_OK,
+    EXIT_REGRESSION,
+    NotComparable,
+    ReasonXError,
+    UsageError,
+)
+from reasonx_eval.gate.baseline import UPDATE, baseline_runs, load_baseline
+from reasonx_eval.gate.judge import Check, check, settle
+from reasonx_eval.gate.policy import Policy, load_policy
+from reasonx_eval.paired.columns import column
+from reasonx_eval.paired.join import join
+from reasonx_eval.paired.pairing import pair_up
+from reasonx_eval.paired.runs import Run, find_runs
+from reasonx_eval.paired.statistics import RESAMPLES, Settings
+
+Inconclusive = Literal["report", "fail", "pass"]
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One metric of one run, with the two signatures that its numbers are printed with."""
+
+    baseline: Run
+    run: Run
+    check: Check
+
+    @property
+    def name(self) -> str:
+        return f"{self.run.protocol.ref} {self.run.name} {self.check.result.name}"
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What a gate found.
+
+    judged : every gated metric, in the order of the runs
+    refused : what could not be compared, a line each; any of them makes the gate fail
+    notes : what is worth knowing and changes nothing
+    inconclusive : what "cannot tell" comes to: report (exit 5), fail (exit 3) or pass (exit 0)
+    """
+
+    judged: tuple[Judged, ...]
+    refused: tuple[str, ...]
+    notes: tuple[str, ...]
+    settings: Settings
+    inconclusive: Inconclusive
+
+    @property
+    def exit_code(self) -> int:
+        """4 before 3 before 5 before 0: a gate that could not compare everything has not judged."""
+        outcomes = {j.check.outcome for j in self.judged}
+        if self.refused or not self.judged:
+            return EXIT_NOT_COMPARABLE
+        if "regressed" in outcomes:
+            return EXIT_REGRESSION
+        if "cannot tell" in outcomes:
+            return {"report": EXIT_CANNOT_TELL, "fail": EXIT_REGRESSION, "pass": EXIT_OK}[self.inconclusive]
+        return EXIT_OK
+
+
+def run_gate(
+    paths: Sequence[Path], baseline: Path, policy: Path, *, inconclusive: Inconclusive = "report", seed: int = 0
+) -> GateResult:
+    """Judge runs against a stored baseline.
+
+    Parameters
+    ----------
+    paths : run folders, or folders that hold many
+    baseline, policy : files
+    inconclusive : what "cannot tell" comes to
+    seed : of the bootstrap and of random exchanges
+
+    Raises
+    ------
+    UsageError
+        No run, a policy with an unknown key, protocol or metric.
+    NotComparable, DataError
+        No baseline, or one that was edited; a run whose records are not those of its result.
+    """
+    stored = baseline_runs(load_baseline(baseline), baseline)
+    runs = [run for path in paths for run in find_runs(path)]
+    rules = load_policy(policy, also=[run.protocol.ref for run in [*stored, *runs]])
+    settings = Settings(confidence=rules.confidence, resamples=RESAMPLES, seed=seed, alpha=1 - rules.confidence)
+    pairs, refused = _paired_up(stored, runs)
+    notes: list[str] = []
+    found: list[tuple[Run, Run, Check]] = []
+    for old, new in pairs:
+        who = f"{new.protocol.ref} {new.name}"
+        notes += [f"{who}: {line}" for line in _remarks(old, new, rules)]
+        try:
+            found += [(old, new, c) for c in _checks(old, new, rules, settings)]
+        except UsageError:
+            raise  # the policy is wrong, not the run
+        except ReasonXError as error:
+            refused.append(f"{who}: {error}")
+    settled = settle([c for _, _, c in found], rules.confidence)
+    judged = tuple(Judged(old, new, c) for (old, new, _), c in zip(found, settled, strict=True))
+    return GateResult(judged, tuple(refused), tuple(notes), settings, inconclusive)
+
+
+def _paired_up(stored: list[Run], runs: list[Run]) -> tuple[list[tuple[Run, ...]], list[str]]:
+    try:
+        pairs, left = pair_up([stored, runs])
+    except NotComparable as error:
+        return [], [f"no run has a baseline: {error.what}\n  try: {UPDATE}"]
+    return pairs, [f"{line}: nothing to compare with" for line in left]
+
+
+def _checks(baseline: Run, run: Run, policy: Policy, settings: Settings) -> list[Check]:
+    """Every gated metric of one run, not yet settled.
+
+    Raises
+    ------
+    UsageError
+        The policy names a metric that the protocol does not report.
+    NotComparable, DataError
+        No margin; another signature; a sample missing on either side; a metric without a value.
+    """
+    rules = policy.rules(run.protocol)
+    joined = join([baseline, run])
+    if not rules:
+        raise NotComparable("the policy has no margin for this protocol",
+                            fix=f'[protocol."{run.protocol.ref}"] in the policy')  # fmt: skip
+    different = _signature_difference(baseline.signature, run.signature)
+    if different and joined.whole:
+        raise NotComparable(f"another signature than the baseline's: {different}",
+                            fix=f"run it as the baseline was, or: {UPDATE}")  # fmt: skip
+    for side, missing in zip(("the baseline", "the run"), joined.missing, strict=True):
+        if missing:
+            shown = "; ".join(f"{sample}: {why}" for sample, why in list(missing.items())[:_SHOWN])
+            more = f"; and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            raise NotComparable(f"{len(missing)} samples have no score in {side}: {shown}{more}",
+                                fix="run it as the baseline was; --retry-failed scores failed samples")  # fmt: skip
+    checks = []
+    for name, rule in rules.items():
+        data = column(joined, name)
+        if data.reason is not None:
+            raise NotComparable(f"{name} has no value: {data.reason}", fix="take it out of the policy")
+        checks.append(check(data, rule, settings))
+    return checks
+
+
+def _signature_difference(old: str, new: str) -> str:
+    """What differs but for the program's version, part by part; the number of samples is told sample by sample."""
+    parts = [dict(_named_parts(signature)) for signature in (old, new)]
+    return ", ".join(f"{key}{parts[0].get(key, '(absent)')} -> {key}{parts[1].get(key, '(absent)')}"
+                     for key in dict.fromkeys([*parts[0], *parts[1]])
+                     if key != "reasonx:" and parts[0].get(key) != parts[1].get(key))  # fmt: skip
+
+
+def _named_parts(signature: str) -> list[tuple[str, str]]:
+    """``align:none`` to ("align:", "none"); the protocol itself has no key."""
+    return [(key + colon, value) if colon else ("", key)
+            for key, colon, value in (part.partition(":") for part in signature.split("|"))]  # fmt: skip
+
+
+def _remarks(baseline: Run, run: Run, policy: Policy) -> list[str]:
+    lines = []
+    if baseline.name != run.name:
+        lines.append(f"held against the baseline of {baseline.name}, the only one under this protocol")
+    if baseline.reasonx != run.reasonx:
+        lines.append(f"the baseline was made by version {baseline.reasonx}, the run by {run.reasonx}")
+    rules = policy.rules(run.protocol)
+    free = [m for m in run.protocol.metrics if m not in rules]
+    if rules and free:
+        lines.append(f"not gated: {', '.join(free)}")
+    return lines

@@ -1,0 +1,76 @@
+"""A gate's answer as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from reasonx_eval.gate.baseline import EntryChange
+from reasonx_eval.gate.verdict import CheckVerdict, Verdict
+from reasonx_eval.report.tables import arrow, decimals, print_table, printable
+from reasonx_eval.results import Value
+
+_COLUMNS = ("protocol", "model", "metric", "baseline", "run", "worse by", "interval", "margin", "n", "outcome")
+_RIGHT = (3, 4, 5, 7, 8)
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """The table, what could not be compared, how it was judged, and both signatures of every run."""
+    if verdict.checks:
+        print_table(_COLUMNS, [_cells(c) for c in verdict.checks], right=_RIGHT)
+    for c in verdict.checks:
+        if c.outcome != "pass":
+            click.echo(printable(f"{c.outcome}: {c.protocol} {c.model} {describe(c)}"))
+            if c.worst:
+                worst = ", ".join(f"{w.sample} ({w.baseline:.4g} -> {w.value:.4g})" for w in c.worst)
+                click.echo(printable(f"  worst: {worst}"))
+    for line in verdict.refused:
+        click.echo("\n".join(printable(part) for part in f"not compared: {line}".splitlines()))
+    for line in verdict.notes:
+        click.echo(printable(f"note: {line}"))
+    for baseline, run in dict.fromkeys((c.baseline_signature, c.signature) for c in verdict.checks):
+        click.echo(printable(f"baseline  {baseline}"))
+        click.echo(printable(f"run       {run}"))
+    if verdict.confidence is not None:
+        click.echo(f"{100 * verdict.confidence:g}% intervals, BCa, {verdict.resamples:,} resamples; Holm over "
+                   f"{sum(not c.exact for c in verdict.checks)} tests; seed {verdict.seed}")  # fmt: skip
+    click.echo(f"{verdict.outcome}: exit {verdict.exit_code}")
+
+
+def describe(c: CheckVerdict) -> str:
+    """One metric in a sentence: ``abs_rel: worse by 0.0004 [-0.0002, 0.0010], margin 0.0020, n 120``."""
+    _, _, _, _, _, worse, interval, margin, n, _ = _cells(c)
+    text = f"{c.metric}: worse by {worse} {interval}, margin {margin}, n {n}"
+    if c.exact:
+        return f"{c.metric}: {c.worse} samples are worse, at most {margin} is allowed"
+    if c.outcome == "cannot tell":
+        unit = "samples" if c.units == c.n else "scenes"
+        text += (f"; about {c.samples_needed} {unit} would settle it" if c.samples_needed is not None
+                 else "; more samples of the same kind would not settle it")  # fmt: skip
+    return text
+
+
+def print_changes(changes: Sequence[EntryChange]) -> None:
+    """What an update did to the baseline, old values beside new ones."""
+    if not changes:
+        click.echo("nothing changed: the baseline already is these runs")
+    for change in changes:
+        click.echo(printable(f"{change.action}: {change.protocol} {change.dataset} {change.model}"))
+        rows = [[name, _number(v.old), _number(v.new)] for name, v in change.values.items() if v.old != v.new]
+        if rows:
+            print_table(("metric", "old", "new"), rows, right=(1, 2))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _cells(c: CheckVerdict) -> list[str]:
+    digits = decimals(Value(value=c.worse_by, ci_low=c.ci_good, ci_high=c.ci_bad, n=c.n))
+    ends = ("-" if c.ci_good is None or c.ci_bad is None
+            else f"[{c.ci_good:.{digits}f}, {c.ci_bad:.{digits}f}]")  # fmt: skip
+    unit = f" [{c.unit}]" if c.unit else ""
+    return [c.protocol, c.model, f"{c.metric} {arrow(c.metric)}{unit}", f"{c.baseline:.{digits}f}",
+            f"{c.value:.{digits}f}", f"{c.worse_by:.{digits}f}", ends,
+            f"{c.margin:.{digits}g}" + (" exact" if c.exact else ""), str(c.n), c.outcome]  # fmt: skip
