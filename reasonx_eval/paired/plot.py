@@ -1,0 +1,91 @@
+"""Paired differences as a picture: every sample's difference, sorted, with the mean and its interval."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reasonx_eval.errors import UsageError
+from reasonx_eval.files import write_bytes
+from reasonx_eval.paired.columns import column
+from reasonx_eval.paired.comparison import Comparison
+from reasonx_eval.paired.statistics import Paired
+from reasonx_eval.report.tables import printable
+
+_BETTER, _WORSE = "#2b6ca3", "#c8682a"
+_COLUMNS = 3
+
+
+def draw_all(path: Path, comparisons: Sequence[Comparison]) -> list[Path]:
+    """A picture for each comparison: `path`, or with the protocol in the name where there are several.
+
+    Raises
+    ------
+    UsageError
+        The name does not end in .png.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError("the picture is a PNG", where=str(path), fix=f"--plot {path.with_suffix('.png')}")
+    written = []
+    for c in comparisons:
+        rules = f"{c.joined.protocol.ref} {c.base.dataset.name}"
+        own = path.with_stem(f"{path.stem}.{re.sub(r'[^A-Za-z0-9@.-]+', '-', rules)}")
+        name = path if len(comparisons) == 1 else own
+        draw_differences(name, c)
+        written.append(name)
+    return written
+
+
+def draw_differences(path: Path, comparison: Comparison) -> None:
+    """Write a PNG with a panel for each metric of each compared run.
+
+    Parameters
+    ----------
+    path : where to; the same comparison gives the same bytes
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [(k + 1, row) for k, rows in enumerate(comparison.rows) for row in rows]
+    lines = -(-len(panels) // _COLUMNS)
+    figure = Figure(figsize=(3.6 * _COLUMNS, 0.9 + 2.4 * lines), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
+    for axis, (k, row) in zip(axes, panels, strict=False):
+        _panel(axis, comparison, k, row)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    figure.suptitle(_plain("\n".join([f"minus {comparison.base.name}, per sample, sorted; blue is better, orange worse",
+                                      *dict.fromkeys(r.signature for r in comparison.joined.runs)])),
+                    fontsize=7)  # fmt: skip
+    buffer = io.BytesIO()
+    # no date and no version in the file: the same picture is the same bytes
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    write_bytes(path, buffer.getvalue())
+
+
+def _panel(axis: Any, c: Comparison, k: int, row: Paired) -> None:
+    data = column(c.joined, row.name)
+    gap = np.sort(data.values[k] - data.values[0])
+    better = gap * data.sign > 0
+    place = np.arange(len(gap))
+    axis.bar(place, gap, width=1.0, color=np.where(better, _BETTER, _WORSE), linewidth=0)
+    axis.axhline(0, color="0.3", linewidth=0.6)
+    if row.reason is None:
+        axis.axhline(row.difference, color="black", linewidth=1.0, linestyle="--")
+        if row.ci_low is not None and row.ci_high is not None:
+            axis.axhspan(row.ci_low, row.ci_high, color="black", alpha=0.15, linewidth=0)
+    unit = f" [{row.info.unit}]" if row.info.unit else ""
+    axis.set_title(_plain(f"{c.joined.runs[k].name}: {row.info.label}{unit}, {row.finding}"), fontsize=8)
+    axis.tick_params(labelsize=6)
+    axis.set_xlabel(f"{row.wins} better, {row.losses} worse, {row.ties} equal", fontsize=7)
+
+
+def _plain(text: str) -> str:
+    """Text that matplotlib does not read as mathematics."""
+    return printable(text).replace("$", r"\$") if "\n" not in text else "\n".join(map(_plain, text.split("\n")))

@@ -1,0 +1,184 @@
+"""A comparison as text: for a terminal or pipe, Markdown, CSV and LaTeX; never without both signatures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+
+import click
+
+from reasonx_eval.paired.comparison import Comparison, canary_lines
+from reasonx_eval.paired.runs import Run
+from reasonx_eval.paired.statistics import Paired
+from reasonx_eval.report.tables import arrow, decimals, print_table, printable
+from reasonx_eval.results import Value
+
+_RIGHT = (1, 2, 3, 5, 6)
+_SHOWN = 5
+_FOR_LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "‡": r"$\ddagger$", "δ": r"$\delta$",
+})  # fmt: skip
+_FOR_MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "`": "\\`", "*": "\\*", "_": "\\_",
+                           "[": "\\[", "]": "\\]"})  # fmt: skip
+
+
+def head(c: Comparison) -> list[str]:
+    """Protocol, data, who is compared with their signatures, and what is missing where."""
+    base, joined = c.base, c.joined
+    undefined = f", {len(joined.undefined)} without a defined value" if joined.undefined else ""
+    lines = [f"{joined.protocol.ref}  {base.dataset.name} {base.dataset.split}  {c.samples} paired{undefined}",
+             *(f"{'base' if k == 0 else 'this'}  {_named(c, run)}  {run.signature}"
+               for k, run in enumerate(joined.runs))]  # fmt: skip
+    versions = dict.fromkeys(run.reasonx for run in joined.runs)
+    if len(versions) > 1:
+        lines.append(f"note: made by versions {', '.join(versions)}, under the same rules")
+    for run, missing in zip(joined.runs, joined.missing, strict=True):
+        listed = list(missing.items())
+        lines += [f"missing  {_named(c, run)}: {sample}: {why}" for sample, why in listed[:_SHOWN]]
+        if len(listed) > _SHOWN:
+            lines.append(f"missing  {_named(c, run)}: ... {len(listed)} samples in all; --json lists them")
+    return [printable(line) for line in lines]
+
+
+def foot(c: Comparison) -> list[str]:
+    """How the statistics were taken: seed, resamples, the family of the correction."""
+    s = c.settings
+    tests = sum(row.reason is None for rows in c.rows for row in rows)
+    exact = any(row.exact for rows in c.rows for row in rows)
+    how = "all exchanges (exact p)" if exact else f"{s.exchanges:,} exchanges"
+    text = (f"seed {s.seed}; BCa bootstrap, {s.resamples:,} resamples, and {how} of "
+            f"{'images' if c.joined.groups is None else 'scenes'}; Holm over {tests} tests")  # fmt: skip
+    return [text, "‡ what the model was rewarded for; the others are canaries"] if c.rewarded else [text]
+
+
+def columns(c: Comparison, run: Run) -> list[str]:
+    percent = f"{100 * c.settings.confidence:g}% interval"
+    return ["metric", _named(c, c.base), _named(c, run), "difference", percent, "p (Holm)", "better/worse/equal",
+            "finding"]  # fmt: skip
+
+
+def cells(row: Paired, rewarded: Sequence[str] = ()) -> list[str]:
+    """One metric as text: the difference to the digits its interval supports, the values to as many."""
+    mark = " ‡" if row.name in rewarded else ""
+    unit = f" [{row.info.unit}]" if row.info.unit else ""
+    first = f"{row.name} {arrow(row.name)}{unit}{mark}"
+    counts = f"{row.wins}/{row.losses}/{row.ties}"
+    if row.reason is not None:
+        return [first, "-", "-", "-", row.reason, "-", counts, "absent"]
+    digits = decimals(Value(value=row.difference, ci_low=row.ci_low, ci_high=row.ci_high, n=row.n))
+    ends = (f"no interval from one {'image' if row.n == 1 else 'scene'}" if row.ci_low is None or row.ci_high is None
+            else f"[{row.ci_low:+.{digits}f}, {row.ci_high:+.{digits}f}]")  # fmt: skip
+    return [first, f"{row.base:.{digits}f}", f"{row.other:.{digits}f}", f"{row.difference:+.{digits}f}", ends,
+            f"{row.p_adjusted:.2g}", counts, row.finding]  # fmt: skip
+
+
+def print_comparisons(
+    comparisons: Sequence[Comparison], form: str, *, worst: int = 5, by: str | None = None, canaries: bool = False
+) -> None:
+    """The answer on stdout.
+
+    Parameters
+    ----------
+    form : table, md, csv or latex
+    worst, by : how many of the worst samples are named below a table, and under which metric
+    canaries : rewarded metrics first in a table
+    """
+    if form == "table":
+        _print_text(comparisons, worst=worst, by=by, canaries=canaries)
+    else:
+        click.echo({"md": _markdown, "csv": _csv, "latex": _latex}[form](comparisons), nl=False)
+
+
+def _print_text(comparisons: Sequence[Comparison], *, worst: int, by: str | None, canaries: bool) -> None:
+    """The tables on stdout, with the samples that got worst below each."""
+    for c in comparisons:
+        click.echo("\n".join(head(c)))
+        for run, rows in zip(c.others, c.rows, strict=True):
+            shown = sorted(rows, key=lambda r: r.name not in run.rewarded) if canaries else rows
+            print_table(columns(c, run), [cells(r, run.rewarded) for r in shown], right=_RIGHT)
+            for line in worst_lines(c, run, rows, worst=worst, by=by):
+                click.echo(printable(line))
+        click.echo("\n".join(foot(c)) + "\n")
+    for line in canary_lines(comparisons):
+        click.echo(printable(line))
+
+
+def worst_lines(c: Comparison, run: Run, rows: Sequence[Paired], *, worst: int, by: str | None) -> list[str]:
+    """The samples on which a run is worse than the base by most, under one metric."""
+    row = next(r for r in rows if by in (None, r.name))
+    got_worse = [f"{w.sample_id} ({w.other - w.base:+.4g}: {w.base:.4g} -> {w.other:.4g})" for w in row.worst[:worst]]
+    if worst == 0:
+        return []
+    return [f"worst for {_named(c, run)} by {row.name}: {', '.join(got_worse) or 'no sample got worse'}"]
+
+
+def _markdown(comparisons: Sequence[Comparison]) -> str:
+    def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+        lines = [names, ["---:" if k in _RIGHT else "---" for k in range(len(names))], *rows]
+        return ["| " + " | ".join(line) + " |" for line in lines]
+
+    return _document(comparisons, table, lambda text: printable(text).translate(_FOR_MARKDOWN), _quoted)
+
+
+def _quoted(text: str) -> str:
+    return f"`{text.replace('`', chr(39))}`  "
+
+
+def _latex(comparisons: Sequence[Comparison]) -> str:
+    """booktabs tables; signatures as comments, so that they can't get lost on the way to a paper."""
+
+    def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+        align = "".join("r" if k in _RIGHT else "l" for k in range(len(names)))
+        body = [" & ".join(row) + r" \\" for row in (names, *rows)]
+        return [rf"\begin{{tabular}}{{{align}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule",
+                r"\end{tabular}"]  # fmt: skip
+
+    return _document(comparisons, table, lambda text: printable(text).translate(_FOR_LATEX), lambda text: f"% {text}")
+
+
+def _document(
+    comparisons: Sequence[Comparison], table: Callable[[Sequence[str], Sequence[Sequence[str]]], list[str]],
+    escape: Callable[[str], str], note: Callable[[str], str],
+) -> str:  # fmt: skip
+    lines: list[str] = []
+    for c in comparisons:
+        lines += [*map(note, head(c)), ""]
+        for run, rows in zip(c.others, c.rows, strict=True):
+            named = [escape(x) for x in columns(c, run)]
+            lines += [*table(named, [[escape(x) for x in cells(r, run.rewarded)] for r in rows]), ""]
+        lines += [*map(note, foot(c)), ""]
+    return "\n".join(lines)
+
+
+_FIELDS = ("protocol", "metric", "unit", "higher_is_better", "rewarded", "base_model", "model", "base", "value",
+        "difference", "ci_low", "ci_high", "confidence", "p", "p_adjusted", "better", "worse", "equal", "n", "units",
+        "finding", "reason", "missing_in_base", "missing", "seed", "base_signature", "signature")  # fmt: skip
+
+
+def _csv(comparisons: Sequence[Comparison]) -> str:
+    """One line a metric of a model, numbers unrounded; absent ones are empty."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_FIELDS)
+    for c in comparisons:
+        gone = [" ".join(m) for m in c.joined.missing]
+        for run, lost, rows in zip(c.others, gone[1:], c.rows, strict=True):
+            for r in rows:
+                absent = r.reason is not None
+                numbers = [None] * 3 if absent else [r.base, r.other, r.difference]
+                p = [None] * 2 if absent else [r.p, r.p_adjusted]
+                writer.writerow([c.joined.protocol.ref, r.name, r.info.unit, r.info.higher_is_better,
+                                 r.name in run.rewarded, c.base.name, run.name, *numbers, r.ci_low, r.ci_high,
+                                 c.settings.confidence, *p, r.wins, r.losses, r.ties, r.n, r.units, r.finding,
+                                 r.reason, gone[0], lost, c.settings.seed, c.base.signature,
+                                 run.signature])  # fmt: skip
+    return out.getvalue()
+
+
+def _named(c: Comparison, run: Run) -> str:
+    """The model's name; with its folder where two runs have the same."""
+    twice = sum(other.name == run.name for other in c.joined.runs) > 1
+    return f"{run.name} ({run.where})" if twice else run.name
