@@ -19,6 +19,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "compare": ("reasonx_eval.cli.compare", "Compare runs with a base, paired by sample."),
     "demo": ("reasonx_eval.cli.demo", "Evaluate built-in models on procedural scenes: no download."),
     "doctor": ("reasonx_eval.cli.doctor", "Check a dataset's files; explain how to get and unpack them."),
+    "export": ("reasonx_eval.cli.export", "Tables for papers, the hub's result files, CSV and JSON."),
     "gallery": ("reasonx_eval.cli.gallery", "Pictures of the worst, best and most changed samples."),
     "gate": ("reasonx_eval.cli.gate", "Judge runs against a stored baseline, for CI."),
     "info": ("reasonx_eval.cli.info", "Everything about one model, dataset, protocol or metric."),
