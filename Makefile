@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint gate clean
 .DEFAULT_GOAL := demo
 
 # The stamp is newer than what it was installed from, so `make` installs once and again after a change.
@@ -20,7 +20,14 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test: lint
+# The embedded networks, evaluated afresh, against the stored baseline: what a change must not make worse.
+gate: $(VENV)/.installed
+	for model in tiny tiny-flow; do \
+	  $(BIN)/reasonx-eval run --model $$model --dataset scenes-synthetic,scenes-wild --limit 20 --out build/gate --force --quiet >/dev/null || exit; \
+	done
+	$(BIN)/reasonx-eval gate build/gate
+
+test: lint gate
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 clean:

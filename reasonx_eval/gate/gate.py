@@ -99,7 +99,7 @@ def run_gate(
     found: list[tuple[Run, Run, Check]] = []
     for old, new in pairs:
         who = f"{new.protocol.ref} {new.name}"
-        notes += [f"{who}: {line}" for line in _remarks(old, new, rules)]
+        notes += [f"{who}: {line}" for line in _remarks(old, new)]
         try:
             found += [(old, new, c) for c in _checks(old, new, rules, settings)]
         except UsageError:
@@ -108,7 +108,7 @@ def run_gate(
             refused.append(f"{who}: {error}")
     settled = settle([c for _, _, c in found], rules.confidence)
     judged = tuple(Judged(old, new, c) for (old, new, _), c in zip(found, settled, strict=True))
-    return GateResult(judged, tuple(refused), tuple(notes), settings, inconclusive)
+    return GateResult(judged, tuple(refused), (*notes, *_ungated(judged)), settings, inconclusive)
 
 
 def _paired_up(stored: list[Run], runs: list[Run]) -> tuple[list[tuple[Run, ...]], list[str]]:
@@ -167,14 +167,20 @@ def _named_parts(signature: str) -> list[tuple[str, str]]:
             for key, colon, value in (part.partition(":") for part in signature.split("|"))]  # fmt: skip
 
 
-def _remarks(baseline: Run, run: Run, policy: Policy) -> list[str]:
+def _remarks(baseline: Run, run: Run) -> list[str]:
     lines = []
     if baseline.name != run.name:
         lines.append(f"held against the baseline of {baseline.name}, the only one under this protocol")
     if baseline.reasonx != run.reasonx:
         lines.append(f"the baseline was made by version {baseline.reasonx}, the run by {run.reasonx}")
-    rules = policy.rules(run.protocol)
-    free = [m for m in run.protocol.metrics if m not in rules]
-    if rules and free:
-        lines.append(f"not gated: {', '.join(free)}")
     return lines
+
+
+def _ungated(judged: Sequence[Judged]) -> list[str]:
+    """Metrics without a margin, a line a protocol."""
+    gated: dict[str, set[str]] = {}
+    for j in judged:
+        gated.setdefault(j.run.protocol.ref, set()).add(j.check.result.name)
+    free = {ref: [m for j in judged if j.run.protocol.ref == ref for m in j.run.protocol.metrics if m not in names]
+            for ref, names in gated.items()}  # fmt: skip
+    return [f"{ref}: not gated: {', '.join(dict.fromkeys(names))}" for ref, names in free.items() if names]

@@ -30,8 +30,10 @@ def print_verdict(verdict: Verdict) -> None:
     for line in verdict.notes:
         click.echo(printable(f"note: {line}"))
     for baseline, run in dict.fromkeys((c.baseline_signature, c.signature) for c in verdict.checks):
-        click.echo(printable(f"baseline  {baseline}"))
-        click.echo(printable(f"run       {run}"))
+        same = baseline == run
+        click.echo(printable(f"{'baseline and run' if same else 'baseline'}  {baseline}"))
+        if not same:
+            click.echo(printable(f"run       {run}"))
     if verdict.confidence is not None:
         click.echo(f"{100 * verdict.confidence:g}% intervals, BCa, {verdict.resamples:,} resamples; Holm over "
                    f"{sum(not c.exact for c in verdict.checks)} tests; seed {verdict.seed}")  # fmt: skip
@@ -69,8 +71,8 @@ def _number(value: float | None) -> str:
 def _cells(c: CheckVerdict) -> list[str]:
     digits = decimals(Value(value=c.worse_by, ci_low=c.ci_good, ci_high=c.ci_bad, n=c.n))
     ends = ("-" if c.ci_good is None or c.ci_bad is None
-            else f"[{c.ci_good:.{digits}f}, {c.ci_bad:.{digits}f}]")  # fmt: skip
+            else f"[{c.ci_good:z.{digits}f}, {c.ci_bad:z.{digits}f}]")  # fmt: skip
     unit = f" [{c.unit}]" if c.unit else ""
     return [c.protocol, c.model, f"{c.metric} {arrow(c.metric)}{unit}", f"{c.baseline:.{digits}f}",
-            f"{c.value:.{digits}f}", f"{c.worse_by:.{digits}f}", ends,
-            f"{c.margin:.{digits}g}" + (" exact" if c.exact else ""), str(c.n), c.outcome]  # fmt: skip
+            f"{c.value:.{digits}f}", f"{c.worse_by:z.{digits}f}", ends,
+            f"{c.margin:.3g}" + (" exact" if c.exact else ""), str(c.n), c.outcome]  # fmt: skip

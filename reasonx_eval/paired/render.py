@@ -70,8 +70,8 @@ def cells(row: Paired, rewarded: Sequence[str] = ()) -> list[str]:
         return [first, "-", "-", "-", row.reason, "-", counts, "absent"]
     digits = decimals(Value(value=row.difference, ci_low=row.ci_low, ci_high=row.ci_high, n=row.n))
     ends = (f"no interval from one {'image' if row.n == 1 else 'scene'}" if row.ci_low is None or row.ci_high is None
-            else f"[{row.ci_low:+.{digits}f}, {row.ci_high:+.{digits}f}]")  # fmt: skip
-    return [first, f"{row.base:.{digits}f}", f"{row.other:.{digits}f}", f"{row.difference:+.{digits}f}", ends,
+            else f"[{row.ci_low:+z.{digits}f}, {row.ci_high:+z.{digits}f}]")  # fmt: skip
+    return [first, f"{row.base:.{digits}f}", f"{row.other:.{digits}f}", f"{row.difference:+z.{digits}f}", ends,
             f"{row.p_adjusted:.2g}", counts, row.finding]  # fmt: skip
 
 

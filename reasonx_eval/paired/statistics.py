@@ -89,7 +89,7 @@ class Paired:
     @property
     def worse_by(self) -> float:
         """The difference, positive where the second run is worse."""
-        return -self.difference if self.info.higher_is_better else self.difference
+        return self.base - self.other if self.info.higher_is_better else self.difference
 
     @property
     def worse_interval(self) -> tuple[float, float] | None:
