@@ -8,6 +8,7 @@ With a shared start all samples of an image are one until the first noisy step: 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from reasonx_ft.grpo import KlWeighting, StepWeighting, kl_scale, step_weights
-from reasonx_ft.kernels import Estimate, Kernel, coefficients, step, transition
+from reasonx_ft.kernels import Estimate, Kernel, coefficients, step, to_rf, transition
 from reasonx_ft.policies.base import Transition
 from reasonx_ft.policies.noise import standard_normal
 from reasonx_ft.schedules import Schedule, scored_steps
@@ -35,7 +36,7 @@ class Chain:
     shared_start : all samples of an image start from the same noise
     kl_weighting, step_weighting : see `grpo.kl_scale` and `grpo.step_weights`
     seed : of the run, for the window's place
-    start : standard deviation of the start, in rectified-flow coordinates
+    variance_preserving : what the start is: variance 1 in the coordinates of the diffusion, or those of the flow
     """
 
     schedule: Schedule
@@ -46,7 +47,7 @@ class Chain:
     kl_weighting: KlWeighting = "exact"
     step_weighting: StepWeighting = "none"
     seed: int = 0
-    start: float = 1.0
+    variance_preserving: bool = False
 
     def __post_init__(self) -> None:
         if self.kernel.level == 0:
@@ -75,7 +76,7 @@ class Chain:
         times = list(self.schedule)
         weights = step_weights(self.step_weighting, [coefficients(self.kernel, *times[i])[2] for i in scored])
         one_or_all = 1 if self.shared_start else group
-        state = self.start * standard_normal(seeds, (one_or_all, *shape), *keys, "start", device=device)
+        state = self.start(standard_normal(seeds, (one_or_all, *shape), *keys, "start", device=device), self.schedule)
         found: list[Transition] = []
         for place, (t, t_next) in enumerate(times):
             seen = estimate(state, place)
@@ -96,9 +97,38 @@ class Chain:
         """Mean of the scored step at a place of the schedule, for a replay."""
         return transition(self.kernel, estimate, *self.schedule.times[place : place + 2])[0]
 
-    def answer(self, estimate: Estimator, start: Tensor) -> Tensor:
-        """Where all steps, taken without noise, lead from a state; passes the gradient on."""
-        state = start
-        for place, (t, t_next) in enumerate(self.schedule):
+    def start(self, noise: Tensor, schedule: Schedule) -> Tensor:
+        """The state that a schedule starts from, of standard normal noise."""
+        first = schedule.times[0]
+        return to_rf(noise, first) if self.variance_preserving else first * noise
+
+    def answer(self, estimate: Estimator, noise: Tensor, schedule: Schedule) -> Tensor:
+        """Where the steps of another schedule, taken without noise, lead; passes the gradient on."""
+        state = self.start(noise, schedule)
+        for place, (t, t_next) in enumerate(schedule):
             state = step(self.kernel, estimate(state, place), t, t_next, last=True).after
         return state
+
+
+def photo_seeds(images: Tensor) -> tuple[int, ...]:
+    """A number for each photo [B, 3, H, W] in [0, 1], from its pixels in 8 bits."""
+    pixels = (images.detach() * 255).round().to(torch.uint8).cpu().numpy()
+    return tuple(int.from_bytes(hashlib.blake2b(p.tobytes(), digest_size=8).digest(), "little") for p in pixels)
+
+
+def rectangles(images: int, samples: int, micro: int | None) -> list[tuple[slice, slice]]:
+    """All samples of all images in portions of at most `micro`: whole groups where they fit, else parts of one."""
+    per_group = samples if micro is None else min(micro, samples)
+    groups = images if micro is None else max(1, micro // samples)
+    return [
+        (slice(i, min(i + groups, images)), slice(g, min(g + per_group, samples)))
+        for i in range(0, images, groups)
+        for g in range(0, samples, per_group)
+    ]
+
+
+def joined(parts: Sequence[Estimate], dim: int) -> Estimate:
+    """Estimates of portions, side by side."""
+    if len(parts) == 1:
+        return parts[0]
+    return Estimate(torch.cat([p.clean for p in parts], dim), torch.cat([p.noise for p in parts], dim))
