@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from reasonx_eval.board.reviewed import (
-    JUDGES,
     REVIEWED_SCHEMA,
     Picture,
     Reviewed,
     ReviewedJudge,
     Samples,
     check_samples,
+    judge_path,
     read_reviewed,
+    reviewed_path,
     sealed,
     write_reviewed,
 )
@@ -25,7 +26,7 @@ from reasonx_eval.judge_results import FILE as JUDGE_FILE
 from reasonx_eval.judge_results import load_judge_result
 from reasonx_eval.metrics.info import metric_info
 from reasonx_eval.records import read_records
-from reasonx_eval.results import load_result, load_timing, run_folder
+from reasonx_eval.results import load_result, load_timing
 from reasonx_eval.types import Record
 from reasonx_eval.verify import verify_run
 
@@ -72,9 +73,9 @@ def add(runs: Sequence[Path], to: Path, *, force: bool = False, pictures: bool =
     """
     if not runs:
         raise UsageError("name the runs to add", fix="reasonx-eval leaderboard add results/PROTOCOL@V/MODEL")
-    judges = {_judge_path(to, one): one for one in (_judge(r) for r in runs if (r / JUDGE_FILE).is_file())}
+    judges = {to / judge_path(one): one for one in (_judge(r) for r in runs if (r / JUDGE_FILE).is_file())}
     read = [_read(r) for r in runs if not (r / JUDGE_FILE).is_file()]
-    paths = [reviewed_path(to, run.reviewed) for run in read]
+    paths = [to / reviewed_path(run.reviewed) for run in read]
     targets = [*judges, *paths]
     if len(set(targets)) != len(read) + sum((r / JUDGE_FILE).is_file() for r in runs):
         raise UsageError("two of the runs are of one model under one protocol", where=str(to))
@@ -90,15 +91,6 @@ def add(runs: Sequence[Path], to: Path, *, force: bool = False, pictures: bool =
         write_reviewed(path, sealed(judge))
         added.append(Added(path, 0, "a judge has none"))
     return added
-
-
-def reviewed_path(to: Path, reviewed: Reviewed) -> Path:
-    """``TO/PROTOCOL@V/MODEL.json``; generic protocols serve many datasets, and the name says which."""
-    result = reviewed.result
-    generic = result.protocol.rules.get("dataset") == "any"
-    name = f"{result.model.name}.{result.dataset.name}" if generic else result.model.name
-    folder = run_folder(to, f"{result.protocol.name}@{result.protocol.version}", name, None)
-    return folder.with_name(folder.name + ".json")
 
 
 def _read(run: Path) -> _Run:
@@ -129,11 +121,6 @@ def _judge(run: Path) -> ReviewedJudge:
         raise DataError("the records are not those of the judge's result", where=str(records),
                         fix="reasonx-ft judge-eval, again")  # fmt: skip
     return ReviewedJudge(schema=REVIEWED_SCHEMA, digest="", result=result)
-
-
-def _judge_path(to: Path, judge: ReviewedJudge) -> Path:
-    folder = run_folder(to / JUDGES, judge.result.dataset.name, judge.result.judge.name, None)
-    return folder.with_name(folder.name + ".json")
 
 
 def _pictures(run: _Run, others: Sequence[_Run], to: Path) -> tuple[list[Picture], str | None]:
@@ -194,9 +181,9 @@ def _picture(
     shown = []
     with_base = [o for o in others if base is not None and o.reviewed is base and why in ("better", "worse")]
     for one in [*with_base, run]:
-        value = read_npy(one.folder / "predictions" / f"{sample_id}.npy")
+        saved = read_npy(one.folder / "predictions" / f"{sample_id}.npy")
         model = one.reviewed.result.model
-        shown.append(Shown(model.name, value, model.kind, one.records[sample_id].alignment))  # type: ignore[arg-type]  # kinds of results are those of types.Kind
+        shown.append(Shown(model.name, saved, model.kind, one.records[sample_id].alignment))
     strip = draw_strip(sample, shown)
 
     def value_of(reviewed: Reviewed) -> float | None:
@@ -204,6 +191,6 @@ def _picture(
 
     value = value_of(run.reviewed)
     assert value is not None
-    return Picture(sample_id=sample_id, why=why, metric=metric, value=value,  # type: ignore[arg-type]  # from _chosen
+    return Picture(sample_id=sample_id, why=why, metric=metric, value=value,
                    base_value=None if base is None else value_of(base), panels=list(strip.panels), webp=strip.webp,
                    width=strip.width, height=strip.height)  # fmt: skip

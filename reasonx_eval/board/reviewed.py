@@ -20,13 +20,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.files import canonical_json, encode_json, write_bytes
 from reasonx_eval.judge_results import JudgeResult
-from reasonx_eval.results import Result, Timing
+from reasonx_eval.results import Result, Timing, run_folder
 
 #: raise it when a field changes its meaning, and keep reading every older number
 REVIEWED_SCHEMA: Final = 1
 
 #: how far a recomputed mean may lie from the stored one: another processor may round the last digits otherwise
 _TOLERANCE: Final = 1e-9
+
+#: folder of the judges' results, beside the protocols' folders
+JUDGES: Final = "judges"
+_AGAIN: Final = "reasonx-eval leaderboard add RUN --force, from the run's own folder"
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,9 +56,10 @@ class Samples(_Part):
             raise ValueError("a sample is there twice")
         if self.groups is not None and len(self.groups) != n:
             raise ValueError(f"{len(self.groups)} groups for {n} samples")
-        for name, column in [*self.values.items(), *self.sums.items()]:
-            if len(column) != n:
-                raise ValueError(f"{name}: {len(column)} values for {n} samples")
+        lengths = {k: len(v) for k, v in self.values.items()} | {k: len(v) for k, v in self.sums.items()}
+        for name, length in lengths.items():
+            if length != n:
+                raise ValueError(f"{name}: {length} values for {n} samples")
         return self
 
     def column(self, metric: str) -> NDArray[np.float64]:
@@ -174,11 +179,6 @@ def read_reviewed(path: Path) -> Reviewed | ReviewedJudge:
     return reviewed
 
 
-#: folder of the judges' results, beside the protocols' folders
-JUDGES: Final = "judges"
-_AGAIN: Final = "reasonx-eval leaderboard add RUN --force, from the run's own folder"
-
-
 def _refuse_newer(raw: bytes, path: Path) -> None:
     try:
         document = json.loads(raw)
@@ -216,6 +216,21 @@ def check_samples(reviewed: Reviewed, where: str) -> None:
                             f"{len(known)}", where=where, fix=_AGAIN)  # fmt: skip
 
 
+def reviewed_path(reviewed: Reviewed) -> Path:
+    """``PROTOCOL@V/MODEL.json``; generic protocols serve many datasets, and the name says which."""
+    result = reviewed.result
+    generic = result.protocol.rules.get("dataset") == "any"
+    name = f"{result.model.name}.{result.dataset.name}" if generic else result.model.name
+    folder = run_folder(Path(), f"{result.protocol.name}@{result.protocol.version}", name, None)
+    return folder.with_name(folder.name + ".json")
+
+
+def judge_path(judge: ReviewedJudge) -> Path:
+    """``judges/DATASET/JUDGE.json``."""
+    folder = run_folder(Path(JUDGES), judge.result.dataset.name, judge.result.judge.name, None)
+    return folder.with_name(folder.name + ".json")
+
+
 def reviewed_files(folder: Path) -> list[Path]:
     """Every reviewed file of a folder, sorted by name.
 
@@ -235,7 +250,7 @@ def read_all(folder: Path) -> tuple[list[Reviewed], list[ReviewedJudge]]:
     Raises
     ------
     DataError
-        One of them is damaged or lies in another protocol's folder.
+        One of them is damaged, or lies where another result belongs.
     NotComparable
         One was written by a newer version.
     """
@@ -243,12 +258,12 @@ def read_all(folder: Path) -> tuple[list[Reviewed], list[ReviewedJudge]]:
     judges: list[ReviewedJudge] = []
     for path in reviewed_files(folder):
         one = read_reviewed(path)
+        place = judge_path(one) if isinstance(one, ReviewedJudge) else reviewed_path(one)
+        if path != folder / place:
+            raise DataError(f"this file belongs in {folder / place}: its name and folder are those of its result",
+                            where=str(path), fix=f"mv '{path}' '{folder / place}'")  # fmt: skip
         if isinstance(one, ReviewedJudge):
             judges.append(one)
-            continue
-        ref = f"{one.result.protocol.name}@{one.result.protocol.version}"
-        if path.parent != folder / ref:
-            raise DataError(f"this is a result of {ref}, in another folder", where=str(path),
-                            fix=f"move it to {folder / ref}")  # fmt: skip
-        runs.append(one)
+        else:
+            runs.append(one)
     return runs, judges

@@ -238,10 +238,11 @@ def _compare(rows: Sequence[Row], cells: list[dict[str, Cell]], metric: str) -> 
             cell = cells[usable[j]]
             cell[metric] = replace(cell[metric], rank=rank)
     place = {rows[k].model.name: j for j, k in enumerate(usable)}
-    pairs = [(place[base], j) for j, k in enumerate(usable) if (base := rows[k].base) is not None and base in place]
-    for (base, j), ends in zip(pairs, intervals(column, pairs) if pairs else [], strict=True):
+    tuned = [(rows[k].base, j) for j, k in enumerate(usable)]
+    pairs = [(place[base], j) for base, j in tuned if base is not None and base in place]
+    for (from_, j), ends in zip(pairs, intervals(column, pairs) if pairs else [], strict=True):
         cell = cells[usable[j]]
-        cell[metric] = replace(cell[metric], difference=_difference(column, base, j, ends))
+        cell[metric] = replace(cell[metric], difference=_difference(column, from_, j, ends))
 
 
 def _difference(column: Column, base: int, other: int, ends: tuple[float, float] | None) -> Difference:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from reasonx_eval import align, color
 from reasonx_eval.metrics.image import lsq_scale
 from reasonx_eval.resize import resize
-from reasonx_eval.types import TASK_OF_KIND, Alignment, DepthTarget, Kind, MapTarget, NormalTarget, Sample
+from reasonx_eval.types import TASK_OF_KIND, Alignment, DepthTarget, MapTarget, NormalTarget, Sample
 
 WIDTH: Final = 96  # pixels of one panel
 GAP: Final = 2
@@ -29,7 +29,7 @@ class Shown:
 
     title: str
     value: NDArray[Any]
-    kind: Kind
+    kind: str
     alignment: Mapping[str, Any] | None = None
 
 

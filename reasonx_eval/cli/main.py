@@ -23,6 +23,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "gallery": ("reasonx_eval.cli.gallery", "Pictures of the worst, best and most changed samples."),
     "gate": ("reasonx_eval.cli.gate", "Judge runs against a stored baseline, for CI."),
     "info": ("reasonx_eval.cli.info", "Everything about one model, dataset, protocol or metric."),
+    "leaderboard": ("reasonx_eval.cli.leaderboard", "One static page from reviewed results; add results to it."),
     "list": ("reasonx_eval.cli.listing", "List models, datasets, protocols or metrics."),
     "merge": ("reasonx_eval.cli.merge", "Join the shards of a run into one result."),
     "run": ("reasonx_eval.cli.run", "Evaluate a model on a dataset."),
