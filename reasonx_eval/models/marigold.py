@@ -131,6 +131,12 @@ class Marigold(Model):
             if self._pipe is None:
                 self._pipe = self._load()
 
+    @property
+    def pipeline(self) -> Any:
+        """The library's pipeline, loaded, on the device."""
+        self.load()
+        return self._pipe
+
     def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
         check_kind(kind, tuple(self.description.target), where=self.name)
         self.load()
