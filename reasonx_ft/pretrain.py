@@ -20,7 +20,6 @@ fixed number of threads. An interrupt saves a checkpoint; the same command goes 
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -51,7 +50,7 @@ from reasonx_ft.interrupts import interrupts
 from reasonx_ft.map_losses import code_loss, normals_loss
 from reasonx_ft.pretrain_scores import check, scores
 from reasonx_ft.scenes_batches import Batch, Scenes, batch_at, load_scenes
-from reasonx_ft.training_files import CHECKPOINT, LOG, JsonLog, load_checkpoint, save_checkpoint
+from reasonx_ft.training_files import CHECKPOINT, LOG, JsonLog, load_checkpoint, rise_and_cosine, save_checkpoint
 
 NETWORK: Final[Mapping[str, dict[str, Any]]] = {
     "tiny": {"widths": [16, 32, 64, 96]},
@@ -145,8 +144,7 @@ def _update(
 
 def rate(config: PretrainConfig, step: int) -> float:
     """The learning rate of a step: a linear rise, then half a cosine down to 0."""
-    rise = min(1.0, (step + 1) / (config.warmup + 1))
-    return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    return config.learning_rate * rise_and_cosine(step, config.steps, config.warmup)
 
 
 def _losses(config: PretrainConfig, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -74,6 +75,11 @@ def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Path) -
         said = ", ".join(f"{k} {theirs.get(k)} (now {ours.get(k)})" for k in differ)
         raise UsageError(f"an unfinished training with another configuration: {said}", where=str(path),
                          fix="the same options, another --out, or --force to start anew")  # fmt: skip
+
+
+def rise_and_cosine(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak of the learning rate in a step: a linear rise over `warmup` steps, then half a cosine to 0."""
+    return min(1.0, (step + 1) / (warmup + 1)) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 class JsonLog:

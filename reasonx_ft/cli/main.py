@@ -17,6 +17,8 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "judge-eval": ("reasonx_ft.cli.judge_eval", "How often a judge is right, against ground truth."),
     "judge-train": ("reasonx_ft.cli.judge_train", "Train the small judge, or a LoRA adapter of a vision-language one."),
     "judgements": ("reasonx_ft.cli.judgements", "Look into a store of answers, check it, join stores."),
+    "tune": ("reasonx_ft.cli.tune", "Tune a predictor by a judge's answers: GRPO, ranking, expected agreement."),
+    "export": ("reasonx_ft.cli.export", "Write a tuning's weights, of any checkpoint, as a model."),
     "pretrain": ("reasonx_ft.cli.pretrain", "Train an embedded network on rendered scenes, from nothing."),
 }
 
@@ -24,9 +26,10 @@ VERBS: Mapping[str, tuple[str, str]] = {
 @click.group(cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="reasonx-ft")
 def cli() -> None:
-    """Judges, their answers, and base networks for tuning; this version does not tune yet.
+    """Judges, their answers, base networks, and their tuning by these answers.
 
-    Answers go to stdout, progress to stderr. Exit codes: 0 ok, 1 crash, 2 usage, 4 damaged data, 6 interrupted.
+    Answers go to stdout, progress to stderr. Exit codes: 0 ok, 1 crash, 2 usage, 3 stopped by a
+    guardrail, 4 damaged data, 6 interrupted.
     """
 
 

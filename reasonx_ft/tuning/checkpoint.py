@@ -28,10 +28,10 @@ def steps_kept(out: Path) -> list[int]:
 
 def save(out: Path, config: TuneConfig, identity: Mapping[str, str], state: Mapping[str, Any], step: int) -> Path:
     """Write the checkpoint after `step` steps, then drop all but the last `watch.keep`."""
-    path = _path(out, step)
+    path = path_of(out, step)
     save_state(path, config, {"identity": dict(identity), "step": step, **state})
     for old in steps_kept(out)[config.watch.keep :]:
-        _path(out, old).unlink(missing_ok=True)
+        path_of(out, old).unlink(missing_ok=True)
     return path
 
 
@@ -54,7 +54,7 @@ def load(out: Path, config: TuneConfig, identity: Mapping[str, str]) -> tuple[di
         left.unlink(missing_ok=True)  # a killed process was writing it
     warnings: list[str] = []
     for step in steps_kept(out):
-        path = _path(out, step)
+        path = path_of(out, step)
         try:
             state = load_state(path)
         except DataError as error:
@@ -99,5 +99,6 @@ def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
-def _path(out: Path, step: int) -> Path:
+def path_of(out: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies."""
     return out / FOLDER / f"step-{step:08d}.pt"

@@ -146,6 +146,10 @@ class Canary(Section):
     most: float = Field(1.5, gt=1)
     root: str | None = None
 
+    @property
+    def label(self) -> str:
+        return f"{self.protocol.partition('@')[0]} {self.metric} on {self.dataset}"
+
 
 class Guard(Section):
     """When a run is stopped, because its reward is being hacked rather than earned; each compares with the base.
@@ -220,6 +224,12 @@ class TuneConfig(Section):
     guard: Guard = Guard()
     watch: Watch = Watch()
     machine: Machine = Machine()
+
+    @property
+    def method(self) -> str:
+        """The terms that use answers, the weightiest first: ``grpo``, or ``ranking+grpo``."""
+        weights = {m: float(getattr(self.objective, m)) for m in METHODS}
+        return "+".join(sorted((m for m in METHODS if weights[m]), key=lambda m: -weights[m]))
 
     def deciding(self) -> dict[str, Any]:
         """What a run that goes on must not change."""

@@ -186,9 +186,12 @@ def answer_terms(
     Gives (a term with gradient, sums of each loss over photos and modalities, divided as in the term).
     """
     modalities = list(visit.judged)
+    weights = {"ranking": objective.ranking, "expected": objective.expected, "distance": 1.0}
     far = {m: per_modality(objective.distance, m) for m in modalities}
     groups = {m: processes.total(_judged_photos(visit.judged[m])) for m in modalities}
     everyone = processes.total(len(visit.images))
+    if not objective.ranking + objective.expected + max(far.values()):
+        return
     size = min(micro or len(visit.images), len(visit.images))
     for start in range(0, len(visit.images), size):
         part = slice(start, start + size)
@@ -196,7 +199,7 @@ def answer_terms(
         base = _base_codes(policy, visit.images[part], modalities) if any(far.values()) else {}
         losses: dict[str, Tensor] = {}
         for m in modalities:
-            judged = _some(visit.judged[m], part)
+            judged = visit.judged[m].of(part)
             found = _supervised(policy, codes[m], judged, objective)
             for name, each in found.items():
                 mean = torch.nansum(each) / max(groups[m], 1) / len(modalities)
@@ -204,7 +207,6 @@ def answer_terms(
             if far[m]:
                 apart = (codes[m] - base[m]).square().mean(dim=(1, 2, 3)).sum() / everyone / len(modalities)
                 losses["distance"] = losses.get("distance", apart.new_zeros(())) + far[m] * apart
-        weights = {"ranking": objective.ranking, "expected": objective.expected, "distance": 1.0}
         term = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         yield term, {name: float(loss.detach()) for name, loss in losses.items()}
 
@@ -229,11 +231,6 @@ def _judged_photos(judged: Judged) -> int:
 def _base_codes(policy: Policy, images: Tensor, modalities: list[str]) -> dict[str, Tensor]:
     with torch.no_grad(), policy.as_base():
         return policy.answer(images, modalities)
-
-
-def _some(judged: Judged, part: slice) -> Judged:
-    return replace(judged, rows=judged.rows[part], cols=judged.cols[part], probability=judged.probability[part],
-                   weight=judged.weight[part])  # fmt: skip
 
 
 def check_first(seen: Seen, clip_range_sum: float, exact: bool) -> None:

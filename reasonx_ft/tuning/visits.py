@@ -122,6 +122,11 @@ class Visits:
                 seeds = tuple(stream_seed(self._seed, "tune", "check", e.digest) % 2**63 for e in entries)
                 yield numbers, Visit(self._stacked(chosen), judged, seeds)
 
+    def shown(self, photos: int) -> Iterator[Tensor]:
+        """Images [3, H, W] of the first held-out photos, or of the training ones where nothing is held out."""
+        for number in (self.held_out or self.training)[:photos]:
+            yield self._stacked(Chosen((number,), (False,), self._photos.request([number])))[0]
+
     def _stacked(self, chosen: Chosen) -> Tensor:
         """Images float32 [B, 3, H, W]."""
         found = [f.result() if isinstance(f, Future) else f for f in chosen.images]

@@ -1,0 +1,137 @@
+"""reasonx-ft tune: make a predictor better on photos that nobody labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from reasonx_ft.train import Outcome
+
+
+@click.command("tune")
+@click.argument("base")
+@click.option("--photos", required=True, metavar="PHOTOS",
+              help="Folder of the photos that were judged, or dataset:NAME[/SPLIT].")
+@click.option("--judgements", required=True, type=click.Path(path_type=Path), help="Store written by annotate.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--preset", default="default", show_default=True, metavar="NAME",
+              help="default, or paper: the published recipe.")
+@click.option("--method", metavar="NAME", help="grpo, ranking or expected alone.  [default: the preset's]")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML with any key of the configuration.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One key, e.g. objective.kl=0.05.")
+@click.option("--steps", type=int, help="Optimiser steps.  [default: the preset's epochs]")
+@click.option("--seed", type=int, help="Seed of everything random.  [default: 0]")
+@click.option("--device", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--name", help="Of the tuned model, in tables.  [default: BASE-METHOD]")
+@click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's files, for dataset:NAME.")
+@click.option("--dataset-option", "dataset_options", multiple=True, metavar="KEY=VALUE")
+@click.option("--stop-after", type=click.IntRange(min=1), metavar="N",
+              help="Save after step N and stop; the same command goes on.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and what a step costs, and stop.")
+@click.option("--force", is_flag=True, help="Start anew: replace what is in the folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
+def command(base: str, photos: str, judgements: Path, out: Path, preset: str, method: str | None, file: Path | None,
+            settings: tuple[str, ...], root: Path | None, dataset_options: tuple[str, ...], name: str | None,
+            stop_after: int | None, dry_run: bool, force: bool, as_json: bool, quiet: bool,
+            **flags: Any) -> int:  # fmt: skip
+    """Tune BASE by a judge's stored answers; the same command goes on after an interrupt, to the same weights.
+
+    BASE is tiny, tiny-flow, a tuned checkpoint, or a folder or hub id of a depth network or a Marigold pipeline. OUT
+    gets log.jsonl, checkpoints/ and, at the end, model/. A guardrail that stops the run exports its best weights, and
+    the exit code is 3. Under `accelerate launch` or torchrun, processes share the photos of a step.
+
+    \b
+    reasonx-ft annotate dataset:scenes-wild/train --judge tiny --limit 100 --out judgements
+    reasonx-ft tune tiny --photos dataset:scenes-wild/train --judgements judgements --out tuned
+    reasonx-eval run --model tuned/model --dataset scenes-wild
+    """
+    from reasonx_eval.cli.common import parse_options, prints_to_stderr
+    from reasonx_ft.cli.pretrain import _progress
+    from reasonx_ft.train import Sources, tune
+    from reasonx_ft.tuning.run_files import claim_run
+    from reasonx_ft.tuning.settings import read_settings
+
+    given: dict[str, Any] = parse_options(settings, "--set")
+    for key, dotted in (("steps", "optimiser.steps"), ("seed", "seed"), ("device", "machine.device")):
+        if flags[key] is not None:
+            given[dotted] = flags[key]
+    config = read_settings(preset=preset, method=method, base=base, file=file, flags=given)
+    sources = Sources(base, photos, judgements, root, parse_options(dataset_options, "--dataset-option"))
+    if dry_run:
+        return _plan(sources, config, as_json, quiet)
+    claim_run(out, force=force)
+    with prints_to_stderr(), _progress(quiet) as progress:
+        outcome = tune(sources, config, out, name=name, stop_after=stop_after, progress=progress)
+    _print(outcome, out, as_json)
+    return _exit(outcome, out)
+
+
+def _plan(sources: Any, config: Any, as_json: bool, quiet: bool) -> int:
+    from reasonx_eval.cli.common import print_json, prints_to_stderr
+    from reasonx_ft.cli.pretrain import _progress
+    from reasonx_ft.tuning.plan import make_plan
+
+    with prints_to_stderr(), _progress(quiet) as progress:
+        plan = make_plan(sources, config, progress=progress)
+    if as_json:
+        print_json(plan)
+        return 0
+    for line in _lines(plan):
+        click.echo(line)
+    return 0
+
+
+def _lines(plan: dict[str, Any]) -> list[str]:
+    """The plan as text, one thing a line."""
+    found = []
+    for key, value in plan.items():
+        if isinstance(value, dict):
+            found.append(key)
+            found += [f"  {k:<22} {_short(v)}" for k, v in value.items()]
+        else:
+            found.append(f"{key:<24} {_short(value)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_short(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(_short(v) for v in value) or "none"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _print(outcome: Outcome, out: Path, as_json: bool) -> None:
+    from reasonx_eval.cli.common import print_json
+    from reasonx_ft.tuning.run_files import LOG
+
+    if as_json:
+        print_json({"folder": str(outcome.folder), "step": outcome.step, "steps": outcome.steps,
+                    "stopped": outcome.stopped, "card": outcome.card.model_dump(mode="json", by_alias=True)})
+        return
+    for label, metric in outcome.card.metrics.items():
+        before = "" if metric["base"] is None else f"{metric['base']:.4f} -> "
+        click.echo(f"{label:<44} {before}{metric['value']:.4f}")
+        click.echo(f"  {metric['signature']}")
+    if outcome.step == 0:
+        click.echo("no check was better than the base: the exported weights are the base's")
+    click.echo(f"model  {outcome.folder}  (step {outcome.step} of {outcome.steps}; log {out / LOG})")
+    click.echo(f"try    reasonx-eval run --model {outcome.folder} --dataset scenes-wild")
+
+
+def _exit(outcome: Outcome, out: Path) -> int:
+    from reasonx_eval.errors import RegressionFound
+
+    if outcome.stopped is not None:
+        raise RegressionFound(
+            f"stopped by a guardrail: {outcome.stopped}\n  the best weights, of step {outcome.step}, are in "
+            f"{outcome.folder}", where=str(out), fix="a larger objective.kl or objective.distance, a smaller "
+            "optimiser.learning_rate, a better judge; or another limit under [guard]",
+        )  # fmt: skip
+    return 0

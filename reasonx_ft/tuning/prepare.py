@@ -1,0 +1,127 @@
+"""Everything a run needs before its first step."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reasonx_eval.errors import UsageError
+from reasonx_ft.judgements import Store
+from reasonx_ft.photos import DATASET, open_photos
+from reasonx_ft.policies.base import Policy
+from reasonx_ft.policies.load import make_policy
+from reasonx_ft.tuning.answers import Answers, read_answers
+from reasonx_ft.tuning.config import TuneConfig
+from reasonx_ft.tuning.export import Facts
+from reasonx_ft.tuning.photo_set import PhotoSet, Progress
+from reasonx_ft.tuning.processes import Processes
+from reasonx_ft.tuning.visits import Visits
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a user names.
+
+    base : a model that `make_policy` takes; photos : as `open_photos` takes them; store : folder of judgements
+    root, dataset_options : of a dataset of photos
+    """
+
+    base: str
+    photos: str
+    store: Path
+    root: Path | None = None
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run before its first step.
+
+    steps : optimiser steps in all
+    identity : what a checkpoint must agree with, name -> digest
+    """
+
+    sources: Sources
+    config: TuneConfig
+    processes: Processes
+    policy: Policy
+    answers: Answers
+    photos: PhotoSet
+    visits: Visits
+    steps: int
+    identity: Mapping[str, str]
+
+    def facts(self, name: str | None) -> Facts:
+        """What a card says of this run."""
+        config, rules = self.config, self.config.objective
+        used = {m: sum(len(e.pairs[m]) for e in self.photos.entries if m in e.pairs) for m in self.visits.modalities}
+        hard = "its likelier answer" if rules.reward == "hard" else "its probabilities"
+        return Facts(
+            name=name or f"{self.policy.base.rpartition('/')[2]}-{config.method.replace('+', '-')}",
+            base=self.policy.base,
+            method=config.method,
+            reward=f"agreement of {', '.join(used)} at point pairs with the answers of a judge ({hard})",
+            data=(f"{self.sources.photos.removeprefix(DATASET)} ({len(self.visits.training)} photos, no labels)",),
+            judge=self.judge,
+            seed=config.seed,
+            licence=self.policy.licence,
+            pairs=used,
+            config=config.model_dump(mode="json"),
+        )
+
+    @property
+    def judge(self) -> str:
+        """Name and revision, for cards and signatures."""
+        return f"{self.answers.judge}@{self.answers.revision[:12]}"
+
+    def close(self) -> None:
+        self.photos.close()
+
+
+def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None = None) -> Prepared:
+    """Open everything.
+
+    Raises
+    ------
+    UsageError
+        An unknown base, option, judge or modality; no judged photo.
+    """
+    processes = Processes(cpu=config.machine.device == "cpu")
+    machine = config.machine
+    store = Store.open(sources.store)
+    policy = make_policy(sources.base, device=processes.device(machine.device), dtype=machine.dtype,
+                         micro=machine.micro, **config.policy)  # fmt: skip
+    if config.objective.credit == "pairs" and config.objective.grpo and not policy.local_noise:
+        raise UsageError("credit by pairs needs noise that is local, and this policy's is not", where=policy.base,
+                         fix="--set objective.credit=image, or for a feed-forward network --set policy.noise=pixel")
+    answers = read_answers(store, config.data, policy.modalities, policy.base)
+    photos = PhotoSet(
+        open_photos(sources.photos, root=sources.root, dataset_options=sources.dataset_options,
+                    limit=config.data.limit),
+        policy, answers.tables, budget=int(machine.cache_gib * 2**30), workers=machine.workers, progress=progress,
+    )  # fmt: skip
+    device = next(policy.network.parameters()).device
+    steps = config.optimiser.steps or 0
+    if not steps:
+        # the held-out photos are known once visits are; their number decides how long an epoch is
+        training = Visits(photos, config.data, list(answers.tables), seed=config.seed, steps=1).training
+        steps = max(1, math.ceil(config.optimiser.epochs * len(training) / config.data.images))
+    visits = Visits(photos, config.data, list(answers.tables), seed=config.seed, steps=steps, rank=processes.rank,
+                    world=processes.world, device=device)  # fmt: skip
+    identity = {"base weights": _weights_digest(policy), "judgements": answers.digest, "photos": photos.digest}
+    return Prepared(sources, config, processes, policy, answers, photos, visits, steps, identity)
+
+
+def _weights_digest(policy: Policy) -> str:
+    found = hashlib.sha256()
+    for name, value in sorted(policy.network.state_dict().items()):
+        found.update(f"{name}{value.dtype}{tuple(value.shape)}".encode())
+        found.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
