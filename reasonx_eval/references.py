@@ -87,7 +87,17 @@ class _Table(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    names: Mapping[str, list[Text]] = {}
     table: list[_Table] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _named(self) -> _File:
+        rows = {model for table in self.table for model in table.rows}
+        for model, names in self.names.items():
+            for name in names:
+                if name not in rows:
+                    raise ValueError(f"names: '{model}' is called '{name}', which has no row")
+        return self
 
 
 def _joined(first: str | None, second: str) -> str:
@@ -103,13 +113,7 @@ def parse_references(text: str, where: str) -> tuple[Reference, ...]:
         Broken TOML, an unknown or missing key, a row of the wrong length, a protocol that doesn't exist,
         or a metric that it doesn't report.
     """
-    try:
-        tables = _File.model_validate(tomllib.loads(text)).table
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"not valid TOML: {error}", where=where) from None
-    except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(lines, where=where) from None
+    tables = _parse(text, where).table
     found = tuple(r for t in tables for r in t.references())
     metrics = {p.name: p.metrics for p in all_protocols().values()}
     for r in found:
@@ -121,10 +125,30 @@ def parse_references(text: str, where: str) -> tuple[Reference, ...]:
     return found
 
 
+def _parse(text: str, where: str) -> _File:
+    try:
+        return _File.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not valid TOML: {error}", where=where) from None
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise UsageError(lines, where=where) from None
+
+
+def _packaged_text() -> tuple[str, str]:
+    path = resources.files("reasonx_eval") / "protocols" / "references.toml"
+    return path.read_text(encoding="utf-8"), str(path)
+
+
 @cache
 def _packaged() -> tuple[Reference, ...]:
-    path = resources.files("reasonx_eval") / "protocols" / "references.toml"
-    return parse_references(path.read_text(encoding="utf-8"), str(path))
+    return parse_references(*_packaged_text())
+
+
+@cache
+def published_names() -> Mapping[str, tuple[str, ...]]:
+    """A model of the catalogue -> what published tables call it; several where they measured it in several ways."""
+    return {model: tuple(names) for model, names in _parse(*_packaged_text()).names.items()}
 
 
 def references(protocol: str | None = None, model: str | None = None) -> list[Reference]:

@@ -26,6 +26,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "leaderboard": ("reasonx_eval.cli.leaderboard", "One static page from reviewed results; add results to it."),
     "list": ("reasonx_eval.cli.listing", "List models, datasets, protocols or metrics."),
     "merge": ("reasonx_eval.cli.merge", "Join the shards of a run into one result."),
+    "reproduce": ("reasonx_eval.cli.reproduce", "A result beside the published numbers of its model."),
     "run": ("reasonx_eval.cli.run", "Evaluate a model on a dataset."),
     "score": ("reasonx_eval.cli.score", "Score a folder of saved predictions."),
     "selftest": ("reasonx_eval.cli.selftest", "Check this installation with oracles."),
