@@ -5,7 +5,7 @@ from reasonx_eval.paired.join import Joined, differences, join
 from reasonx_eval.paired.ranks import Rank, rank_ranges, tie_group
 from reasonx_eval.paired.runs import Run, find_runs, load_run
 from reasonx_eval.paired.significance import exchange_test, holm, pair_p_values
-from reasonx_eval.paired.statistics import Change, Paired, Settings, adjust, interval, paired
+from reasonx_eval.paired.statistics import Change, Paired, Settings, adjust, interval, paired, widened
 
 __all__ = [
     "Change",
@@ -29,4 +29,5 @@ __all__ = [
     "paired",
     "rank_ranges",
     "tie_group",
+    "widened",
 ]

@@ -145,12 +145,6 @@ def _check_digests(result: Result, protocol: Protocol, records: Sequence[Record]
     if protocol.digest != result.protocol.digest:
         raise NotComparable("the protocol's rules are not those of its digest: the result was edited, or was made by "
                             "a version with other kinds of rules", where=str(file), fix=_AGAIN)  # fmt: skip
-    data = result.dataset.name if protocol.dataset == "any" else None
-    signature = protocol.signature(kind=result.model.kind, n=result.n_scored + result.n_undefined,
-                                   n_total=result.n_total, data=data)  # fmt: skip
-    if result.provenance.reasonx == __version__ and result.signature != signature:
-        raise NotComparable(f"the signature is not that of its rules: it says {result.signature}, they say {signature}",
-                            where=str(file), fix=_AGAIN)  # fmt: skip
     if sha256_lines(f"{r.sample_id} {r.data}" for r in records) != result.data_sha256:
         raise DataError("the digest of the ground truth is not that of the records", where=str(file), fix=_AGAIN)
     failed = {r.sample_id: r.error for r in records if r.error is not None}
@@ -160,6 +154,12 @@ def _check_digests(result: Result, protocol: Protocol, records: Sequence[Record]
     ):
         raise DataError("scored, failed and undefined samples are not those of the records", where=str(file),
                         fix=_AGAIN)  # fmt: skip
+    data = result.dataset.name if protocol.dataset == "any" else None
+    signature = protocol.signature(kind=result.model.kind, n=result.n_scored + result.n_undefined,
+                                   n_total=result.n_total, data=data)  # fmt: skip
+    if result.provenance.reasonx == __version__ and result.signature != signature:
+        raise NotComparable(f"the signature is not that of its rules: it says {result.signature}, they say {signature}",
+                            where=str(file), fix=_AGAIN)  # fmt: skip
 
 
 def _check_numbers(result: Result, protocol: Protocol, records: Sequence[Record], file: Path) -> None:

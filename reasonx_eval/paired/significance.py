@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -70,11 +71,11 @@ def exchange_test(
     gap = b - a
     if not gap.any():
         return 1.0
-    below, sums = float(w.sum()), (float(a.sum()), float(b.sum()))
-    slack = _slack(gap, sums, below, root)
+    sums = _Sums(first=float(a.sum()), gap=float(gap.sum()), below=float(w.sum()), root=root)
+    slack = sums.slack(gap)
 
     def statistic(moved: Floats) -> Floats:
-        difference = _difference(sums[0] + moved, sums[1] - moved, below, root)
+        difference = sums.difference(moved)
         return difference if alternative == "greater" else np.abs(difference)
 
     observed = float(statistic(np.zeros(1))[0])
@@ -87,18 +88,32 @@ def exchange_test(
     return reached / total if exact else (reached + 1) / (total + 1)
 
 
-def _difference(first: Floats, second: Floats, below: float, root: bool) -> Floats:
-    if root:
-        return np.asarray(np.sqrt(np.maximum(second, 0.0) / below) - np.sqrt(np.maximum(first, 0.0) / below))
-    return np.asarray((second - first) / below)
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over units as observed, and what they become when some units change sides."""
 
+    first: float
+    gap: float
+    below: float
+    root: bool
 
-def _slack(gap: Floats, sums: tuple[float, float], below: float, root: bool) -> float:
-    """How far apart rounding may bring two arrangements with the same difference."""
-    slack = _ROUNDING * float(np.abs(gap).sum()) / below
-    if root:  # times the derivative of the root at the smaller value
-        slack /= 2 * max(math.sqrt(max(min(sums), 0.0) / below), math.sqrt(slack))
-    return slack
+    def difference(self, moved: Floats) -> Floats:
+        """Second minus first, when `moved` of the gap's sum has changed sides."""
+        if not self.root:
+            # not by way of the two sums, whose digits a common offset eats
+            return np.asarray((self.gap - 2 * moved) / self.below)
+        first = np.maximum(self.first + moved, 0.0) / self.below
+        second = np.maximum(self.first + self.gap - moved, 0.0) / self.below
+        return np.asarray(np.sqrt(second) - np.sqrt(first))
+
+    def slack(self, parts: Floats) -> float:
+        """How far rounding may bring apart two arrangements with the same difference; `parts` are what is summed."""
+        slack = _ROUNDING * float(np.abs(parts).sum()) / self.below
+        if self.root:
+            slack += _ROUNDING * abs(self.first) / self.below
+            lower = max(min(self.first, self.first + self.gap), 0.0) / self.below
+            slack /= 2 * max(math.sqrt(lower), math.sqrt(slack))
+        return slack
 
 
 def _check(a: Floats, b: Floats, w: Floats) -> None:
@@ -178,14 +193,14 @@ def pair_p_values(top: Floats, weight: Floats, *, root: bool = False) -> Floats:
 
 
 def _exact(first: Floats, second: Floats, moved: Floats, weight: Floats, root: bool) -> float:
-    below, sums = float(weight.sum()), (float(first.sum()), float(second.sum()))
     gap = second - first
     if not gap.any():
         return 1.0
+    sums = _Sums(first=float(first.sum()), gap=float(gap.sum()), below=float(weight.sum()), root=root)
     # `moved` is a difference of sums over runs, not a sum of differences: its rounding is that of the sums
-    slack = _slack(np.abs(first) + np.abs(second), sums, below, root)
-    observed = abs(float(_difference(np.array(sums[0]), np.array(sums[1]), below, root)))
-    reached = np.abs(_difference(sums[0] + moved, sums[1] - moved, below, root)) >= observed - slack
+    slack = sums.slack(np.abs(first) + np.abs(second))
+    observed = abs(float(sums.difference(np.zeros(1))[0]))
+    reached = np.abs(sums.difference(moved)) >= observed - slack
     return float(np.count_nonzero(reached) / len(reached))
 
 

@@ -153,16 +153,18 @@ def interval(
     ----------
     first, second, weight : float64 [units]
     root : whether f is the square root, else the identity
+    settings : its confidence is what the interval is to cover; the bootstrap is asked for a little more, see `widened`
 
     Returns
     -------
     (low, high), or None with fewer than two units.
     """
-    if not root:
-        return stats.bootstrap_ratio_ci(second - first, weight, confidence=settings.confidence,
-                                        resamples=settings.resamples, seed=settings.seed)  # fmt: skip
     if len(weight) < 2:
         return None
+    level = widened(settings.confidence, len(weight))
+    if not root:
+        return stats.bootstrap_ratio_ci(second - first, weight, confidence=level, resamples=settings.resamples,
+                                        seed=settings.seed)  # fmt: skip
     if not (second != first).any():
         return 0.0, 0.0
     from scipy.stats import bootstrap
@@ -172,6 +174,25 @@ def interval(
         return np.asarray(np.sqrt(b.sum(axis=axis) / below) - np.sqrt(a.sum(axis=axis) / below))
 
     ends = bootstrap((first, second, weight), difference, paired=True, method="BCa", batch=500,
-                     confidence_level=settings.confidence, n_resamples=settings.resamples,
+                     confidence_level=level, n_resamples=settings.resamples,
                      rng=seeding.rng(settings.seed, "bootstrap")).confidence_interval  # fmt: skip
     return float(ends.low), float(ends.high)
+
+
+def widened(confidence: float, units: int) -> float:
+    """The confidence to ask a bootstrap of few units for, so that it covers `confidence`.
+
+    Resamples of n units spread too little, by sqrt((n - 1) / n), and know nothing of Student's t: of 95 % intervals
+    of 20 normal differences some 93 % cover. Asking for the normal quantile of ``sqrt(n / (n - 1)) t`` mends both;
+    at 650 units it changes 95 % to 95.06 %.
+
+    Notes
+    -----
+    Hesterberg, What Teachers Should Know About the Bootstrap (2015), the expanded percentile interval.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    t = stdtrit(units - 1, 0.5 + confidence / 2)
+    level = float(1 - 2 * ndtr(-math.sqrt(units / (units - 1)) * t))
+    # two units have a t of 13: beyond what doubles tell from 1, and then all resamples are inside
+    return min(level, 1 - 1e-12)
