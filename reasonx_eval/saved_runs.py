@@ -142,18 +142,14 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def open_dataset(
-    result: Result,
-    *,
-    dataset: str | None = None,
-    root: Path | None = None,
-    options: Mapping[str, Any] | None = None,
+    result: Result, *, dataset: str | None = None, root: Path | None = None, rules: Protocol | None = None
 ) -> Dataset:
     """The data a result was measured on.
 
     Parameters
     ----------
     dataset, root : where it is, if not where the run found it
-    options : options that differ from the run's; the ids of the split are then not compared
+    rules : a protocol whose split and choice of files take the place of the run's
 
     Raises
     ------
@@ -166,8 +162,12 @@ def open_dataset(
     name = dataset or _dataset_name(result)
     stated = passed.get("root")
     where = root or (Path(stated) if isinstance(stated, str) else None)
-    opened = get_dataset(name, where, result.dataset.split, {**result.dataset.options, **(options or {})})
-    if options is None and opened.ids_digest != result.dataset.ids_sha256:
+    split, options = result.dataset.split, dict(result.dataset.options)
+    if rules is not None and rules.dataset != ANY:
+        split, options = rules.split, {**options, **rules.dataset_options}
+    opened = get_dataset(name, where, split, options)
+    same = (split, options) == (result.dataset.split, result.dataset.options)
+    if same and opened.ids_digest != result.dataset.ids_sha256:
         raise NotComparable(f"split '{opened.split}' has other samples ({len(opened)}) than the run's "
                             f"({result.dataset.n})", where=opened.name, fix="--root DIR of the run's data")  # fmt: skip
     return opened

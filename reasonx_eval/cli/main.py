@@ -30,6 +30,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "run": ("reasonx_eval.cli.run", "Evaluate a model on a dataset."),
     "score": ("reasonx_eval.cli.score", "Score a folder of saved predictions."),
     "selftest": ("reasonx_eval.cli.selftest", "Check this installation with oracles."),
+    "sensitivity": ("reasonx_eval.cli.sensitivity", "Saved predictions under every plausible protocol."),
     "show": ("reasonx_eval.cli.show", "Read and verify a result."),
 }
 
