@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from reasonx_eval.errors import PartialRun, ReasonXError
-from reasonx_eval.models.tuned import TunedCard
+from reasonx_eval.models.tuned import TunedCard, read_tuned_card
 from reasonx_ft.determinism import deterministic
 from reasonx_ft.grpo import RunningSpread
 from reasonx_ft.interrupts import interrupts
@@ -42,7 +42,7 @@ from reasonx_ft.tuning import checkpoint
 from reasonx_ft.tuning.check import Check
 from reasonx_ft.tuning.checks import Checker
 from reasonx_ft.tuning.config import TuneConfig
-from reasonx_ft.tuning.export import write_model
+from reasonx_ft.tuning.export import Facts, write_model
 from reasonx_ft.tuning.grids import Grids
 from reasonx_ft.tuning.guardrails import Guardrails
 from reasonx_ft.tuning.metrics import Clock, Log, SeenSoFar, memory_mib, rewards_line
@@ -294,7 +294,7 @@ def _restore(run: _Run, state: Mapping[str, Any]) -> int:
     return int(state["step"])
 
 
-def _start(prepared: Prepared, out: Path, facts: Any) -> _Run:
+def _start(prepared: Prepared, out: Path, facts: Facts) -> _Run:
     config, network = prepared.config, prepared.policy.network
     how = config.optimiser
     parameters = list(trained(network).values())
@@ -308,7 +308,7 @@ def _start(prepared: Prepared, out: Path, facts: Any) -> _Run:
     )  # fmt: skip
 
 
-def _finish(run: _Run, facts: Any, stopped: str | None) -> Outcome:
+def _finish(run: _Run, facts: Facts, stopped: str | None) -> Outcome:
     """Export the weights that are asked for."""
     prepared, policy = run.prepared, run.prepared.policy
     base, last = run.guardrails.base, run.last
@@ -322,11 +322,10 @@ def _finish(run: _Run, facts: Any, stopped: str | None) -> Outcome:
             put(policy.network, best["weights"])
             step, check = int(best["step"]), Check(**best["check"])
         notes = f"stopped after step {last.step}: {stopped.splitlines()[0]}" if stopped else ""
-        card = TunedCard.model_construct()
         if prepared.processes.first:
-            card = write_model(policy, run.out / MODEL, facts, step=step, check=check, base=base, notes=notes)
+            write_model(policy, run.out / MODEL, facts, step=step, check=check, base=base, notes=notes)
         prepared.processes.wait()
-    return Outcome(run.out / MODEL, card, step, prepared.steps, stopped, base, check)
+    return Outcome(run.out / MODEL, read_tuned_card(run.out / MODEL), step, prepared.steps, stopped, base, check)
 
 
 def _evaluated(run: _Run) -> dict[str, Tensor]:

@@ -51,7 +51,8 @@ def command(base: str, photos: str, judgements: Path, out: Path, preset: str, me
     """
     from reasonx_eval.cli.common import parse_options, prints_to_stderr
     from reasonx_ft.cli.pretrain import _progress
-    from reasonx_ft.train import Sources, tune
+    from reasonx_ft.train import tune
+    from reasonx_ft.tuning.prepare import Sources
     from reasonx_ft.tuning.run_files import claim_run
     from reasonx_ft.tuning.settings import read_settings
 

@@ -228,8 +228,10 @@ class TuneConfig(Section):
     @property
     def method(self) -> str:
         """The terms that use answers, the weightiest first: ``grpo``, or ``ranking+grpo``."""
-        weights = {m: float(getattr(self.objective, m)) for m in METHODS}
-        return "+".join(sorted((m for m in METHODS if weights[m]), key=lambda m: -weights[m]))
+        o = self.objective
+        weights: dict[Method, float] = {"grpo": o.grpo, "ranking": o.ranking, "expected": o.expected}
+        used = sorted((m for m in METHODS if weights[m]), key=lambda m: -weights[m])
+        return "+".join(used)
 
     def deciding(self) -> dict[str, Any]:
         """What a run that goes on must not change."""

@@ -52,7 +52,7 @@ def write_model(policy: Policy, folder: Path, facts: Facts, *, step: int, check:
     card = TunedCard(schema=SCHEMA, name=facts.name, architecture=saved.architecture, path=saved.path,
                      base=facts.base, method=facts.method, reward=facts.reward, rewarded=list(REWARDED),
                      data=list(facts.data), judge=facts.judge, seed=facts.seed, steps=step, licence=facts.licence,
-                     metrics=metrics, notes=notes)  # type: ignore[arg-type]  # validated by the card  # fmt: skip
+                     metrics=metrics, notes=notes)  # fmt: skip
     write_json(folder / CARD_NAME, card.model_dump(mode="json", by_alias=True))
     write_text(folder / README, _readme(card, facts))
     return card

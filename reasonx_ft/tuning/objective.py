@@ -214,13 +214,14 @@ def answer_terms(
 def _supervised(policy: Policy, codes: Tensor, judged: Judged, objective: Objective) -> dict[str, Tensor]:
     """Losses [b] of the answers to some photos; NaN where nothing is judged."""
     found = {}
-    common = {"hard": objective.reward == "hard", "balanced": objective.balanced,
-              "same_distance": objective.same_distance}  # fmt: skip
+    hard, balanced, same = objective.reward == "hard", objective.balanced, objective.same_distance
     if objective.ranking:
         found["ranking"] = ranking_loss(policy.values(codes, judged), judged, kind=objective.ranking_kind,
-                                        temperature=objective.temperature, **common)  # fmt: skip
+                                        temperature=objective.temperature, hard=hard, balanced=balanced,
+                                        same_distance=same)  # fmt: skip
     if objective.expected:
-        found["expected"] = 1 - expected_agreement(policy, codes, judged, **common)
+        found["expected"] = 1 - expected_agreement(policy, codes, judged, hard=hard, balanced=balanced,
+                                                   same_distance=same)  # fmt: skip
     return found
 
 

@@ -7,8 +7,7 @@ added, once a step, and the update is that of one process with all photos.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from accelerate import PartialState
@@ -72,7 +71,7 @@ class Processes:
                 p.grad = torch.zeros_like(p)
         flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
         torch.distributed.all_reduce(flat)
-        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        for p, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
             assert p.grad is not None
             p.grad.copy_(part.view_as(p))
 
@@ -80,15 +79,8 @@ class Processes:
         """Whether any process was asked to stop: all of them stop at the same step then."""
         return bool(self.total(int(asked)))
 
-    @contextmanager
-    def first_only(self) -> Iterator[bool]:
-        """True in the first process; the others wait at the end."""
-        try:
-            yield self.first
-        finally:
-            self.wait()
-
     def wait(self) -> None:
+        """Until all processes have come here."""
         if self.world > 1 and self._state is not None:
             self._state.wait_for_everyone()
 
