@@ -74,7 +74,7 @@ def _refuse(flags: dict[str, Any], names: tuple[str, ...], judge: str) -> None:
 def _tiny(out: Path, file: Path | None, flags: dict[str, Any], workers: int, force: bool, as_json: bool,
           quiet: bool) -> int:  # fmt: skip
     from reasonx_eval.cli.common import print_json
-    from reasonx_ft.cli.pretrain import _progress
+    from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.judge_config import read_config
     from reasonx_ft.judge_training import train_tiny
     from reasonx_ft.judges.tiny_files import WEIGHTS, read_card
@@ -82,7 +82,7 @@ def _tiny(out: Path, file: Path | None, flags: dict[str, Any], workers: int, for
 
     config = read_config(file, flags)
     claim(out, WEIGHTS.stem, force=force)
-    with _progress(quiet) as progress:
+    with stage_bars(quiet) as progress:
         weights = train_tiny(config, out, workers=workers, progress=progress)
     card = read_card(weights)
     if as_json:
@@ -95,12 +95,12 @@ def _tiny(out: Path, file: Path | None, flags: dict[str, Any], workers: int, for
 
 
 def _curve(out: Path, file: Path | None, flags: dict[str, Any], numbers: str, workers: int, quiet: bool) -> int:
-    from reasonx_ft.cli.pretrain import _progress
+    from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.judge_config import read_config
     from reasonx_ft.judge_curve import parse_numbers, train_curve
 
     scenes, config = parse_numbers(numbers), read_config(file, flags)
-    with _progress(quiet) as progress:
+    with stage_bars(quiet) as progress:
         card = train_curve(config, scenes, out, workers=workers, progress=progress)
     for point in card.curve:
         for score in point.scores:
@@ -119,7 +119,7 @@ def _mllm(judge: str, out: Path, file: Path | None, flags: dict[str, Any], force
           quiet: bool) -> int:  # fmt: skip
     from reasonx_eval.cli.common import print_json, prints_to_stderr
     from reasonx_eval.errors import UsageError
-    from reasonx_ft.cli.pretrain import _progress
+    from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.judge_lora import read_lora_config, train_lora
 
     if flags["data"] is None:
@@ -127,7 +127,7 @@ def _mllm(judge: str, out: Path, file: Path | None, flags: dict[str, Any], force
                          fix="reasonx-ft judge-data --dataset NAME --out PAIRS, then --data PAIRS")  # fmt: skip
     given = {k: flags[k] for k in ("steps", "seed", "learning_rate", "device", "dtype")}
     config = read_lora_config(file, given | {"base": judge.removeprefix("mllm:")})
-    with prints_to_stderr(), _progress(quiet) as progress:
+    with prints_to_stderr(), stage_bars(quiet) as progress:
         card = train_lora(config, flags["data"], out, force=force, trust_remote_code=flags["trust_remote_code"],
                           progress=progress)  # fmt: skip
     if as_json:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -37,13 +34,14 @@ def command(model: str, out: Path, file: Path | None, workers: int, force: bool,
     reasonx-ft pretrain --model tiny --out tiny-weights
     reasonx-eval run --model tiny -O weights=tiny-weights/tiny.safetensors --dataset scenes-wild
     """
+    from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.config import read_config
     from reasonx_ft.pretrain import pretrain
     from reasonx_ft.training_files import claim
 
     config = read_config(model, file, flags)
     claim(out, config.model, force=force)
-    with _progress(quiet) as progress:
+    with stage_bars(quiet) as progress:
         weights = pretrain(config, out, workers=workers, progress=progress)
     _print(weights, as_json)
     return 0
@@ -61,26 +59,3 @@ def _print(weights: Path, as_json: bool) -> None:
         values = "  ".join(f"{name} {value:.4f}" for name, value in score.metrics.items() if value is not None)
         click.echo(f"{score.signature}\n  {values}")
     click.echo(f"weights  {weights}  ({card.parameters:,} parameters, {weights.stat().st_size:,} bytes)")
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """Bars on stderr, one a stage, with rate and remaining time; nothing where stderr is not a terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-               TimeRemainingColumn())  # fmt: skip
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-
-        def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total, rate="")
-            speed = bar.tasks[tasks[what]].speed
-            bar.update(tasks[what], completed=done, rate=f"{speed:.1f}/s" if speed else "")
-
-        yield update

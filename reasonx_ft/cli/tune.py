@@ -50,7 +50,7 @@ def command(base: str, photos: str, judgements: Path, out: Path, preset: str, me
     reasonx-eval run --model tuned/model --dataset scenes-wild
     """
     from reasonx_eval.cli.common import parse_options, prints_to_stderr
-    from reasonx_ft.cli.pretrain import _progress
+    from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.train import tune
     from reasonx_ft.tuning.prepare import Sources
     from reasonx_ft.tuning.run_files import claim_run
@@ -65,7 +65,7 @@ def command(base: str, photos: str, judgements: Path, out: Path, preset: str, me
     if dry_run:
         return _plan(sources, config, as_json, quiet)
     claim_run(out, force=force)
-    with prints_to_stderr(), _progress(quiet) as progress:
+    with prints_to_stderr(), stage_bars(quiet) as progress:
         outcome = tune(sources, config, out, name=name, stop_after=stop_after, progress=progress)
     _print(outcome, out, as_json)
     return _exit(outcome, out)
@@ -73,10 +73,10 @@ def command(base: str, photos: str, judgements: Path, out: Path, preset: str, me
 
 def _plan(sources: Any, config: Any, as_json: bool, quiet: bool) -> int:
     from reasonx_eval.cli.common import print_json, prints_to_stderr
-    from reasonx_ft.cli.pretrain import _progress
+    from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.tuning.plan import make_plan
 
-    with prints_to_stderr(), _progress(quiet) as progress:
+    with prints_to_stderr(), stage_bars(quiet) as progress:
         plan = make_plan(sources, config, progress=progress)
     if as_json:
         print_json(plan)

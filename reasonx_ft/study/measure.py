@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,14 +46,13 @@ def _remembered(name: str) -> Remembered:
 
 
 def evaluate(
-    model: str, out: Path, *, limit: int | None = None, options: Mapping[str, Any] | None = None,
-    progress: Callable[[str], None] | None = None,
+    model: str, options: Mapping[str, Any], out: Path, *, limit: int | None = None
 ) -> dict[str, Path]:  # fmt: skip
     """Run a model under every protocol of the study; finished runs are kept.
 
     Parameters
     ----------
-    model : anything that ``reasonx-eval run --model`` takes
+    model, options : anything that ``reasonx-eval run --model`` and ``-O`` take
     out : gets PROTOCOL@V/MODEL folders
     limit : only N scenes of each domain, spread evenly
 
@@ -61,15 +60,13 @@ def evaluate(
     -------
     protocol name -> run folder
     """
-    adapter = load_model(model, options=dict(options or {}))
+    adapter = load_model(model, options=dict(options))
     found: dict[str, Path] = {}
     try:
         for domain in DOMAINS:
             for name in dict.fromkeys(m.protocol.format(domain) for m in MEASURES):
                 protocol = get_protocol(name)
                 folder = run_folder(out, protocol.ref, adapter.info.name, None)
-                if progress:
-                    progress(f"{name} of {adapter.info.name}")
                 # what carries no noise of its own is fast in one thread; two would share the same core's caches
                 run(adapter, _remembered(domain), protocol, folder,
                     RunOptions(selection=Selection(limit=limit), workers=1))  # fmt: skip

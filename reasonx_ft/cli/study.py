@@ -1,0 +1,60 @@
+"""reasonx-ft study: what tuning gains, against bases, ceilings and a random judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def _names(_context: click.Context, _option: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@click.command("study")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the study.")
+@click.option("--seeds", callback=_names, metavar="N[,N]", help="[default: 0,1,2]")
+@click.option("--bases", callback=_names, metavar="NAME[,NAME]", help="[default: tiny,tiny-flow]")
+@click.option("--methods", callback=_names, metavar="NAME[,NAME]",
+              help="grpo, ranking, expected, or default: the default preset's mixture.  [default: all]")
+@click.option("--judges", callback=_names, metavar="NAME[,NAME]",
+              help="oracle (ground truth with the published error rates), tiny, random.  [default: all]")
+@click.option("--photos", type=int, help="Photos that are tuned on.")
+@click.option("--pairs", type=int, help="Judged pairs of each photo and modality.")
+@click.option("--ceiling-steps", type=int, help="Steps of the supervised training.")
+@click.option("--limit", type=int, help="Only N test scenes of each domain.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Laid on every tuning, as `tune --set` does.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
+@click.option("--json", "as_json", is_flag=True, help="Print study.json instead of the table.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
+def command(out: Path, sets: tuple[str, ...], workers: int, as_json: bool, quiet: bool, seeds: tuple[str, ...] | None,
+            **flags: Any) -> int:  # fmt: skip
+    """Tune every base by every method with every judge and seed, and measure gains on held-out scenes.
+
+    Beside each result stands the ceiling, the same base trained on the labels; and what is forgotten on the domain that
+    the base comes from. The same command goes on after an interrupt; with more seeds it does only the new ones.
+
+    \b
+    reasonx-ft study --out study
+    reasonx-ft study --out study --bases tiny --methods ranking --judges oracle --seeds 3,4,5
+    """
+    from pydantic import ValidationError
+
+    from reasonx_eval.cli.common import parse_options, prints_to_stderr
+    from reasonx_eval.errors import UsageError
+    from reasonx_eval.models.saved_formats import explain
+    from reasonx_ft.cli.progress import stage_bars
+    from reasonx_ft.study.run import run_study
+    from reasonx_ft.study.settings import StudySettings
+
+    chosen = {k: v for k, v in {**flags, "seeds": seeds}.items() if v is not None}
+    try:
+        settings = StudySettings.model_validate({**chosen, "sets": parse_options(sets, "--set")})
+    except ValidationError as error:
+        raise UsageError(explain(error), where="study") from None
+    with prints_to_stderr(), stage_bars(quiet) as progress:
+        run_study(settings, out, workers=workers, progress=progress)
+    name = "study.json" if as_json else "study.md"
+    click.echo((out / name).read_text(encoding="utf-8"), nl=False)
+    return 0

@@ -1,0 +1,198 @@
+"""Do a study: collect answers, train ceilings, tune every cell, evaluate everything on both domains, sum up.
+
+Each part looks for what is there already, so the same command goes on after an interrupt, and with more seeds does only
+the new ones. Cells are independent of each other and of how many run at once.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import signal
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasonx_eval import __version__
+from reasonx_eval.errors import UsageError
+from reasonx_eval.files import write_json, write_text
+from reasonx_ft.study.collect import Collector, Progress
+from reasonx_ft.study.design import TRAIN, Cell, cells
+from reasonx_ft.study.measure import evaluate
+from reasonx_ft.study.report import markdown, plot
+from reasonx_ft.study.settings import StudySettings
+from reasonx_ft.study.summary import Row, figures
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One process's work: tune a cell, or train a ceiling (no cell), and evaluate it."""
+
+    settings: StudySettings
+    out: Path
+    base: str
+    seed: int
+    cell: Cell | None = None
+    photos: Path | None = None
+    store: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.cell.name if self.cell else f"{self.base}-labels-s{self.seed}"
+
+
+def run_study(settings: StudySettings, out: Path, *, workers: int = 2, progress: Progress | None = None) -> list[Row]:
+    """Everything, into a folder.
+
+    Parameters
+    ----------
+    out : gets photos, judgements, cells/NAME, study.json, study.md and study.png
+    workers : processes, each with one thread of arithmetic
+
+    Raises
+    ------
+    UsageError
+        A folder with a study of other settings (seeds, bases, methods and judges may be added).
+    """
+    say = progress or (lambda _what, _done, _total: None)
+    _same_settings(settings, out)
+    chosen = cells(settings.bases, settings.methods, settings.judges, settings.seeds)
+    collector = Collector(settings.photos, settings.pairs, out, say)
+    photos = collector.photos()
+    stores = {(j, s): collector.answers(j, s) for j, s in dict.fromkeys((c.judge, c.seed) for c in chosen)}
+    tasks = [_Task(settings, out, base, seed) for base in settings.bases for seed in settings.seeds]
+    tasks += [_Task(settings, out, c.base, c.seed, c, photos, stores[c.judge, c.seed]) for c in chosen]
+    _do_all(tasks, workers, say)
+    rows = _rows(settings, out, chosen)
+    _write(settings, out, rows)
+    return rows
+
+
+def _same_settings(settings: StudySettings, out: Path) -> None:
+    """Refuse to mix two studies in one folder."""
+    path = out / SETTINGS
+    free = {"bases", "methods", "judges", "seeds"}
+    ours = settings.model_dump(mode="json", exclude=free)
+    if path.is_file():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        differ = sorted(k for k in ours if theirs.get(k) != ours[k])
+        if differ:
+            said = ", ".join(f"{k} {theirs.get(k)} (now {ours[k]})" for k in differ)
+            raise UsageError(f"a study with other settings: {said}", where=str(out), fix="another --out")
+    write_json(path, ours)
+
+
+def _do_all(tasks: Iterable[_Task], workers: int, say: Progress) -> None:
+    waiting = [t for t in tasks if not (_cell_folder(t.out, t.name) / "done.json").is_file()]
+    if workers == 1:
+        for k, task in enumerate(waiting):
+            say("cells", k, len(waiting))
+            _do(task)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent) as pool:
+        coming = [pool.submit(_do, task) for task in waiting]
+        try:
+            for k, future in enumerate(as_completed(coming)):
+                future.result()
+                say("cells", k + 1, len(waiting))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _leave_interrupts_to_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _do(task: _Task) -> None:
+    """Tune or train, evaluate; done.json, with the seconds, is written last."""
+    import time
+
+    folder = _cell_folder(task.out, task.name)
+    clock = time.process_time()
+    model = _tuned(task, folder) if task.cell else _supervised(task, folder)
+    seconds = time.process_time() - clock
+    runs = evaluate(*model, folder / "results", limit=task.settings.limit)
+    write_json(folder / "done.json", {
+        "cpu_seconds": round(seconds, 1),
+        "runs": {k: v.relative_to(folder).as_posix() for k, v in runs.items()},
+    })  # fmt: skip
+
+
+def _tuned(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
+    from reasonx_ft.train import tune
+    from reasonx_ft.tuning.prepare import Sources
+    from reasonx_ft.tuning.settings import read_settings
+
+    cell = task.cell
+    assert cell is not None
+    assert task.photos is not None
+    assert task.store is not None
+    method = None if cell.method == "default" else cell.method
+    fixed = {"seed": cell.seed, "machine.threads": 1, "machine.device": "cpu"}
+    config = read_settings(method=method, base=cell.base, flags={**task.settings.sets, **fixed})
+    outcome = tune(Sources(cell.base, str(task.photos), task.store), config, folder / "tune", name=cell.name)
+    return str(outcome.folder), {}
+
+
+def _supervised(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The ceiling: the same base goes on with every label of as many scenes."""
+    from reasonx_ft.config import read_config
+    from reasonx_ft.pretrain import pretrain
+
+    settings = task.settings
+    config = read_config(task.base, None, {
+        "start": "shipped", "dataset": TRAIN[0], "split": TRAIN[1], "scenes": settings.photos,
+        "steps": settings.ceiling_steps, "learning_rate": settings.ceiling_rate, "seed": task.seed, "threads": 1,
+        "check_every": 0, "test_scenes": 0, "warmup": 20,
+    })  # fmt: skip
+    weights = folder / f"{task.base}.safetensors"
+    if not weights.is_file():
+        pretrain(config, folder, workers=1)
+    return task.base, {"weights": weights}
+
+
+def _rows(settings: StudySettings, out: Path, chosen: Iterable[Cell]) -> list[Row]:
+    found = []
+    for base in settings.bases:
+        before = evaluate(base, {}, out / "bases", limit=settings.limit)
+        labels = [_done(out, _Task(settings, out, base, seed).name) for seed in settings.seeds]
+        best = [runs for runs, _ in labels]
+        found.append(Row(base=base, method="supervised", judge="labels", seeds=list(settings.seeds),
+                         seconds=_mean([s for _, s in labels]), figures=figures(before, best, best)))  # fmt: skip
+        ours = [c for c in chosen if c.base == base]
+        for method, judge in dict.fromkeys((c.method, c.judge) for c in ours):
+            same = [c for c in ours if (c.method, c.judge) == (method, judge)]
+            done = [_done(out, c.name) for c in same]
+            found.append(Row(base=base, method=method, judge=judge, seeds=[c.seed for c in same],
+                             seconds=_mean([s for _, s in done]),
+                             figures=figures(before, [runs for runs, _ in done], best)))  # fmt: skip
+    return found
+
+
+def _done(out: Path, name: str) -> tuple[dict[str, Path], float]:
+    folder = _cell_folder(out, name)
+    told: Mapping[str, Any] = json.loads((folder / "done.json").read_text(encoding="utf-8"))
+    return {k: folder / v for k, v in told["runs"].items()}, float(told["cpu_seconds"])
+
+
+def _mean(values: list[float]) -> float:
+    return round(sum(values) / len(values), 1)
+
+
+def _cell_folder(out: Path, name: str) -> Path:
+    return out / "cells" / name
+
+
+def _write(settings: StudySettings, out: Path, rows: list[Row]) -> None:
+    write_json(out / "study.json", {
+        "schema": 1, "reasonx": __version__, "settings": settings.model_dump(mode="json"),
+        "rows": [r.model_dump(mode="json") for r in rows],
+    })  # fmt: skip
+    write_text(out / "study.md", markdown(rows))
+    plot(rows, out / "study.png")
