@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -15,31 +14,23 @@ from reasonx_eval.models.options import parse_options
 from reasonx_eval.models.tiny_card import WEIGHTS, load_network, read_card
 from reasonx_eval.models.torch_support import Runtime
 from reasonx_eval.models.tuned import CARD_NAME, read_tuned_card
+from reasonx_ft.grpo import KlWeighting, StepWeighting
+from reasonx_ft.kernels import Kernel, Name
 from reasonx_ft.policies.base import Policy
+from reasonx_ft.policies.chain import Chain
 from reasonx_ft.policies.feedforward import FeedForward
+from reasonx_ft.policies.flow import FlowPolicy
+from reasonx_ft.policies.flow_network import TinyFlowNetwork
 from reasonx_ft.policies.noise import Cells, LowFrequencies, Noise
+from reasonx_ft.policies.pipeline import load_pipeline
 from reasonx_ft.policies.predictor import TinyPredictor
+from reasonx_ft.policies.source import Source
+from reasonx_ft.schedules import linear
 
 NoiseName = Literal["pixel", "cells", "lowrank"]
 
 #: the embedded networks
 EMBEDDED: Final = ("tiny", "tiny-flow")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a policy's weights come from.
-
-    name : of the model, as a card names its base
-    path : a weights file of an embedded network
-    checkpoint : a transformers or diffusers folder
-    """
-
-    name: str
-    runtime: Runtime
-    micro: int | None
-    path: Path | None = None
-    checkpoint: Checkpoint | None = None
 
 
 def make_policy(
@@ -121,6 +112,22 @@ def _tiny(
                        dtype=source.runtime.torch_dtype)  # fmt: skip
 
 
+def _tiny_flow(
+    source: Source, *, kernel: Name = "flow-sde", level: float = 0.7, steps: int = 2, window: int | None = None,
+    within: float = 1.0, seed: int = 0, shared_start: bool = False, kl_weighting: KlWeighting = "exact",
+    step_weighting: StepWeighting = "none",
+) -> Policy:  # fmt: skip
+    assert source.path is not None
+    card = read_card(source.path)
+    network = load_network(source.path, card).to(_embedded_device(source.runtime))
+    chain = Chain(linear(steps), Kernel(kernel, level), window, within, shared_start, kl_weighting, step_weighting,
+                  seed)  # fmt: skip
+    return FlowPolicy(TinyFlowNetwork(card), network, chain, base=source.name, licence=card.licence, micro=source.micro,
+                      dtype=source.runtime.torch_dtype)  # fmt: skip
+
+
 _BUILDERS: Final[Mapping[str, Callable[..., Policy]]] = {
     "tiny": _tiny,
+    "tiny-flow": _tiny_flow,
+    "pipeline": load_pipeline,
 }

@@ -157,7 +157,7 @@ class LowFrequencies(Noise):
         mean = self.coordinates(code, judged)
         std = sigma * math.sqrt(code.shape[-2] * code.shape[-1]) / self.k
         shape = (group, code.shape[1], self.k, self.k)
-        drawn = standard_normal(seeds, shape, "noise", judged.modality, device=code.device)
+        drawn = standard_normal(seeds, shape, "noise", judged.modality, device=code.device).to(code.dtype)
         step = std * torch.einsum("bnpu,bgcuv,bnpv->bgnpc", rows[judged.rows], drawn, cols[judged.cols])
         return Sampled(mean, mean + std * drawn, std, judged.at_points(code)[:, None] + step)
 
