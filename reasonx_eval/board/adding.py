@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from reasonx_eval.board.reviewed import (
     REVIEWED_SCHEMA,
@@ -23,15 +24,21 @@ from reasonx_eval.board.reviewed import (
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.files import sha256_file
 from reasonx_eval.judge_results import FILE as JUDGE_FILE
-from reasonx_eval.judge_results import load_judge_result
+from reasonx_eval.judge_results import JudgeResult, load_judge_result
 from reasonx_eval.metrics.info import metric_info
 from reasonx_eval.records import read_records
-from reasonx_eval.results import load_result, load_timing
+from reasonx_eval.results import Result, load_result, load_timing
 from reasonx_eval.types import Record
 from reasonx_eval.verify import verify_run
 
 #: datasets whose pictures may be published: those this package renders; photos of others have licences of their own
 _OWN: Final = "scenes-"
+
+
+#: the folders of an absolute path, on any system; not the slashes of an address, of a name or of a sample's id
+_FOLDERS: Final = re.compile(r"(?<![\w./:~])(?:~?/|[A-Za-z]:\\)(?:[^\s/\\:]+[/\\])*(?=[^\s/\\])")
+
+ResultT = TypeVar("ResultT", Result, JudgeResult)
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,8 @@ def _read(run: Path) -> _Run:
         values={name: [r.metrics.get(name) for r in scored] for name in result.aggregate},
         sums={name: [r.stats[name] for r in scored] for name in sums},
     )
-    reviewed = Reviewed(schema=REVIEWED_SCHEMA, digest="", result=result, timing=load_timing(run), samples=samples)
+    public = without_folders(result)
+    reviewed = Reviewed(schema=REVIEWED_SCHEMA, digest="", result=public, timing=load_timing(run), samples=samples)
     check_samples(reviewed, str(run))
     return _Run(run, reviewed, {r.sample_id: r for r in records})
 
@@ -120,7 +128,23 @@ def _judge(run: Path) -> ReviewedJudge:
     if not records.is_file() or sha256_file(records) != result.records_sha256:
         raise DataError("the records are not those of the judge's result", where=str(records),
                         fix="reasonx-ft judge-eval, again")  # fmt: skip
-    return ReviewedJudge(schema=REVIEWED_SCHEMA, digest="", result=result)
+    return ReviewedJudge(schema=REVIEWED_SCHEMA, digest="", result=without_folders(result))
+
+
+def without_folders(result: ResultT) -> ResultT:
+    """The same result with the folders of absolute paths taken off: names of users and machines are nobody's business.
+
+    ``/home/ann/nets/net.onnx`` becomes ``net.onnx``, in messages of failed samples too; addresses stay.
+    """
+    return type(result).model_validate(_stripped(result.model_dump(mode="json", by_alias=True)))
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, str):
+        return _FOLDERS.sub("", value)
+    if isinstance(value, dict):
+        return {k: _stripped(v) for k, v in value.items()}
+    return [_stripped(v) for v in value] if isinstance(value, list) else value
 
 
 def _pictures(run: _Run, others: Sequence[_Run], to: Path) -> tuple[list[Picture], str | None]:

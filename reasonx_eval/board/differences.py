@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval import seeding, stats
 from reasonx_eval.paired import Column, Settings, interval
+from reasonx_eval.paired.statistics import widened
 
 Floats = NDArray[np.float64]
 
@@ -33,16 +35,21 @@ def intervals(
     if column.root or len(weight) < 2:
         return [interval(tops[b], tops[o], weight, root=column.root, settings=chosen) for b, o in pairs]
     drawn = _draws(len(weight), chosen)
+    level = widened(chosen.confidence, len(weight))
     out: list[tuple[float, float] | None] = []
     for start in range(0, len(pairs), _BLOCK):
         block = pairs[start : start + _BLOCK]
         gap = np.stack([tops[other] - tops[base] for base, other in block])
-        out += _bca(gap, weight, drawn, chosen.confidence)
+        out += _bca(gap, weight, drawn, level)
     return out
 
 
+@lru_cache(maxsize=1)
 def _draws(units: int, settings: Settings) -> Floats:
-    """How often each resample holds each unit, [resamples, units]: the stream that `stats` draws."""
+    """How often each resample holds each unit, [resamples, units]: the stream that `stats` draws.
+
+    The metrics of a table share it.
+    """
     stream = seeding.rng(settings.seed, "bootstrap")
     drawn = stream.integers(0, units, size=(settings.resamples, units))
     drawn += np.arange(settings.resamples)[:, None] * units

@@ -95,7 +95,7 @@ def _cell(row: Row, metric: str) -> str:
         return f"{value} ({escape(interval)})"
     text = f"{value}{'‡' if cell.rewarded else ''} {interval}"
     shown = shown_difference(cell)
-    return text if shown is None else f"{text}<br>Δ {shown}"
+    return text if shown is None else f"{text}<br>Δ {shown[0]} {shown[1]}"
 
 
 def _judges(table: JudgeTable) -> str:

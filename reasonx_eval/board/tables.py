@@ -240,18 +240,18 @@ def _compare(rows: Sequence[Row], cells: list[dict[str, Cell]], metric: str) -> 
     place = {rows[k].model.name: j for j, k in enumerate(usable)}
     tuned = [(rows[k].base, j) for j, k in enumerate(usable)]
     pairs = [(place[base], j) for base, j in tuned if base is not None and base in place]
+    means = column.means
     for (from_, j), ends in zip(pairs, intervals(column, pairs) if pairs else [], strict=True):
         cell = cells[usable[j]]
-        cell[metric] = replace(cell[metric], difference=_difference(column, from_, j, ends))
+        cell[metric] = replace(cell[metric], difference=_difference(means[j] - means[from_], column.sign, ends))
 
 
-def _difference(column: Column, base: int, other: int, ends: tuple[float, float] | None) -> Difference:
-    means = column.means
+def _difference(value: float, sign: int, ends: tuple[float, float] | None) -> Difference:
     low, high = ends or (None, None)
     finding: Finding = "unclear"
     if low is not None and high is not None and (low > 0 or high < 0):
-        finding = "better" if (low > 0) == (column.sign > 0) else "worse"
-    return Difference(means[other] - means[base], low, high, finding)
+        finding = "better" if (low > 0) == (sign > 0) else "worse"
+    return Difference(value, low, high, finding)
 
 
 def _only(column: Column, runs: Sequence[int]) -> Column:

@@ -52,16 +52,16 @@ def shown_value(value: Value) -> tuple[str, str]:
     return format_value(value)
 
 
-def shown_difference(cell: Cell) -> str | None:
-    """``-0.0021 [-0.0030, -0.0012] better``, with as many digits as the value has."""
+def shown_difference(cell: Cell) -> tuple[str, str] | None:
+    """``("-0.0021 better", "[-0.0030, -0.0012]")``, with as many digits as the value has; None without a base."""
     d = cell.difference
     if d is None:
         return None
     digits = difference_digits(cell, d)
-    text = signed(d.value, digits)
-    if d.low is not None and d.high is not None:
-        text += f" [{signed(d.low, digits)}, {signed(d.high, digits)}]"
-    return text if d.finding == "unclear" else f"{text} {d.finding}"
+    text = signed(d.value, digits) + ("" if d.finding == "unclear" else f" {d.finding}")
+    if d.low is None or d.high is None:
+        return text, "no interval"
+    return text, f"[{signed(d.low, digits)}, {signed(d.high, digits)}]"
 
 
 def difference_digits(cell: Cell, difference: Difference) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from reasonx_eval.board.tables import Row, Table, known
+from reasonx_eval.board.tables import Row, Table
 from reasonx_eval.board.words import difference_digits, metric_head, seconds_text, shown_value, signed
 
 WIDTH: Final = 440

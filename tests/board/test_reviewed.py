@@ -1,0 +1,116 @@
+"""Reviewed files: what is written is read again, and nothing that was changed is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasonx_eval.board.reviewed import Reviewed, read_all, read_reviewed, reviewed_path, write_reviewed
+from reasonx_eval.errors import DataError, NotComparable, UsageError
+
+from .makers import make, with_pictures, write
+
+VALUES = {"abs_rel": [0.1, 0.2, 0.4], "delta1": [0.9, 0.8, 0.7]}
+
+
+def test_a_file_is_read_as_it_was_written_in_readable_lines(tmp_path: Path) -> None:
+    one = with_pictures(make("net", VALUES, groups=["a", "a", "b"]))
+    path = tmp_path / reviewed_path(one)
+    write_reviewed(path, one)
+    assert path == tmp_path / "depth/scenes-wild@1/net.json"
+    assert read_reviewed(path) == one
+    line = next(x for x in path.read_text().splitlines() if '"abs_rel": [' in x)
+    assert line.strip() == '"abs_rel": [0.1, 0.2, 0.4],'
+
+
+def test_every_bit_of_a_value_survives(tmp_path: Path) -> None:
+    values = [0.1 + 0.2, 1 / 3, 5e-324]
+    folder = write(tmp_path, [make("net", {"abs_rel": values})])
+    runs, _ = read_all(folder)
+    assert runs[0].samples.column("abs_rel").tolist() == values
+
+
+@pytest.mark.parametrize(("what", "edit"), [
+    ("value", lambda d: d["samples"]["values"]["abs_rel"].__setitem__(0, 0.0999)),
+    ("interval", lambda d: d["result"]["aggregate"]["abs_rel"].__setitem__("ci_low", 0.2)),
+    ("average", lambda d: d["result"]["aggregate"]["abs_rel"].__setitem__("value", 0.01)),
+    ("id", lambda d: d["samples"]["ids"].__setitem__(0, "im/0009")),
+    ("order", lambda d: d["samples"]["ids"].reverse()),
+    ("scene", lambda d: d["samples"]["groups"].__setitem__(0, "b")),
+    ("name", lambda d: d["result"]["model"].__setitem__("trained_on", [])),
+    ("date", lambda d: d["timing"].__setitem__("finished", "2020-01-01T00:00:00")),
+])  # fmt: skip
+def test_an_edited_file_is_refused(tmp_path: Path, what: str, edit: Callable[[Any], None]) -> None:
+    one = make("net", VALUES, groups=["a", "a", "b"], trained_on=["iiw"])
+    path = write(tmp_path, [one]) / reviewed_path(one)
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="digest"):
+        read_reviewed(path)
+
+
+def test_reformatting_a_file_changes_nothing(tmp_path: Path) -> None:
+    one = make("net", VALUES)
+    path = write(tmp_path, [one]) / reviewed_path(one)
+    path.write_bytes(json.dumps(json.loads(path.read_text()), indent=4).replace("\n", "\r\n").encode())
+    assert read_reviewed(path) == one
+
+
+def _forged(one: Reviewed, **samples: Any) -> Reviewed:
+    forged = one.model_copy(update={"samples": one.samples.model_copy(update=samples)})
+    return forged.model_copy(update={"digest": forged.expected_digest()})
+
+
+@pytest.mark.parametrize(("samples", "message"), [
+    ({"values": {**make("net", VALUES).samples.values, "abs_rel": [0.1, 0.2, 0.3]}}, "abs_rel: the result says 0.23"),
+    ({"values": {"abs_rel": [0.1, 0.2, 0.4]}}, "delta1 has an average and no values"),
+    ({"ids": ["a", "b"]}, "2 images for a result of 3"),
+])  # fmt: skip
+def test_a_new_digest_does_not_make_wrong_columns_right(tmp_path: Path, samples: Any, message: str) -> None:
+    one = _forged(make("net", VALUES), **samples)
+    path = write(tmp_path, [one]) / reviewed_path(one)
+    with pytest.raises(DataError, match="not a reviewed result" if "ids" in samples else message):
+        read_reviewed(path)
+
+
+def test_a_sample_may_not_be_there_twice(tmp_path: Path) -> None:
+    one = _forged(make("net", VALUES), ids=["a", "a", "b"])
+    path = write(tmp_path, [one]) / reviewed_path(one)
+    with pytest.raises(DataError, match="twice"):
+        read_reviewed(path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"schema": 1, "what": "run", "surprise": 1}', "\xff"])
+def test_other_files_are_no_results(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "depth" / "x@1" / "net.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match="not a reviewed result"):
+        read_all(tmp_path)
+
+
+def test_a_newer_schema_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "depth" / "x@1" / "net.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"schema": 99, "unheard": "of"}')
+    with pytest.raises(NotComparable, match="schema 99 is newer"):
+        read_all(tmp_path)
+
+
+def test_a_file_in_another_place_is_refused_with_the_place(tmp_path: Path) -> None:
+    one = make("net", VALUES)
+    for wrong in ("depth/scenes-wild@1/other.json", "depth/scenes-wild@2/net.json", "net.json"):
+        folder = tmp_path / wrong.replace("/", "_")
+        write_reviewed(folder / wrong, one)
+        with pytest.raises(DataError, match="belongs in"):
+            read_all(folder)
+
+
+def test_no_folder_is_a_wrong_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such folder"):
+        read_all(tmp_path / "nothing")

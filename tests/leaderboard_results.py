@@ -1,0 +1,73 @@
+"""The reviewed results of this repository: built-in models on rendered scenes, small networks on real photos.
+
+``python -m tests.leaderboard_results OUT`` runs whatever is not finished in OUT and adds all of it to
+leaderboards/results; `make page` then makes the page. Real photos and networks are read from the folder that
+REASONX_SHARED names; without it their results stay as they are.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from reasonx_eval.board.adding import add
+from reasonx_eval.cli.main import cli, run_cli
+from reasonx_ft.cli.main import cli as ft
+
+from .real_pairs import SHARED, build, evaluate
+
+RESULTS = Path(__file__).parent.parent / "leaderboards" / "results"
+DATASETS = ("scenes-synthetic", "scenes-wild")
+#: the protocols of each domain
+PROTOCOLS = ("depth/{}", "normals/{}", "albedo/{}", "albedo/{}-whdr", "irradiance/{}")
+#: model -> the tasks it is run for, and options
+MODELS = {
+    "oracle": ("depth normals albedo irradiance", ("-O", "kind={}")),
+    "constant": ("albedo irradiance normals", ()),
+    "plane-depth": ("depth", ()),
+    "mean-normal": ("normals", ()),
+    "image-as-albedo": ("albedo", ("--kind", "{}")),
+    "retinex": ("albedo irradiance", ()),
+    "tiny": ("depth normals albedo irradiance", ()),
+    "tiny-flow": ("depth normals albedo irradiance", ()),
+}
+#: what the small networks give: reference rows state the same kind, so that all stand in one table
+KINDS = {"depth": "disparity_affine", "normals": "normal", "albedo": "albedo_linear", "irradiance": "irradiance"}
+
+
+def scenes(out: Path) -> list[Path]:
+    """Run folders of every model on both domains; finished ones are not run again."""
+    for dataset in DATASETS:
+        for protocol in PROTOCOLS:
+            name = protocol.format(dataset)
+            task = name.partition("/")[0]
+            for model, (tasks, options) in MODELS.items():
+                if task not in tasks.split() or (model == "constant" and name.endswith("whdr")):
+                    continue
+                command = ["run", "--model", model, "--protocol", name, "--out", str(out), "--save-predictions",
+                           "--workers", "1", *(o.format(KINDS[task]) for o in options)]  # fmt: skip
+                assert run_cli(cli, command) == 0, (model, name)
+    return sorted(p.parent for p in out.glob("*/*/*/result.json"))
+
+
+def judges(out: Path) -> list[Path]:
+    """Folders of the embedded judge on both domains, with the share that it adds to the embedded network."""
+    for dataset in DATASETS:
+        if not list(out.glob(f"{dataset}-*/*/judge.json")):
+            command = ["judge-eval", "--judge", "tiny", "--dataset", dataset, "--base", "tiny", "--out", str(out)]
+            assert run_cli(ft, command) == 0, dataset
+    return sorted(p.parent for p in out.glob("*/*/judge.json"))
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    runs = [*scenes(out / "scenes"), *judges(out / "judges")]
+    if SHARED.is_dir():
+        evaluate(build(out / "pairs"), out / "real")
+        runs += sorted(p.parent for p in (out / "real").glob("results/*/*/*/result.json"))
+    for added in add(runs, RESULTS, force=True):
+        print(added.path)
+
+
+if __name__ == "__main__":
+    main()
