@@ -104,7 +104,8 @@ def _same(values: Tensor, sigma: float, noise: Covariance, same_distance: float)
     mean_variance = moment.mean(-1)
     # far apart, only the spread along the difference counts; close together, that of all directions alike
     along = (difference.square() * moment).sum(-1) + mean_variance**2
-    variance = along / (squares + mean_variance)
+    # two points of one pixel differ by nothing and always will
+    variance = along / (squares + mean_variance).clamp_min(1e-12)
     near = _within(squares, variance, same_distance)
     return near, 1 - near
 

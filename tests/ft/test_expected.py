@@ -83,6 +83,18 @@ def test_points_that_move_together_have_no_slope() -> None:
     assert torch.autograd.grad(found.sum(), code)[0].abs().max() == 0
 
 
+@pytest.mark.parametrize("noise", NOISES, ids=("pixel", "cells", "lowrank"))
+@pytest.mark.parametrize("modality", CHANNELS)
+def test_one_pixel_asked_about_twice_and_equal_values_have_finite_slopes(modality: str, noise: Noise) -> None:
+    codes = {modality: random_codes(modalities=[modality])[modality][:, :1, :1].expand(-1, 8, 8)}
+    policy = map_policy(codes, noise)
+    judged = random_judged(modality, 1, 20)
+    same = Judged(modality, judged.rows[..., :1].expand(-1, -1, 2), judged.cols[..., :1].expand(-1, -1, 2),
+                  judged.probability, judged.weight)  # fmt: skip
+    for pairs in (judged, same):
+        assert _slope(policy, pairs).isfinite().all()
+
+
 def _slope(policy: FeedForward, judged: Judged, *, balanced: bool = True) -> Tensor:
     code = policy.answer(torch.zeros(1, 3, 8, 8), [judged.modality])[judged.modality]
     return _of(policy, expected_agreement(policy, code, judged, balanced=balanced).sum())
