@@ -28,6 +28,7 @@ class PretrainConfig(BaseModel):
     differences : distances in pixels over which steps of the maps are compared, beside the maps themselves
     difference_weight : of that comparison
     flip : mirror half of the images (a normal's x changes sign)
+    bfloat16 : convolutions in half the bits: other weights, and twice as quick where the CPU has it
     threads : of the arithmetic; another number may give other last bits
     check_every, check_scenes : how often, and on how many validation scenes, metrics are logged; 0 is never
     test_scenes : how many test scenes of each domain the card's scores are from; None is all, 0 leaves them out
@@ -49,6 +50,7 @@ class PretrainConfig(BaseModel):
     differences: tuple[int, ...] = (1, 4, 12)
     difference_weight: float = Field(1.0, ge=0)
     flip: bool = True
+    bfloat16: bool = False
     threads: int = Field(2, ge=1)
     check_every: int = Field(500, ge=0)
     check_scenes: int = Field(20, ge=1)

@@ -131,7 +131,8 @@ def _update(
 ) -> tuple[dict[str, float], float]:
     """One optimiser step; the loss of each modality and the length of the gradient."""
     batch = batch_at(scenes, seed=config.seed, step=step, images=config.images, flip=config.flip)
-    losses = _losses(config, network, batch, step)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
+        losses = _losses(config, network, batch, step)
     for group in optimiser.param_groups:
         group["lr"] = rate(config, step)
     optimiser.zero_grad()
@@ -151,7 +152,7 @@ def _losses(config: PretrainConfig, network: nn.Module, batch: Batch, step: int)
     """The loss of each modality."""
     predicted, true = batch.codes, batch.codes
     if isinstance(network, TinyNet):
-        predicted = network(batch.images)
+        predicted = {m: code.float() for m, code in network(batch.images).items()}
     else:
         assert isinstance(network, TinyFlow)
         predicted, true = _denoised(network, batch, config.seed, step)
@@ -175,7 +176,7 @@ def _denoised(network: TinyFlow, batch: Batch, seed: int, step: int) -> tuple[di
     noise = torch.randn(clean.shape, generator=generator)
     state = torch.lerp(clean, noise, t.view(-1, 1, 1, 1))
     condition = [torch.cat([f] * len(MODALITIES)) for f in network.encode(batch.images)]
-    found = network.clean(state, t, modality, condition)
+    found = network.clean(state, t, modality, condition).float()
     return (dict(zip(MODALITIES, found.chunk(len(MODALITIES)), strict=True)),
             dict(zip(MODALITIES, clean.chunk(len(MODALITIES)), strict=True)))  # fmt: skip
 

@@ -149,7 +149,7 @@ def _supervised(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
     config = read_config(task.base, None, {
         "start": "shipped", "dataset": TRAIN[0], "split": TRAIN[1], "scenes": settings.photos,
         "steps": settings.ceiling_steps, "learning_rate": settings.ceiling_rate, "seed": task.seed, "threads": 1,
-        "check_every": 0, "test_scenes": 0, "warmup": 20,
+        "check_every": 0, "test_scenes": 0, "warmup": 20, "bfloat16": True,
     })  # fmt: skip
     weights = folder / f"{task.base}.safetensors"
     if not weights.is_file():

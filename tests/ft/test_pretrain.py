@@ -425,3 +425,15 @@ def test_start_must_be_weights_of_the_model(tmp_path: Path) -> None:
         pretrain(small("tiny", start=str(WEIGHTS / "tiny-flow.safetensors")), tmp_path, workers=1)
     with pytest.raises(UsageError):
         pretrain(small("tiny", start=str(tmp_path / "nowhere.safetensors")), tmp_path, workers=1)
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-flow"])
+def test_half_the_bits_is_nearly_the_same_step(model: str, tmp_path: Path) -> None:
+    lines = []
+    for half in (False, True):
+        out = tmp_path / str(half)
+        pretrain(small(model, start="shipped", steps=1, bfloat16=half), out, workers=1)
+        lines.append(json.loads((out / "log.jsonl").read_text().splitlines()[-1]))
+    for name in ("depth", "albedo", "gradient"):
+        assert lines[1][name] == pytest.approx(lines[0][name], rel=0.1)
+        assert lines[1][name] != lines[0][name]
