@@ -42,10 +42,10 @@ def print_verdict(verdict: Verdict) -> None:
 
 def describe(c: CheckVerdict) -> str:
     """One metric in a sentence: ``abs_rel: worse by 0.0004 [-0.0002, 0.0010], margin 0.0020, n 120``."""
+    if c.exact:
+        return f"{c.metric}: {c.beyond} of {c.n} samples are worse by more than {c.margin:.3g}"
     _, _, _, _, _, worse, interval, margin, n, _ = _cells(c)
     text = f"{c.metric}: worse by {worse} {interval}, margin {margin}, n {n}"
-    if c.exact:
-        return f"{c.metric}: {c.worse} samples are worse, at most {margin} is allowed"
     if c.outcome == "cannot tell":
         unit = "samples" if c.units == c.n else "scenes"
         text += (f"; about {c.samples_needed} {unit} would settle it" if c.samples_needed is not None

@@ -31,7 +31,12 @@ class WorseSample(_Part):
 
 
 class CheckVerdict(_Part):
-    """One metric. Numbers are in its unit; worse_by, ci_good and ci_bad are positive where the run is worse."""
+    """One metric. Numbers are in its unit; worse_by, ci_good and ci_bad are positive where the run is worse.
+
+    p_worse : one-sided, of being worse at all; p_worse_adjusted : after Holm's correction over the gate
+    samples_needed : samples (scenes, where units < n) that would settle it; null if it is settled, or none would
+    beyond : of an exact rule, how many samples are worse by more than the margin
+    """
 
     protocol: str
     dataset: str
@@ -52,6 +57,7 @@ class CheckVerdict(_Part):
     n: int
     units: int
     samples_needed: int | None
+    beyond: int | None
     better: int
     worse: int
     equal: int
@@ -108,7 +114,8 @@ def _check(j: Judged) -> CheckVerdict:
         worse_by=r.worse_by, ci_good=None if ends is None else ends[0], ci_bad=None if ends is None else ends[1],
         margin=c.margin, exact=c.rule.exact, p_worse=None if c.rule.exact else c.worse_p,
         p_worse_adjusted=None if c.rule.exact else c.worse_p_adjusted, n=r.n, units=r.units, samples_needed=c.needed,
-        better=r.wins, worse=r.losses, equal=r.ties, worst=[_worse(w) for w in worst[:_WORST]],
+        beyond=len(c.beyond) if c.rule.exact else None, better=r.wins, worse=r.losses, equal=r.ties,
+        worst=[_worse(w) for w in worst[:_WORST]],
         baseline_signature=j.baseline.signature, signature=j.run.signature,
     )  # fmt: skip
 
