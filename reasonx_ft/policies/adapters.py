@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from reasonx_eval.errors import UsageError
+from reasonx_eval.files import write_bytes, write_json
 from reasonx_eval.seeding import stream_seed
 
 #: the projections of all attention layers
@@ -88,6 +89,13 @@ def merged_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def save_adapters(network: Any, folder: Path) -> None:
-    """Write the adapters alone, as `load_lora_adapter` of diffusers reads them."""
-    with torch.no_grad():
-        network.save_lora_adapter(str(folder), adapter_name=_NAME, safe_serialization=True)
+    """Write the adapters alone, as peft reads them (`PeftModel.from_pretrained(network, folder)`)."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save
+
+    config = network.peft_config[_NAME].to_dict()
+    known = {k: sorted(v) if isinstance(v, (set, list)) else getattr(v, "value", v) for k, v in config.items()}
+    state = get_peft_model_state_dict(network, adapter_name=_NAME)
+    weights = {f"base_model.model.{k}": v.detach().cpu().contiguous() for k, v in state.items()}
+    write_json(folder / "adapter_config.json", {**known, "inference_mode": True})
+    write_bytes(folder / "adapter_model.safetensors", save(weights, {"format": "pt"}))

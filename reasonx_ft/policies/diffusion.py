@@ -84,6 +84,7 @@ class Diffusion(Policy):
                 estimate, (self.latents.channels, *condition.shape[-2:]), visit.seeds, group, step,
                 device=condition.device, reference=frozen if reference else None,
             )  # fmt: skip
+            final = to_vp(final, self.chain.schedule.times[-1])
             spread = float(final.std(dim=1, correction=0).mean())
             size = (visit.images.shape[-2], visit.images.shape[-1])
             return {m: Rollout(m, self._values(final, judged, size), transitions, spread)
@@ -121,7 +122,7 @@ class Diffusion(Policy):
         noise = standard_normal(photo_seeds(images), (1, self.latents.channels, *condition.shape[-2:]), "answer",
                                 device=condition.device)  # fmt: skip
         estimate = self._estimator(condition, self._answer)
-        final = self.chain.answer(estimate, noise, self._answer)[:, 0]
+        final = to_vp(self.chain.answer(estimate, noise, self._answer)[:, 0], self._answer.times[-1])
         size = (images.shape[-2], images.shape[-1])
         return {m: self.latents.decode(final, m, size) for m in modalities}
 
@@ -149,7 +150,7 @@ class Diffusion(Policy):
         plain.load_state_dict(merged_state(inner), assign=True)
         pipe, part = self.latents.pipe, folder / f".{PIPELINE}.part"
         shutil.rmtree(part, ignore_errors=True)
-        pipe.unet = plain
+        pipe.register_modules(unet=plain)
         try:
             with quiet():
                 pipe.save_pretrained(str(part), safe_serialization=True)
@@ -192,7 +193,8 @@ class Diffusion(Policy):
         """The network's estimate for states [b, g, ...] under photo latents [b, ...]: one pass."""
         images, samples = state.shape[:2]
         seen = torch.cat([condition[:, None].expand(-1, samples, *condition.shape[1:]), to_vp(state, t)], dim=2)
-        text = self.latents.text.to(state.device).expand(images * samples, -1, -1)
+        # copies, not a view: torch takes another way through a view where weights are trained, with other last bits
+        text = self.latents.text.to(state.device).repeat(images * samples, 1, 1)
         time = torch.full((images * samples,), told, device=state.device)
         with torch.autocast(state.device.type, self._dtype, enabled=self._dtype != torch.float32):
             output = self.network(seen.flatten(0, 1), time, encoder_hidden_states=text, return_dict=False)[0]
