@@ -25,7 +25,7 @@ from reasonx_eval.results import DatasetRef, Selection
 from reasonx_eval.runner import select
 from reasonx_eval.seeding import rng
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND, Sample
-from reasonx_ft.judge_truth import PAIRS, judged_modalities, map_relation, photo_of
+from reasonx_ft.judge_truth import judged_modalities, map_relation, photo_of
 from reasonx_ft.judges.base import ORDERS, Photo
 from reasonx_ft.markers import canonical, draw_markers
 from reasonx_ft.pairs import BAND_NAMES, bands_of, sample_pairs
@@ -131,10 +131,10 @@ def maps_of(dataset: Any, modalities: Sequence[str] | None) -> tuple[str, ...]:
     UsageError
         There are none, or not what was asked for.
     """
-    have, own = judged_modalities(dataset, modalities)
+    have, _ = judged_modalities(dataset, modalities)
     found = tuple(m for m in have if m in dataset.targets)
     if not found:
-        raise UsageError(f"no maps to draw pairs on, only {PAIRS if own else 'nothing'}", where=dataset.name)
+        raise UsageError(f"no maps to draw pairs on: it has {', '.join(dataset.targets)}", where=dataset.name)
     return found
 
 

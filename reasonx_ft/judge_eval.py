@@ -28,7 +28,7 @@ from reasonx_eval.runner import select
 from reasonx_eval.types import FIRST, KINDS, LEFT_OUT, SAME, Prediction, Sample
 from reasonx_ft.coordinates import fractions
 from reasonx_ft.judge_scoring import summarise
-from reasonx_ft.judge_truth import PAIRS, Truth, judged_modalities, photo_of, truth_of
+from reasonx_ft.judge_truth import Truth, judged_modalities, own_target, photo_of, truth_of
 from reasonx_ft.judges.base import ORDERS, Judge, Order, Photo, Question
 from reasonx_ft.photos import Recent
 from reasonx_ft.questions import Questions
@@ -131,7 +131,8 @@ def evaluate_judge(
 def wanted_targets(dataset: Dataset, modalities: Sequence[str] | None, judge_needs: Sequence[str]) -> tuple[str, ...]:
     """The targets that samples have to come with."""
     asked, own = judged_modalities(dataset, tuple(modalities) if modalities else None)
-    return tuple(dict.fromkeys([*([PAIRS] if own else asked), *(t for t in judge_needs if t in dataset.targets)]))
+    answers = (own_target(dataset),) if own else asked
+    return tuple(dict.fromkeys([*answers, *(t for t in judge_needs if t in dataset.targets)]))
 
 
 def _all(

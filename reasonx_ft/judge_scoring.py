@@ -19,6 +19,7 @@ from reasonx_eval.provenance import collect
 from reasonx_eval.results import DatasetRef, ModelRef, Value
 from reasonx_eval.seeding import rng
 from reasonx_eval.types import LEFT_OUT
+from reasonx_ft.judge_truth import JUDGEMENTS, own_target
 from reasonx_ft.judges.base import Judge
 from reasonx_ft.pairs import BAND_NAMES
 from reasonx_ft.questions import Questions
@@ -211,9 +212,12 @@ def signature(dataset: Dataset, plan: EvalPlan, *, own: bool, n: int) -> str:
     from reasonx_eval import __version__
 
     whole = "" if n == len(dataset) else f"/{len(dataset)}"
-    pairs = "own" if own else f"{plan.pairs}.stratified.seed{plan.seed}"
+    pairs = f"{plan.pairs}.stratified.seed{plan.seed}|margin:0.02|same:0.05"
+    if own:
+        # people say what is the same by eye, not by a margin
+        pairs = "human" if own_target(dataset) == JUDGEMENTS else "own|margin:0.02|same:0.05"
     orders = "both" if len(plan.orders) > 1 else plan.orders[0]
-    return (f"judge/{dataset.name}@1|split:{dataset.split}|n:{n}{whole}|pairs:{pairs}|margin:0.02|same:0.05"
+    return (f"judge/{dataset.name}@1|split:{dataset.split}|n:{n}{whole}|pairs:{pairs}"
             f"|orders:{orders}|reasonx:{__version__}")  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Point pairs of a photo with what is true about them: a dataset's own pairs, or relations of its ground-truth maps."""
+"""Point pairs of a photo with what is true about them: a dataset's own pairs, relations of its ground-truth maps, or
+people's judgements of reflectance (equally dark is the same base colour, anything else is not; each counts once)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.metrics.ordinal import relation
-from reasonx_eval.types import LEFT_OUT, PairTarget, Sample
+from reasonx_eval.types import DIFFERENT, LEFT_OUT, SAME, JudgementTarget, PairTarget, Sample
 from reasonx_ft.coordinates import canonical_points, fractions
 from reasonx_ft.judges.base import Photo, photo_digest
 from reasonx_ft.markers import canonical
@@ -21,6 +22,7 @@ from reasonx_ft.questions import MODALITIES
 from reasonx_ft.true_map import true_map
 
 PAIRS: Final = "pairs"
+JUDGEMENTS: Final = "judgements"
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,16 @@ class Truth:
 
 
 def judged_modalities(dataset: Dataset, modalities: Sequence[str] | None = None) -> tuple[tuple[str, ...], bool]:
-    """What can be asked about a dataset with known answers, and whether it has pairs of its own.
+    """What can be asked about a dataset with known answers, and whether it has pairs of its own (see `own_target`).
 
     Raises
     ------
     UsageError
         Nothing can, or not what was asked for.
     """
-    own = PAIRS in dataset.targets
-    have = MODALITIES if own else tuple(m for m in MODALITIES if m in dataset.targets)
+    maps = tuple(m for m in MODALITIES if m in dataset.targets)
+    own = PAIRS in dataset.targets or (not maps and JUDGEMENTS in dataset.targets)
+    have = maps if not own else MODALITIES if PAIRS in dataset.targets else ("albedo",)
     if not have:
         raise UsageError("no ground truth that answers a question about two points: it has "
                          f"{', '.join(dataset.targets)}", where=dataset.name)  # fmt: skip
@@ -56,6 +59,11 @@ def judged_modalities(dataset: Dataset, modalities: Sequence[str] | None = None)
             raise UsageError(f"no ground truth of {modality}", where=dataset.name,
                              fix=f"--modalities {','.join(have)}")  # fmt: skip
     return tuple(m for m in have if modalities is None or m in modalities), own
+
+
+def own_target(dataset: Dataset) -> str:
+    """The target that a dataset's own pairs come from: exact pairs, or people's judgements."""
+    return PAIRS if PAIRS in dataset.targets else JUDGEMENTS
 
 
 def photo_of(sample: Sample) -> Photo:
@@ -78,7 +86,9 @@ def truth_of(
         A photo too small for the pairs, ground truth that is missing or can't be read.
     """
     if own:
-        target = sample.targets.get(PAIRS)
+        target = sample.targets.get(PAIRS, sample.targets.get(JUDGEMENTS))
+        if isinstance(target, JudgementTarget):
+            return _judged(target, sample.id)
         if not isinstance(target, PairTarget):
             raise SampleError("no point pairs", where=sample.id)
         points = canonical_points(target.points)[target.pairs].astype(np.int64)
@@ -89,6 +99,17 @@ def truth_of(
     points = sample_pairs(image, photo.digest, pairs, seed=seed, sampler=sampler,
                           size=photo.image.shape[:2]).astype(np.int64)  # fmt: skip
     return Truth(points, {m: map_relation(sample, m, points) for m in modalities}, bands_of(points), own)
+
+
+def _judged(target: JudgementTarget, where: str) -> Truth:
+    """People's judgements as same or different."""
+    if not len(target.pairs):
+        raise SampleError("no judgement that counts", where=where)
+    # a point on the right or lower edge belongs to the last pixel
+    inside = np.minimum(target.points, np.nextafter(1.0, 0.0))
+    points = canonical_points(inside)[target.pairs].astype(np.int64)
+    relation = np.where(target.darker == SAME, SAME, DIFFERENT).astype(np.int8)
+    return Truth(points, {"albedo": relation}, bands_of(points), own=True)
 
 
 def map_relation(sample: Sample, modality: str, points: NDArray[np.int64]) -> NDArray[np.int8]:

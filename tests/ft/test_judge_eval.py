@@ -13,11 +13,13 @@ import pytest
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.files import sha256_file
+from reasonx_eval.images import write_png
 from reasonx_eval.judge_results import JudgeResult, load_judge_result
 from reasonx_eval.registry import get_dataset, get_model
 from reasonx_eval.results import Selection
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND
 from reasonx_ft.cli.main import cli
+from reasonx_ft.judge_data import maps_of
 from reasonx_ft.judge_eval import EvalPlan, PhotoAnswers, evaluate_judge, says, wanted_targets
 from reasonx_ft.judge_scoring import calibration, interval, modality_result
 from reasonx_ft.judge_truth import judged_modalities, map_relation, photo_of, truth_of
@@ -132,6 +134,50 @@ def test_what_can_be_asked_of_a_dataset():
     assert judged_modalities(get_dataset("scenes-wild")) == (MODALITIES, True)
     assert judged_modalities(get_dataset("scenes-wild"), ["albedo"]) == (("albedo",), True)
     assert wanted_targets(get_dataset("scenes-wild"), None, ("depth", "judgements")) == ("pairs", "depth", "judgements")
+
+
+def judged_photo(folder: Path) -> Path:
+    """A photo with four comparisons of three points: equal, darker, darker, and one nobody was sure about."""
+    write_png(folder / "rgb" / "a.png", np.full((40, 60, 3), 90, np.uint8))
+    places = [(0.1, 0.2), (0.9, 1.0), (0.5, 0.5)]
+    points = [{"id": k, "x": x, "y": y, "opaque": True} for k, (x, y) in enumerate(places)]
+    said = [(0, 1, "E", 0.5), (0, 2, "1", 1.0), (1, 2, "2", 2.0), (2, 0, "E", 0.0)]
+    comparisons = [{"id": k, "point1": a, "point2": b, "darker": d, "darker_score": s}
+                   for k, (a, b, d, s) in enumerate(said)]  # fmt: skip
+    judged = {"intrinsic_points": points, "intrinsic_comparisons": comparisons}
+    (folder / "json").mkdir()
+    (folder / "json" / "a.json").write_text(json.dumps(judged))
+    (folder / "dataset.toml").write_text(
+        'name = "judged"\nimages = "rgb/{id}.png"\n[judgements]\npath = "json/{id}.json"\nformat = "iiw"\n')
+    return folder
+
+
+def test_people_say_what_is_the_same(tmp_path: Path):
+    dataset = get_dataset("folder", judged_photo(tmp_path))
+    assert judged_modalities(dataset) == (("albedo",), True)
+    with pytest.raises(UsageError, match="no ground truth of depth"):
+        judged_modalities(dataset, ["depth"])
+    assert wanted_targets(dataset, None, ()) == ("judgements",)
+    with pytest.raises(UsageError, match="no maps to draw pairs on: it has judgements"):
+        maps_of(dataset, None)
+    sample = dataset.load("a")
+    truth = truth_of(sample, photo_of(sample), ("albedo",), own=True, pairs=1, seed=0)
+    assert truth.relation["albedo"].tolist() == [SAME, DIFFERENT, DIFFERENT]
+    assert truth.points[0].tolist() == [[51, 102], [460, 511]]
+
+    class Same(Judge):
+        @property
+        def info(self) -> JudgeInfo:
+            return JudgeInfo("same", "0")
+
+        def ask(self, questions: Sequence[Question]) -> list[Answer]:
+            return [Answer(0.8)] * len(questions)
+
+    found = evaluate_judge(Same(), Recent(dataset, ("judgements",)), EvalPlan(resamples=100))
+    assert found.modalities["albedo"].accuracy.value == pytest.approx(1 / 3)
+    assert found.modalities["albedo"].balanced is not None
+    assert found.modalities["albedo"].balanced.value == 0.5
+    assert "|pairs:human|orders:both|" in found.signature
 
 
 def run(judge: Judge, data: Recent, **how: object) -> JudgeResult:
