@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonx_eval.errors import DataError, NotComparable, UsageError
-from reasonx_eval.files import canonical_json, sha256_text, write_json
+from reasonx_eval.files import canonical_json, encode_json, sha256_text, write_bytes
 from reasonx_eval.paired.runs import Run, check_values
 from reasonx_eval.protocol import Protocol
 from reasonx_eval.results import DatasetRef, ModelRef, ProtocolRef, Value
@@ -227,8 +228,16 @@ def update_baseline(path: Path, runs: Sequence[Run], reason: str, *, prune: bool
     fresh = Baseline(schema=SCHEMA, entries=entries,
                      history=[*old.history, Update(reason=reason.strip(), entries=changes)])  # fmt: skip
     sealed = fresh.model_copy(update={"sha256": fresh.digest})
-    write_json(path, sealed.model_dump(mode="json", by_alias=True))
+    write_bytes(path, encode_json(_layout(sealed.model_dump(mode="json", by_alias=True))))
     return changes
+
+
+def _layout(document: dict[str, Any]) -> str:
+    """JSON with a list of numbers or names on one line: a column that changes is one changed line in a diff."""
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False)
+    # strings in JSON hold no raw newline, so that nothing inside one is touched
+    flat = re.sub(r"\[\n\s*([^\[\]{}]*?)\n\s*\]", lambda m: "[" + re.sub(r"\n\s*", " ", m[1]) + "]", text)
+    return flat + "\n"
 
 
 def _change(old: Entry | None, new: Entry | None) -> EntryChange | None:

@@ -61,8 +61,9 @@ def join(runs: Sequence[Run]) -> Joined:
         if different:
             raise NotComparable(
                 "numbers under different rules or on different data are not compared:\n    " + "\n    ".join(different),
-                where=f"{base.where} and {other.where}", fix="run both under one protocol on one dataset",
-            )  # fmt: skip
+                where=f"{base.where} and {other.where}",
+                fix="run both under one protocol on one dataset; `reasonx-eval show` prints them without comparing",
+            )
     scored = [run.scored for run in runs]
     there = [{r.sample_id: r for r in run.records} for run in runs]
     order = list(dict.fromkeys(r.sample_id for run in runs for r in run.records))

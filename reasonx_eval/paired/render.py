@@ -30,11 +30,12 @@ def head(c: Comparison) -> list[str]:
     base, joined = c.base, c.joined
     undefined = f", {len(joined.undefined)} without a defined value" if joined.undefined else ""
     lines = [f"{joined.protocol.ref}  {base.dataset.name} {base.dataset.split}  {c.samples} paired{undefined}",
-             *(f"{'base' if k == 0 else 'this'}  {_named(c, run)}  {run.signature}"
-               for k, run in enumerate(joined.runs))]  # fmt: skip
+             *(f"{_label(c, run)}  {_named(c, run)}  {run.signature}" for run in joined.runs)]  # fmt: skip
     versions = dict.fromkeys(run.reasonx for run in joined.runs)
     if len(versions) > 1:
         lines.append(f"note: made by versions {', '.join(versions)}, under the same rules")
+    lines += [f"note: {_named(c, run)} was tuned for a reward ({run.model.reward}), and its card does not say of which "
+              "metrics it is made" for run in joined.runs if run.model.reward and not run.rewarded]  # fmt: skip
     for run, missing in zip(joined.runs, joined.missing, strict=True):
         listed = list(missing.items())
         lines += [f"missing  {_named(c, run)}: {sample}: {why}" for sample, why in listed[:_SHOWN]]
@@ -56,7 +57,8 @@ def foot(c: Comparison) -> list[str]:
 
 def columns(c: Comparison, run: Run) -> list[str]:
     percent = f"{100 * c.settings.confidence:g}% interval"
-    return ["metric", _named(c, c.base), _named(c, run), "difference", percent, "p (Holm)", "better/worse/equal",
+    names = [c.base.name, run.name] if c.base.name != run.name else [_label(c, c.base), _label(c, run)]
+    return ["metric", *names, "difference", percent, "p (Holm)", "better/worse/equal",
             "finding"]  # fmt: skip
 
 
@@ -176,6 +178,12 @@ def _csv(comparisons: Sequence[Comparison]) -> str:
                                  r.reason, gone[0], lost, c.settings.seed, c.base.signature,
                                  run.signature])  # fmt: skip
     return out.getvalue()
+
+
+def _label(c: Comparison, run: Run) -> str:
+    """What a run is called where names are too long or the same: base; this, or run 2, run 3, ..."""
+    place = next(k for k, other in enumerate(c.joined.runs) if other is run)
+    return "base" if place == 0 else "this" if len(c.joined.runs) == 2 else f"run {place + 1}"
 
 
 def _named(c: Comparison, run: Run) -> str:
