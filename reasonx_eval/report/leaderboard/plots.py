@@ -15,6 +15,7 @@ import numpy as np
 
 from reasonx_eval.board.tables import Row, Table
 from reasonx_eval.board.words import difference_digits, metric_head, seconds_text, shown_value, signed
+from reasonx_eval.report.tables import printable
 
 WIDTH: Final = 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 14, 34
@@ -59,13 +60,14 @@ def _n(value: float) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    shown = printable(name)
+    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
 
 
 def _svg(height: float, name: str, about: str, parts: Sequence[str]) -> str:
     """An image with a name and a description for whoever can't see it."""
     return (f'<svg viewBox="0 0 {WIDTH} {_n(height)}" role=img aria-label="{html.escape(name)}. '
-            f'{html.escape(about)}">{"".join(parts)}</svg>')  # fmt: skip
+            f'{html.escape(printable(about))}">{"".join(parts)}</svg>')  # fmt: skip
 
 
 def _x_axis(scale: Scale, values: Sequence[tuple[float, str]], y: float, top: float, title: str) -> list[str]:
@@ -137,7 +139,7 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 def _lanes(rows: Sequence[str]) -> float:
     """Where lines begin, right of the names."""
-    return 14 + 6.8 * min(max(map(len, rows)), _LONGEST)
+    return 14 + 6.8 * min(max(len(_short(row)) for row in rows), _LONGEST)
 
 
 def arrows(table: Table) -> str | None:
