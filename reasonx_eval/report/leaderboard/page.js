@@ -23,7 +23,7 @@
 
   function read(hash) {
     const text = hash.replace(/^#/, "");
-    if (text && !text.includes("=")) { state.at = decodeURIComponent(text); return; }
+    if (text && !text.includes("=")) { state.at = text; return; }
     const given = new URLSearchParams(text);
     state = fresh();
     state.at = given.get("at") ?? "";
