@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint gate clean
+.PHONY: demo test lint gate page browser clean
 .DEFAULT_GOAL := demo
 
 # The stamp is newer than what it was installed from, so `make` installs once and again after a change.
@@ -27,7 +27,19 @@ gate: $(VENV)/.installed
 	done
 	$(BIN)/reasonx-eval gate build/gate
 
-test: lint gate
+# leaderboards/index.html and what is beside it, from leaderboards/results.
+page: $(VENV)/.installed
+	$(BIN)/reasonx-eval leaderboard leaderboards/results
+
+# A browser for the tests of the page, which are skipped without one. It changes the system, so only root is asked to,
+# and `make test` does so only where the environment sets REASONX_INSTALL_BROWSER.
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	} || echo "no chromium, and none could be installed: the tests of the page are skipped" >&2
+
+test: lint gate $(if $(REASONX_INSTALL_BROWSER),browser)
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 clean:
