@@ -18,25 +18,24 @@ from reasonx_eval.metrics.ordinal import compared
 from reasonx_ft.policies.base import Judged
 from reasonx_ft.rewards import Target, target_of
 
-Kind = Literal["logistic", "probit", "hinge", "sigmoid"]
+Kind = Literal["mixture", "logistic", "probit", "hinge", "sigmoid"]
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
-#: of the difference at which a judgement counts as followed; see `separation` for the units
-TEMPERATURES: Final[Mapping[str, float]] = {"depth": 0.1, "normals": 0.1, "irradiance": 0.2, "albedo": 0.5}
+#: of a `separation` that decides: the odds are then e to 1
+TEMPERATURES: Final[Mapping[str, float]] = {"depth": 0.09, "normals": 0.1, "irradiance": 0.15, "albedo": 0.4}
 
 
 def separation(values: Tensor, modality: str, *, same_distance: float = 0.05) -> Tensor:
     """How far two points are on the side of FIRST (albedo: SAME), [...] of values [..., 2, C]; 0 is undecided.
 
     depth : log of the ratio of distances; irradiance : log of the ratio of luminances; normals : difference of facing;
-    albedo : log of `same_distance` over the distance of the colours. The sign is `related`'s; a difference in logs
-    can't be had by stretching a map's contrast in bright or distant places alone.
+    albedo : 1 minus the distance of the colours in units of `same_distance`. The sign is `related`'s. Logarithms make
+    it a matter of ratios, so that contrast in distant or bright places alone wins nothing.
     """
     if modality == "albedo":
-        # as if the colours were some steps apart at least: the logarithm of 0 has no bound
-        least = (same_distance / 10) ** 2
+        # rounded off at the tip, where the root has no slope
         squares = (values[..., 0, :] - values[..., 1, :]).square().sum(-1)
-        return 0.5 * torch.log((same_distance**2 + least) / (squares + least))
+        return 1 - (squares / same_distance**2 + 4e-4).sqrt()
     each: Tensor = values[..., 0] if modality == "depth" else compared(values, modality)
     if modality == "normals":
         return each[..., 0] - each[..., 1]
@@ -45,7 +44,7 @@ def separation(values: Tensor, modality: str, *, same_distance: float = 0.05) ->
 
 
 def ranking_loss(
-    values: Tensor, judged: Judged, *, kind: Kind = "logistic", temperature: float | Mapping[str, float] | None = None,
+    values: Tensor, judged: Judged, *, kind: Kind = "mixture", temperature: float | Mapping[str, float] | None = None,
     hard: bool = False, balanced: bool = True, same_distance: float = 0.05,
 ) -> Tensor:  # fmt: skip
     """Mean loss of each image [B], >= 0; NaN, without gradient, for images without a pair that counts.
@@ -53,9 +52,9 @@ def ranking_loss(
     Parameters
     ----------
     values : [B, N, 2, C] at the judged points, with gradient, in the units of the map
-    kind : logistic and probit (minus the log-likelihood of the answers, against the probability that the judge gave),
-        hinge, or sigmoid (the expected disagreement, which is bounded: wrong answers that the network contradicts
-        firmly stop pulling)
+    kind : mixture is minus the log-likelihood of the answers of a judge who is right with the probability given: what
+        the network contradicts firmly is taken for the judge's mistake and stops pulling. logistic and probit ask the
+        network to be as unsure as the judge is; hinge for a margin; sigmoid is the expected disagreement
     temperature : of `separation`; default `TEMPERATURES`
     hard, balanced : see `rewards.target_of`
 
@@ -80,6 +79,13 @@ def temperature_of(modality: str, given: float | Mapping[str, float] | None) -> 
     return found
 
 
+def _mixture(z: Tensor, target: Target) -> Tensor:
+    p, sigmoid = target.probability, functional.logsigmoid
+    likelihood = torch.logaddexp(p.log() + sigmoid(z), (1 - p).log() + sigmoid(-z))
+    # 0 where nothing is left to gain
+    return torch.maximum(p, 1 - p).log() - likelihood
+
+
 def _logistic(z: Tensor, target: Target) -> Tensor:
     loss: Tensor = functional.binary_cross_entropy_with_logits(z, target.probability, reduction="none")
     return loss
@@ -102,5 +108,5 @@ def _sigmoid(z: Tensor, target: Target) -> Tensor:
 
 
 _LOSSES: Final[Mapping[Kind, Callable[[Tensor, Target], Tensor]]] = {
-    "logistic": _logistic, "probit": _probit, "hinge": _hinge, "sigmoid": _sigmoid,
+    "mixture": _mixture, "logistic": _logistic, "probit": _probit, "hinge": _hinge, "sigmoid": _sigmoid,
 }  # fmt: skip

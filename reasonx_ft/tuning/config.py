@@ -97,7 +97,7 @@ class Objective(Section):
     clip_range_sum: float = Field(1.0, gt=0)
     units: Literal["sum", "mean"] = "sum"
     correction: bool = False
-    ranking_kind: Literal["logistic", "probit", "hinge", "sigmoid"] = "logistic"
+    ranking_kind: Literal["mixture", "logistic", "probit", "hinge", "sigmoid"] = "mixture"
     temperature: float | dict[str, float] | None = None
 
     @model_validator(mode="after")
