@@ -34,10 +34,10 @@ page: $(VENV)/.installed
 # A browser for the tests of the page, which are skipped without one. It changes the system, so only root is asked to,
 # and `make test` does so only where the environment sets REASONX_INSTALL_BROWSER.
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { \
-	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update && \
-	  DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
-	} || echo "no chromium, and none could be installed: the tests of the page are skipped" >&2
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update && \
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core >/dev/null || \
+	echo "no chromium, and none could be installed: the tests of the page are skipped" >&2
 
 test: lint gate $(if $(REASONX_INSTALL_BROWSER),browser)
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
