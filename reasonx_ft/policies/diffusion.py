@@ -24,7 +24,7 @@ from reasonx_eval.models.pipelines import quiet
 from reasonx_ft.kernels import Estimate, from_output, to_vp
 from reasonx_ft.policies.adapters import adapted_layers, merged_state, save_adapters, without_adapters
 from reasonx_ft.policies.base import Judged, Piece, Policy, Rollout, Saved, Transition, Visit
-from reasonx_ft.policies.chain import Chain, Estimator, photo_seeds
+from reasonx_ft.policies.chain import Chain, Estimator, joined, photo_seeds, rectangles
 from reasonx_ft.policies.marigold import LatentMaps
 from reasonx_ft.policies.noise import standard_normal
 from reasonx_ft.schedules import Schedule
@@ -185,7 +185,7 @@ class Diffusion(Policy):
             for images, samples in rectangles(state.shape[0], state.shape[1], self.micro):
                 seen = self._pass(state[images, samples], condition[images], t, told)
                 rows.setdefault(images.start, []).append(seen)
-            return _joined([_joined(row, dim=1) for row in rows.values()], dim=0)
+            return joined([joined(row, dim=1) for row in rows.values()], dim=0)
 
         return estimate
 
@@ -199,23 +199,6 @@ class Diffusion(Policy):
         with torch.autocast(state.device.type, self._dtype, enabled=self._dtype != torch.float32):
             output = self.network(seen.flatten(0, 1), time, encoder_hidden_states=text, return_dict=False)[0]
         return from_output(state, output.float().unflatten(0, (images, samples)), t, self.latents.prediction)
-
-
-def rectangles(images: int, samples: int, micro: int | None) -> list[tuple[slice, slice]]:
-    """All samples of all images in portions of at most `micro`: whole groups where they fit, else parts of one."""
-    per_group = samples if micro is None else min(micro, samples)
-    groups = images if micro is None else max(1, micro // samples)
-    return [
-        (slice(i, min(i + groups, images)), slice(g, min(g + per_group, samples)))
-        for i in range(0, images, groups)
-        for g in range(0, samples, per_group)
-    ]
-
-
-def _joined(parts: Sequence[Estimate], dim: int) -> Estimate:
-    if len(parts) == 1:
-        return parts[0]
-    return Estimate(torch.cat([p.clean for p in parts], dim), torch.cat([p.noise for p in parts], dim))
 
 
 def _own_copy(network: nn.Module) -> nn.Module:

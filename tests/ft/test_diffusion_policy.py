@@ -23,7 +23,8 @@ from reasonx_eval.types import Sample
 from reasonx_ft.grpo import advantages, clipped_loss, kl_divergence, log_ratio
 from reasonx_ft.kernels import ODE, step, to_vp
 from reasonx_ft.policies.base import Judged, Visit
-from reasonx_ft.policies.diffusion import Diffusion, rectangles
+from reasonx_ft.policies.chain import rectangles
+from reasonx_ft.policies.diffusion import Diffusion
 from reasonx_ft.policies.pipeline import load_pipeline
 from reasonx_ft.policies.source import Source
 from reasonx_ft.rewards import agreement
@@ -492,15 +493,15 @@ def test_oracle_37_tuning_a_pipeline_raises_its_reward(folders: dict[str, Path])
     """A consistent judge (the left point is closer), on a random pipeline: agreement must rise."""
     policy = _policy(folders["depth"], steps=3, kernel="ddim", level=1.0)
     generator = torch.Generator().manual_seed(2)
-    images = torch.rand(2, 3, 16, 16, generator=generator)
-    rows = torch.randint(0, 16, (2, 40, 2), generator=generator)
-    cols = torch.stack([torch.randint(0, 8, (2, 40), generator=generator),
-                        torch.randint(8, 16, (2, 40), generator=generator)], dim=-1)  # fmt: skip
-    judged = Judged("depth", rows, cols, torch.ones(2, 40), torch.ones(2, 40))
-    optimiser = torch.optim.AdamW(policy.network.parameters(), lr=2e-3)
+    images = torch.rand(1, 3, 8, 8, generator=generator)
+    rows = torch.randint(0, 8, (1, 40, 2), generator=generator)
+    cols = torch.stack([torch.randint(0, 4, (1, 40), generator=generator),
+                        torch.randint(4, 8, (1, 40), generator=generator)], dim=-1)  # fmt: skip
+    judged = Judged("depth", rows, cols, torch.ones(1, 40), torch.ones(1, 40))
+    optimiser = torch.optim.AdamW(policy.network.parameters(), lr=3e-3)
     rewards = []
-    for number in range(80):
-        visit = Visit(images, {"depth": judged}, (2 * number, 2 * number + 1))
+    for number in range(30):
+        visit = Visit(images, {"depth": judged}, (number,))
         rollouts = policy.rollout(visit, 8, number, reference=False)
         reward = agreement(rollouts["depth"].values, judged, hard=True).reward
         rewards.append(float(reward.mean()))
@@ -513,4 +514,4 @@ def test_oracle_37_tuning_a_pipeline_raises_its_reward(folders: dict[str, Path])
             loss = clipped_loss(ratio, advantage, elements=policy.elements(rollouts["depth"]), clip_range_sum=1.0)
             loss.loss.mean().backward()
         optimiser.step()
-    assert np.mean(rewards[-10:]) > np.mean(rewards[:10]) + 0.15
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.25
