@@ -4,13 +4,14 @@ Let w be how much worse the run is than the baseline (in the metric's unit, posi
 interval, and m the margin.
 
 * pass: bad < m. Whatever the truth in the interval, it is good enough. Also where no sample is worse.
-* regressed: good > 0 and w > m, and the one-sided exchange test says so after Holm's correction over all metrics of
-  the gate. It is worse for certain, and by more than the margin as far as one can tell.
+* regressed: good > m, and the one-sided exchange test of w <= m says so too after Holm's correction over all metrics
+  of the gate. Whatever the truth in the interval, it is worse than allowed.
 * cannot tell: anything else.
 
 The pass rule needs no correction: all metrics must pass for the gate to pass. The regressed rule does: any of many
-metrics may look worse by chance. With the correction, a gate of runs that are not worse at all calls one of them
-regressed with a chance of at most 1 - confidence, however many metrics it has.
+metrics may look worse by chance. With the correction, a gate whose runs are all within their margins calls one of them
+regressed with a chance of at most 1 - confidence, however many metrics it has. (That good > 0 and w > m would not do:
+a run that is worse by half the margin would be called regressed up to one time in six.)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Literal
 import numpy as np
 
 from reasonx_eval.gate.policy import Rule
-from reasonx_eval.paired.columns import Column
+from reasonx_eval.paired.columns import Column, Floats
 from reasonx_eval.paired.significance import exchange_test, holm
 from reasonx_eval.paired.statistics import Change, Paired, Settings, paired
 
@@ -37,7 +38,8 @@ class Check:
 
     result : the paired comparison, baseline first
     rule : what it is held to;  margin : how much worse is allowed, in the metric's unit
-    worse_p : one-sided, of being worse at all; NaN for an exact rule;  worse_p_adjusted : after Holm's correction
+    worse_p : one-sided, of being worse by no more than the margin; NaN for an exact rule
+    worse_p_adjusted : after Holm's correction over the gate
     outcome : see the module;  needed : samples (or scenes) that would settle it, None if none would or it is settled
     beyond : for an exact rule, the samples that are worse by more than the tolerance
     """
@@ -68,9 +70,17 @@ def check(column: Column, rule: Rule, settings: Settings) -> Check:
         return Check(result, rule, margin, math.nan, math.nan, "regressed" if beyond else "pass", beyond=beyond)
     top, weight = column.units(0, 1)
     worse, better = (top[0], top[1]) if column.info.higher_is_better else (top[1], top[0])
-    p = exchange_test(better, worse, weight, seed=settings.seed, root=column.root, exchanges=settings.exchanges,
-                      alternative="greater")  # fmt: skip
+    p = exchange_test(_shifted(better, weight, margin, column.root), worse, weight, seed=settings.seed,
+                      root=column.root, exchanges=settings.exchanges, alternative="greater")  # fmt: skip
     return Check(result, rule, margin, p, p, "cannot tell")
+
+
+def _shifted(top: Floats, weight: Floats, margin: float, root: bool) -> Floats:
+    """Sums per unit whose pooled value is larger by the margin, the same in every image or pixel."""
+    if not root:
+        return top + margin * weight
+    value = math.sqrt(top.sum() / weight.sum())
+    return top + ((value + margin) ** 2 - value**2) * weight
 
 
 def settle(checks: list[Check], confidence: float) -> list[Check]:
@@ -102,16 +112,16 @@ def _outcome(result: Paired, margin: float, p: float, alpha: float) -> Outcome:
     good, bad = ends
     if bad < margin:
         return "pass"
-    return "regressed" if good > 0 and result.worse_by > margin and p < alpha else "cannot tell"
+    return "regressed" if good > margin and p < alpha else "cannot tell"
 
 
 def samples_needed(result: Paired, margin: float, confidence: float, tests: int = 1) -> int | None:
     """How many samples (scenes, where scenes repeat) would settle it with a chance of 80 %.
 
     ``n = units * ((z + z_power) * se / d)^2``, with se half the interval's width over z, both as measured now, z the
-    normal quantile of the interval's confidence and z_power that of 0.8. d is what the interval has to clear: the
-    way from the estimate to the margin if the estimate is below it (the run would pass), or from the estimate to 0
-    if it is above (the run would be called regressed; z is then at least that of Holm's correction).
+    normal quantile of the interval's confidence, z_power that of 0.8, and d the way from the estimate to the margin.
+    If the estimate is beyond the margin, so that the run would be called regressed, z is at least the one-sided
+    quantile that Bonferroni's correction asks for.
 
     Parameters
     ----------
@@ -135,7 +145,7 @@ def samples_needed(result: Paired, margin: float, confidence: float, tests: int 
     z = float(ndtri(0.5 + confidence / 2))
     error = (ends[1] - ends[0]) / 2 / z
     above = result.worse_by > margin
-    distance = result.worse_by if above else margin - result.worse_by
+    distance = abs(result.worse_by - margin)
     if not (error > 0 and distance > 0):
         return None
     if above:

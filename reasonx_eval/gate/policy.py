@@ -56,8 +56,8 @@ class Rule(_Part):
 class Policy(_Part):
     """policy.toml.
 
-    confidence : of the intervals, in (0, 1); 1 - confidence is also the chance of calling anything in a gate
-        regressed that is not worse at all
+    confidence : of the intervals, in (0, 1); 1 - confidence is also the chance, at most, that a gate calls anything
+        regressed although all is within its margin
     protocol : ``name@version`` -> metric -> rule. A metric without a rule is not gated.
     """
 

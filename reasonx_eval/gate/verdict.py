@@ -33,7 +33,8 @@ class WorseSample(_Part):
 class CheckVerdict(_Part):
     """One metric. Numbers are in its unit; worse_by, ci_good and ci_bad are positive where the run is worse.
 
-    p_worse : one-sided, of being worse at all; p_worse_adjusted : after Holm's correction over the gate
+    p_worse : one-sided, of being worse by no more than the margin
+    p_worse_adjusted : the same after Holm's correction over the gate
     samples_needed : samples (scenes, where units < n) that would settle it; null if it is settled, or none would
     beyond : of an exact rule, how many samples are worse by more than the margin
     """
