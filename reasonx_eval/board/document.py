@@ -53,6 +53,7 @@ class RowOut(_Part):
     status: str
     n_scored: int
     seconds_per_image: float | None
+    hardware: str
     date: str | None
     values: dict[str, CellOut]
 
@@ -135,8 +136,8 @@ def _row(table: Table, row: Row) -> RowOut:
         )  # fmt: skip
     return RowOut(model=model.name, source=model.source, kind=model.kind, base=model.base, reward=model.reward,
                   trained_on=model.trained_on, unranked=row.unranked, status=result.status,
-                  n_scored=result.n_scored, seconds_per_image=_optional(row.seconds), date=row.date,
-                  values=cells)  # fmt: skip
+                  n_scored=result.n_scored, seconds_per_image=_optional(row.seconds), hardware=row.hardware,
+                  date=row.date, values=cells)  # fmt: skip
 
 
 def _rounded(value: float) -> float:
@@ -172,7 +173,7 @@ def _dumped(value: Any) -> str:
 CSV_COLUMNS: Final = (
     "section", "signature", "protocol", "model", "base", "metric", "unit", "higher_is_better", "value", "ci_low",
     "ci_high", "n", "rank_best", "rank_worst", "difference", "difference_low", "difference_high", "rewarded",
-    "unranked", "status", "seconds_per_image", "date", "source", "source_table", "protocol_difference",
+    "unranked", "status", "seconds_per_image", "hardware", "date", "source", "source_table", "protocol_difference",
 )  # fmt: skip
 
 
@@ -210,7 +211,8 @@ def _measured(document: BoardOut) -> Iterator[dict[str, object]]:
                     "model": row.model, "base": row.base, **_about(metric), "value": cell.value,
                     "ci_low": cell.ci_low, "ci_high": cell.ci_high, "n": cell.n, "rank_best": rank[0],
                     "rank_worst": rank[1], "rewarded": str(cell.rewarded).lower(), "unranked": row.unranked,
-                    "status": row.status, "seconds_per_image": row.seconds_per_image, "date": row.date,
+                    "status": row.status, "seconds_per_image": row.seconds_per_image,
+                    "hardware": row.hardware, "date": row.date,
                     **({} if d is None else {"difference": d.value, "difference_low": d.ci_low,
                                              "difference_high": d.ci_high}),
                 }  # fmt: skip

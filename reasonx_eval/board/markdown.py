@@ -20,12 +20,15 @@ from reasonx_eval.board.words import (
 from reasonx_eval.report.tables import printable
 from reasonx_eval.results import Value
 
+#: metrics of a table; the page and the CSV have all
+_MOST = 5
+
 _HEAD = """# Leaderboard
 
 One table for each protocol signature; numbers of different tables are not comparable. Values with 95 % bootstrap
 intervals; differences (Δ) are to the model's base on the same images. A rank is the range of places that paired tests
-leave open (Holm's correction over all pairs, 5 %), by the first metric. The same with plots, filters and all metrics
-sortable: [index.html](index.html); for programs: [leaderboard.csv](leaderboard.csv),
+leave open (Holm's correction over all pairs, 5 %), by the first metric. All metrics, with plots, pictures and filters:
+[index.html](index.html); for programs: [leaderboard.csv](leaderboard.csv),
 [leaderboard.json](leaderboard.json).
 """
 
@@ -69,12 +72,13 @@ def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _table(table: Table) -> str:
-    columns = ["rank", "model", *map(metric_head, table.metrics), "n", "s/image", "date"]
+    metrics = table.metrics[:_MOST]
+    columns = ["rank", "model", *map(metric_head, metrics), "n", "s/image", "date"]
     rows = []
     for row in table.rows:
         rank = row.cells[table.headline].rank
         rows.append([
-            ABSENT if rank is None else str(rank), _name(row), *(_cell(row, m) for m in table.metrics),
+            ABSENT if rank is None else str(rank), _name(row), *(_cell(row, m) for m in metrics),
             str(row.reviewed.result.n_scored), seconds_text(row.seconds), row.date or ABSENT,
         ])  # fmt: skip
     return _rows(columns, rows) + "\n" + _code(table.signature)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonx_eval.errors import DataError, NotComparable, UsageError
-from reasonx_eval.files import canonical_json, encode_json, write_bytes
+from reasonx_eval.files import canonical_json, encode_json, safe_name, sha256_text, write_bytes
 from reasonx_eval.judge_results import JudgeResult
 from reasonx_eval.results import Result, Timing, run_folder
 
@@ -27,13 +27,15 @@ REVIEWED_SCHEMA: Final = 1
 
 #: how far a recomputed mean may lie from the stored one: another processor may round the last digits otherwise
 _TOLERANCE: Final = 1e-9
+#: no metric's unit makes a mean error larger; sums of larger ones overflow
+_LARGEST: Final = 1e100
 
 #: folder of the judges' results, beside the protocols' folders
 JUDGES: Final = "judges"
 _AGAIN: Final = "reasonx-eval leaderboard add RUN --force, from the run's own folder"
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Samples(_Part):
@@ -172,11 +174,18 @@ def read_reviewed(path: Path) -> Reviewed | ReviewedJudge:
         raise DataError(f"not a reviewed result: {first}", where=str(path), fix=_AGAIN) from None
     if reviewed.schema_ > REVIEWED_SCHEMA:
         _refuse_newer(raw, path)
-    if reviewed.digest != reviewed.expected_digest():
+    if reviewed.digest != _digest(reviewed, path):
         raise DataError("its digest is not that of its contents: the file was edited", where=str(path), fix=_AGAIN)
     if isinstance(reviewed, Reviewed):
         check_samples(reviewed, str(path))
     return reviewed
+
+
+def _digest(reviewed: Reviewed | ReviewedJudge, path: Path) -> str:
+    try:
+        return reviewed.expected_digest()
+    except ValueError as error:  # NaN or infinity where JSON has none
+        raise DataError(f"not a reviewed result: {error}", where=str(path), fix=_AGAIN) from None
 
 
 def _refuse_newer(raw: bytes, path: Path) -> None:
@@ -196,9 +205,13 @@ def check_samples(reviewed: Reviewed, where: str) -> None:
     Raises
     ------
     DataError
-        They are not.
+        They are not, or the rules are not those of their digest.
     """
     result, samples = reviewed.result, reviewed.samples
+    _check_rules(result, where)
+    for name, column in samples.values.items():
+        if any(v is not None and abs(v) > _LARGEST for v in column):
+            raise DataError(f"{name}: a value beyond {_LARGEST:g} is no measurement", where=where, fix=_AGAIN)
     if len(samples.ids) != result.n_scored:
         raise DataError(f"{len(samples.ids)} images for a result of {result.n_scored}", where=where, fix=_AGAIN)
     pooled = result.protocol.rules.get("pool") == "pixel"
@@ -221,14 +234,32 @@ def reviewed_path(reviewed: Reviewed) -> Path:
     result = reviewed.result
     generic = result.protocol.rules.get("dataset") == "any"
     name = f"{result.model.name}.{result.dataset.name}" if generic else result.model.name
-    folder = run_folder(Path(), f"{result.protocol.name}@{result.protocol.version}", name, None)
+    folder = run_folder(Path(), _inside(f"{result.protocol.name}@{result.protocol.version}"), name, None)
     return folder.with_name(folder.name + ".json")
 
 
 def judge_path(judge: ReviewedJudge) -> Path:
     """``judges/DATASET/JUDGE.json``."""
-    folder = run_folder(Path(JUDGES), judge.result.dataset.name, judge.result.judge.name, None)
+    folder = run_folder(Path(JUDGES), _inside(judge.result.dataset.name), judge.result.judge.name, None)
     return folder.with_name(folder.name + ".json")
+
+
+def _check_rules(result: Result, where: str) -> None:
+    """Name, version, task and metrics are read from the rules, so the rules must be those that the digest is of."""
+    ref, rules = result.protocol, result.protocol.rules
+    metrics = rules.get("metrics")
+    stated = isinstance(metrics, list) and bool(metrics) and all(isinstance(m, str) for m in metrics)
+    if (not stated or (rules.get("name"), rules.get("version")) != (ref.name, ref.version)
+            or not isinstance(rules.get("task"), str) or sha256_text(canonical_json(rules)) != ref.digest):  # fmt: skip
+        raise DataError(f"the rules of {ref.name}@{ref.version} are not those of its digest", where=where, fix=_AGAIN)
+
+
+def _inside(folder: str) -> str:
+    """A folder's name from a result, which must not lead anywhere else."""
+    try:
+        return safe_name(folder)
+    except ValueError:
+        raise DataError(f"'{folder}' is no name of a protocol or dataset", where="result") from None
 
 
 def reviewed_files(folder: Path) -> list[Path]:

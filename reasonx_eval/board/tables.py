@@ -87,6 +87,17 @@ class Row:
         return None if timing is None else timing.predict_seconds_per_image
 
     @property
+    def device(self) -> str:
+        """What the model ran on, as its options say; without one, the processor."""
+        return str(self.model.options.get("device", "cpu"))
+
+    @property
+    def hardware(self) -> str:
+        """The machine that seconds were taken on."""
+        machine = self.reviewed.result.provenance.hardware
+        return f"{self.device}; {machine.cpu}, {machine.cores} cores"
+
+    @property
     def date(self) -> str | None:
         timing = self.reviewed.timing
         return None if timing is None else timing.finished[:10]

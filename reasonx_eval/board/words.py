@@ -17,6 +17,7 @@ LEGEND: Final = (
     "† trained on this dataset: not ranked",
     "‡ a metric that the model was rewarded for when it was tuned; on a name, a model tuned with a reward",
     "⚠ partial: not every image has a value; not ranked",
+    "s/image: time in the model on the machine of that run, which its file names; other machines are faster or slower",
     "◎ the ground truth as the prediction, a check of the protocol; not ranked",
 )
 

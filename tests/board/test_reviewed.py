@@ -114,3 +114,35 @@ def test_a_file_in_another_place_is_refused_with_the_place(tmp_path: Path) -> No
 def test_no_folder_is_a_wrong_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         read_all(tmp_path / "nothing")
+
+
+def test_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+    one = make("net", VALUES)
+    path = write(tmp_path, [one]) / reviewed_path(one)
+    text = path.read_text()
+    for place in ('"abs_rel": [0.1', '"confidence": 0.95'):
+        for number in ("NaN", "Infinity", "1e999"):
+            path.write_text(text.replace(place, place.rpartition(" ")[0] + (" [" if "[" in place else " ") + number))
+            with pytest.raises(DataError):
+                read_reviewed(path)
+    huge = make("net", {"abs_rel": [1e200, 1e200, 1e200]})
+    with pytest.raises(DataError, match="no measurement"):
+        read_reviewed(write(tmp_path, [huge]) / reviewed_path(huge))
+
+
+@pytest.mark.parametrize("rules", [{}, {"metrics": "abs_rel"}, {"name": "depth/other"}, {"version": 7}])
+def test_rules_that_are_not_those_of_the_digest_are_refused(tmp_path: Path, rules: dict[str, object]) -> None:
+    one = make("net", VALUES)
+    changed = {**one.result.protocol.rules, **rules} if rules else {}
+    protocol = one.result.protocol.model_copy(update={"rules": changed})
+    forged = _forged(one.model_copy(update={"result": one.result.model_copy(update={"protocol": protocol})}))
+    with pytest.raises(DataError, match="not those of its digest"):
+        read_reviewed(write(tmp_path, [forged]) / reviewed_path(forged))
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc/x", "a//b", "a\\b"])
+def test_no_name_leads_out_of_the_folder(name: str) -> None:
+    one = make("net", VALUES)
+    protocol = one.result.protocol.model_copy(update={"name": name})
+    with pytest.raises(DataError, match="no name of a protocol"):
+        reviewed_path(one.model_copy(update={"result": one.result.model_copy(update={"protocol": protocol})}))

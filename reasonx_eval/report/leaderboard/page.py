@@ -153,10 +153,11 @@ class _Sections:
         styles = ["u"] * (row.unranked is not None) + ["l"] * (row.level > 0)
         return {
             "style": " ".join(styles), "family": family, "rank": ABSENT if rank is None else str(rank),
-            "href": self._link(reviewed_path(row.reviewed).as_posix()), "name": printable(model.name),
-            "marks": [(mark, printable(why)) for mark, why in marks(row)],
-            "about": printable(" · ".join(t for t in about if t)), "cells": cells,
-            "n": _n_text(row), "seconds": seconds_text(row.seconds), "date": row.date or ABSENT,
+            "href": self._link(reviewed_path(row.reviewed).as_posix()), "name": _clipped(model.name),
+            "marks": [(mark, _clipped(why, 300)) for mark, why in marks(row)],
+            "about": _clipped(" · ".join(t for t in about if t)), "cells": cells,
+            "n": _n_text(row), "seconds": seconds_text(row.seconds),
+            "device": _clipped(row.device, 12), "date": row.date or ABSENT,
         }  # fmt: skip
 
     def _link(self, path: str) -> str:
@@ -205,11 +206,17 @@ class _Sections:
         partial = result.status != "complete"
         about = [_size(result.judge.parameters), result.judge.licence or ""]
         return {
-            "style": "u" if partial else "", "name": printable(result.judge.name), "cells": cells,
-            "href": self._link(judge_path(row).as_posix()), "about": printable(" · ".join(t for t in about if t)),
+            "style": "u" if partial else "", "name": _clipped(result.judge.name), "cells": cells,
+            "href": self._link(judge_path(row).as_posix()), "about": _clipped(" · ".join(t for t in about if t)),
             "marks": [("⚠", f"partial: {result.n_scored} of {result.n_total} photos")] if partial else [],
             "n": str(result.n_scored),
         }  # fmt: skip
+
+
+def _clipped(text: str, length: int = 120) -> str:
+    """Text from a result, without control characters, and no longer than a cell can bear."""
+    shown = printable(text)
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
 
 
 def _markup(text: str) -> Any:
@@ -288,5 +295,5 @@ def _picture(row: Row, picture: Picture) -> dict[str, Any]:
     return {
         "webp": picture.webp, "width": picture.width, "height": picture.height,
         "alt": printable(f"{', '.join(picture.panels)}: image {picture.sample_id}"),
-        "caption": printable(f"{name}, {_WHY[picture.why]}: {picture.sample_id}, {value}"),
+        "caption": _clipped(f"{name}, {_WHY[picture.why]}: {picture.sample_id}, {value}", 300),
     }  # fmt: skip
