@@ -34,7 +34,8 @@ class Column:
     weight : float64 [n], > 0
     root : whether `finish` is the square root, else it is the identity
     groups : scene of each sample where scenes repeat
-    reason : why there is no aggregate to compare, although each image has a value
+    reason : why there is no aggregate to test, although each image has a value
+    stored : each run's aggregate as its result has it, where it can't be had from `top` but is of these very samples
     """
 
     info: MetricInfo
@@ -45,6 +46,7 @@ class Column:
     root: bool = False
     groups: tuple[str, ...] | None = None
     reason: str | None = None
+    stored: tuple[float, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -113,8 +115,9 @@ def column(joined: Joined, name: str) -> Column:
     if joined.protocol.pool == "image":
         return Column(info, ids, values, values, np.ones(len(kept)), groups=groups, reason=reason)
     if name == "median_deg":
-        reason = reason or "a pooled median is not made of sums: only its values per image can be paired"
-        return Column(info, ids, values, values, np.ones(len(kept)), groups=groups, reason=reason)
+        reason = reason or "no test: a pooled median is not made of sums over images"
+        return Column(info, ids, values, values, np.ones(len(kept)), groups=groups, reason=reason,
+                      stored=_stored(joined, name))  # fmt: skip
     top, weight = _sums(joined, name, kept)
     return Column(info, ids, values, top, weight, root=name == "rmse_deg", groups=groups, reason=reason)
 
@@ -122,6 +125,13 @@ def column(joined: Joined, name: str) -> Column:
 def columns(joined: Joined) -> list[Column]:
     """Every metric of the protocol, in its order."""
     return [column(joined, name) for name in joined.protocol.metrics]
+
+
+def _stored(joined: Joined, name: str) -> tuple[float, ...] | None:
+    values = [run.aggregate[name].value for run in joined.runs]
+    whole = all(len(run.scored) == len(joined.ids) for run in joined.runs)
+    known = tuple(v for v in values if v is not None)
+    return known if whole and len(known) == len(values) else None
 
 
 def _may_lack(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def _summary(head: str, rows: Sequence[tuple[Comparison, Paired]]) -> list[str]:
     if not rows:
         return [f"{head}  none measured here"]
     counts = Counter(row.finding for _, row in rows)
-    words = ", ".join(f"{counts[f]} {f}" for f in ("improved", "worse", "no evidence", "same", "absent") if counts[f])
+    words = ", ".join(f"{counts[f]} {f}" for f in ("improved", "worse", "no evidence", "same", "untested") if counts[f])
     worse = [f"{c.joined.protocol.ref} {r.name} {r.difference:+.4g}" for c, r in rows if r.finding == "worse"]
     return [f"{head}  {words}" + (f" ({'; '.join(worse)})" if worse else "")]
 
@@ -167,12 +168,12 @@ def _run(run: Run, missing: Any) -> dict[str, Any]:
 
 
 def _row(row: Paired, run: Run, worst: int) -> dict[str, Any]:
-    absent = row.reason is not None
+    untested = row.reason is not None
+    base, other, difference = (None if math.isnan(x) else x for x in (row.base, row.other, row.difference))
     return {
         "unit": row.info.unit, "higher_is_better": row.info.higher_is_better, "rewarded": row.name in run.rewarded,
-        "base": None if absent else row.base, "other": None if absent else row.other,
-        "difference": None if absent else row.difference, "ci_low": row.ci_low, "ci_high": row.ci_high,
-        "p": None if absent else row.p, "p_adjusted": None if absent else row.p_adjusted, "p_exact": row.exact,
+        "base": base, "other": other, "difference": difference, "ci_low": row.ci_low, "ci_high": row.ci_high,
+        "p": None if untested else row.p, "p_adjusted": None if untested else row.p_adjusted, "p_exact": row.exact,
         "better": row.wins, "worse": row.losses, "equal": row.ties, "n": row.n, "units": row.units,
         "finding": row.finding, "reason": row.reason,
         "worst": [{"sample": w.sample_id, "base": w.base, "other": w.other, "worse_by": w.worse_by}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Sequence
 
 import click
@@ -69,7 +70,9 @@ def cells(row: Paired, rewarded: Sequence[str] = ()) -> list[str]:
     first = f"{row.name} {arrow(row.name)}{unit}{mark}"
     counts = f"{row.wins}/{row.losses}/{row.ties}"
     if row.reason is not None:
-        return [first, "-", "-", "-", row.reason, "-", counts, "absent"]
+        numbers = ["-"] * 3 if math.isnan(row.difference) else [f"{row.base:.4f}", f"{row.other:.4f}",
+                                                               f"{row.difference:+z.4f}"]  # fmt: skip
+        return [first, *numbers, row.reason, "-", counts, row.finding]
     digits = decimals(Value(value=row.difference, ci_low=row.ci_low, ci_high=row.ci_high, n=row.n))
     ends = (f"no interval from one {'image' if row.n == 1 else 'scene'}" if row.ci_low is None or row.ci_high is None
             else f"[{row.ci_low:+z.{digits}f}, {row.ci_high:+z.{digits}f}]")  # fmt: skip
@@ -169,9 +172,8 @@ def _csv(comparisons: Sequence[Comparison]) -> str:
         gone = [" ".join(m) for m in c.joined.missing]
         for run, lost, rows in zip(c.others, gone[1:], c.rows, strict=True):
             for r in rows:
-                absent = r.reason is not None
-                numbers = [None] * 3 if absent else [r.base, r.other, r.difference]
-                p = [None] * 2 if absent else [r.p, r.p_adjusted]
+                numbers = [None if math.isnan(x) else x for x in (r.base, r.other, r.difference)]
+                p = [None] * 2 if r.reason is not None else [r.p, r.p_adjusted]
                 writer.writerow([c.joined.protocol.ref, r.name, r.info.unit, r.info.higher_is_better,
                                  r.name in run.rewarded, c.base.name, run.name, *numbers, r.ci_low, r.ci_high,
                                  c.settings.confidence, *p, r.wins, r.losses, r.ties, r.n, r.units, r.finding,

@@ -16,7 +16,7 @@ from reasonx_eval.paired.columns import Column
 from reasonx_eval.paired.significance import EXACT_UNITS, EXCHANGES, exchange_test, holm
 
 Floats = NDArray[np.float64]
-Finding = Literal["improved", "worse", "no evidence", "same", "absent"]
+Finding = Literal["improved", "worse", "no evidence", "same", "untested"]
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -61,7 +61,8 @@ class Paired:
     wins, losses, ties : samples on which the other run is better, worse, equal
     n : samples; units : what is resampled (scenes where scenes repeat)
     worst : samples by how much worse the other run is, worst first; only those that are worse
-    reason : why numbers are absent; then base, other and difference are NaN
+    reason : why there is no test; then base, other and difference are NaN, or those of the results where they hold for
+        these samples
     """
 
     info: MetricInfo
@@ -101,7 +102,7 @@ class Paired:
     @property
     def finding(self) -> Finding:
         if self.reason is not None:
-            return "absent"
+            return "untested"
         if self.wins == self.losses == 0:
             return "same"
         if not self.p_adjusted < self.alpha:
@@ -123,7 +124,7 @@ def paired(column: Column, *, base: int = 0, other: int = 1, settings: Settings 
     worst = tuple(Change(column.ids[k], float(column.values[base, k]), float(column.values[other, k]), float(worse[k]))
                   for k in order if worse[k] > 0)  # fmt: skip
     top, weight = column.units(base, other)
-    means = column.means
+    means = column.means if column.stored is None else list(column.stored)
     common = Paired(
         info=column.info, base=means[base], other=means[other], difference=means[other] - means[base], ci_low=None,
         ci_high=None, p=math.nan, p_adjusted=math.nan, exact=len(weight) <= EXACT_UNITS,

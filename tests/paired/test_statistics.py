@@ -26,6 +26,7 @@ from reasonx_eval.paired import (
     widened,
 )
 from reasonx_eval.paired.comparison import canary_lines, compare_runs
+from reasonx_eval.paired.render import cells
 
 from .planted import POOLED, depth_records, ids, planted, pooled_records, write_run
 
@@ -154,9 +155,24 @@ def test_pooled_run_against_its_pixels(tmp_path: Path) -> None:
         assert r.ci_low < r.difference < r.ci_high
         assert r.finding == "worse"
     median = table["median_deg"]
-    assert median.finding == "absent"
-    assert math.isnan(median.difference)
+    assert median.finding == "untested"
+    assert "pooled median" in str(median.reason)
+    # of all samples of both runs, so the results' own values hold
+    assert median.difference == pytest.approx(np.median(b) - np.median(a))
+    assert median.ci_low is None
+    assert math.isnan(median.p)
     assert median.losses > median.wins
+
+
+def test_pooled_median_of_other_samples_than_the_results_is_absent(tmp_path: Path) -> None:
+    draw = np.random.default_rng(6)
+    errors = [draw.uniform(0, 40, size=30) for _ in range(5)]
+    records = pooled_records(errors)
+    a = load_run(write_run(tmp_path / "a", records, protocol=POOLED, pixels=errors))
+    b = load_run(write_run(tmp_path / "b", records[:4], protocol=POOLED, pixels=errors[:4], n_total=5))
+    result = paired(column(join([a, b]), "median_deg"), settings=FAST)
+    assert math.isnan(result.base)
+    assert cells(result)[1:4] == ["-", "-", "-"]
 
 
 def test_more_scatter_that_both_runs_share_changes_nothing() -> None:
