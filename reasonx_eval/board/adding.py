@@ -36,7 +36,7 @@ _OWN: Final = "scenes-"
 
 
 #: the folders of an absolute path, on any system; not the slashes of an address, of a name or of a sample's id
-_FOLDERS: Final = re.compile(r"(?<![\w./:~])(?:~?/|[A-Za-z]:\\)(?:[^\s/\\:]+[/\\])*(?=[^\s/\\])")
+_FOLDERS: Final = re.compile(r"(?<![\w./:~])(?:~?/|[A-Za-z]:\\)(?:[^\s/\\:]+[/\\])+(?=[^\s/\\])")
 
 ResultT = TypeVar("ResultT", Result, JudgeResult)
 
