@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from reasonx_eval.errors import UsageError
 from reasonx_ft.grpo import KlWeighting, StepWeighting, kl_scale, step_weights
 from reasonx_ft.kernels import Estimate, Kernel, coefficients, step, to_rf, transition
 from reasonx_ft.policies.base import Transition
@@ -51,7 +52,7 @@ class Chain:
 
     def __post_init__(self) -> None:
         if self.kernel.level == 0:
-            raise ValueError("a chain without noise is no policy")
+            raise UsageError("a noise level of 0 makes all samples alike: there is nothing to compare")
         self.scored(0)
         kl_scale(self.kl_weighting, self.kernel, *self.schedule.times[:2])
         step_weights(self.step_weighting, [1.0])

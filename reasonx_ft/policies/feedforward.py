@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from reasonx_eval.errors import UsageError, unknown
+from reasonx_ft.policies.adapters import without_adapters
 from reasonx_ft.policies.base import Judged, Piece, Policy, Rollout, Saved, Transition, Visit
 from reasonx_ft.policies.noise import Noise
 from reasonx_ft.policies.predictor import Predictor
@@ -34,6 +35,7 @@ class FeedForward(Policy):
     sigma : of the noise, one for all modalities or one each; default `SIGMA`
     micro : images in one pass
     dtype : in which the network computes where it may (autocast); codes are float32 in any case
+    adapted : the network has adapters, and is its base without them; otherwise a copy is kept
 
     Raises
     ------
@@ -44,14 +46,14 @@ class FeedForward(Policy):
     def __init__(
         self, predictor: Predictor, network: nn.Module, noise: Noise, *, base: str, licence: str | None = None,
         sigma: float | Mapping[str, float] | None = None, micro: int | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype = torch.float32, adapted: bool = False,
     ) -> None:  # fmt: skip
         self.predictor, self.noise = predictor, noise
         self.base, self.licence, self.micro = base, licence, micro
         self.modalities, self.local_noise = predictor.modalities, noise.local
         self.sigma = sigmas(sigma, predictor.modalities)
         self.network = network.eval()
-        self._base_network = copy.deepcopy(network).requires_grad_(False)
+        self._base_network = None if adapted else copy.deepcopy(network).requires_grad_(False)
         self._dtype = dtype
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
@@ -59,15 +61,19 @@ class FeedForward(Policy):
 
     def rollout(self, visit: Visit, group: int, step: int, *, reference: bool) -> dict[str, Rollout]:
         with torch.no_grad():
-            codes = self._codes(visit.images)
+            return self.rollout_of(self._codes(visit.images), visit, group, reference=reference)
+
+    def rollout_of(
+        self, codes: Mapping[str, Tensor], visit: Visit, group: int, *, reference: bool
+    ) -> dict[str, Rollout]:
+        """`rollout`, of photos whose codes are there already; they may have a gradient, the samples have none."""
+        with torch.no_grad():
             with self.as_base():
                 frozen = self._codes(visit.images) if reference else None
             return {m: self._sampled(codes[m], None if frozen is None else frozen[m], judged, visit, group)
                     for m, judged in visit.judged.items()}  # fmt: skip
 
-    def _sampled(
-        self, code: Tensor, frozen: Tensor | None, judged: Judged, visit: Visit, group: int
-    ) -> Rollout:
+    def _sampled(self, code: Tensor, frozen: Tensor | None, judged: Judged, visit: Visit, group: int) -> Rollout:
         modality, noise = judged.modality, self.noise
         drawn = noise.sample(code, judged, self.sigma[modality], visit.seeds, group)
         transition = Transition(
@@ -88,6 +94,10 @@ class FeedForward(Policy):
         codes = self._pass(visit.images[part])
         return [self.noise.coordinates(codes[p.modality], visit.judged[p.modality].of(part)) for p in portion]
 
+    def means_of(self, codes: Mapping[str, Tensor], judged: Judged) -> Tensor:
+        """What `replay` gives for all samples of photos whose codes are there already."""
+        return self.noise.coordinates(codes[judged.modality], judged)
+
     def answer(self, images: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
         codes = self._codes(images)
         return {m: codes[m] for m in modalities}
@@ -104,6 +114,10 @@ class FeedForward(Policy):
 
     @contextmanager
     def as_base(self) -> Iterator[None]:
+        if self._base_network is None:
+            with without_adapters(self.network):
+                yield
+            return
         tuned, self.network = self.network, self._base_network
         try:
             yield

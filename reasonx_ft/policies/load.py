@@ -13,11 +13,15 @@ from reasonx_eval.models.hub import Checkpoint, find_checkpoint, is_hub_id
 from reasonx_eval.models.options import parse_options
 from reasonx_eval.models.tiny_card import WEIGHTS, load_network, read_card
 from reasonx_eval.models.torch_support import Runtime
+from reasonx_eval.models.transformers_depth import TransformersDepth
+from reasonx_eval.models.transformers_weights import load_network as transformers_network
 from reasonx_eval.models.tuned import CARD_NAME, read_tuned_card
 from reasonx_ft.grpo import KlWeighting, StepWeighting
 from reasonx_ft.kernels import Kernel, Name
+from reasonx_ft.policies.adapters import add_adapters
 from reasonx_ft.policies.base import Policy
 from reasonx_ft.policies.chain import Chain
+from reasonx_ft.policies.depth_network import DepthPredictor
 from reasonx_ft.policies.feedforward import FeedForward
 from reasonx_ft.policies.flow import FlowPolicy
 from reasonx_ft.policies.flow_network import TinyFlowNetwork
@@ -29,6 +33,8 @@ from reasonx_ft.schedules import linear
 
 NoiseName = Literal["pixel", "cells", "lowrank"]
 
+#: projections of attention layers, as the libraries' depth networks name them
+_QUERIES_AND_VALUES: Final = ("query", "value", "q_proj", "v_proj")
 #: the embedded networks
 EMBEDDED: Final = ("tiny", "tiny-flow")
 
@@ -126,8 +132,29 @@ def _tiny_flow(
                       dtype=source.runtime.torch_dtype)  # fmt: skip
 
 
+def _depth_network(
+    source: Source, *, kind: str | None = None, noise: NoiseName = "lowrank", cell: int = 14, frequencies: int = 16,
+    sigma: float | Mapping[str, float] | None = None, lora: int | None = None, lora_alpha: int | None = None,
+    lora_targets: tuple[str, ...] = _QUERIES_AND_VALUES, seed: int = 0,
+) -> Policy:  # fmt: skip
+    from transformers import AutoModelForDepthEstimation
+
+    checkpoint, runtime = source.checkpoint, source.runtime
+    assert checkpoint is not None
+    model = TransformersDepth(checkpoint, runtime=runtime, kind=kind)
+    predictor = DepthPredictor(model.kinds["depth"][0], model.processing, checkpoint)
+    network = transformers_network(checkpoint, AutoModelForDepthEstimation, dtype=torch.float32,
+                                   trust_remote_code=runtime.trust_remote_code)  # fmt: skip
+    if lora is not None:
+        add_adapters(network, rank=lora, alpha=lora_alpha or 2 * lora, targets=lora_targets, seed=seed)
+    return FeedForward(predictor, network.to(runtime.torch_device), make_noise(noise, cell, frequencies),
+                       base=source.name, licence=model.info.licence, sigma=sigma, micro=source.micro,
+                       dtype=runtime.torch_dtype, adapted=lora is not None)  # fmt: skip
+
+
 _BUILDERS: Final[Mapping[str, Callable[..., Policy]]] = {
     "tiny": _tiny,
     "tiny-flow": _tiny_flow,
     "pipeline": load_pipeline,
+    "transformers": _depth_network,
 }
