@@ -34,7 +34,7 @@ def print_verdict(verdict: Verdict) -> None:
         click.echo(printable(f"{'baseline and run' if same else 'baseline'}  {baseline}"))
         if not same:
             click.echo(printable(f"run       {run}"))
-    if verdict.confidence is not None:
+    if verdict.checks and verdict.confidence is not None:
         click.echo(f"{100 * verdict.confidence:g}% intervals, BCa, {verdict.resamples:,} resamples; Holm over "
                    f"{sum(not c.exact for c in verdict.checks)} tests; seed {verdict.seed}")  # fmt: skip
     click.echo(f"{verdict.outcome}: exit {verdict.exit_code}")
