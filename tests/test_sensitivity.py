@@ -236,3 +236,20 @@ def test_runs_under_different_rules_are_refused(root: Path, noisy: Path, capsys:
 def test_an_unknown_metric_is_refused_before_any_work(noisy: Path) -> None:
     with pytest.raises(UsageError, match="mean_deg"):
         study(noisy, metrics=["mean_deg"])
+
+
+@pytest.mark.slow
+def test_the_readmes_rows_are_what_comes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    folders = [make(Path("results"), model, "albedo/scenes-wild", "--model", model, limit=20)
+               for model in ("retinex", "tiny")]  # fmt: skip
+    capsys.readouterr()
+    assert run_cli(cli, ["sensitivity", *map(str, folders), "--metrics", "map_rmse"]) == 0
+    printed = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    shown = text[text.index("   protocol         retinex") :].partition("```")[0].splitlines()
+    assert len(shown) == 4
+    for line in shown:
+        assert " ".join(line.split()) in printed, line
