@@ -22,14 +22,15 @@ def _names(_context: click.Context, _option: click.Parameter, text: str | None) 
               help="oracle (ground truth with the published error rates), tiny, random.  [default: all]")
 @click.option("--photos", type=int, help="Photos that are tuned on.")
 @click.option("--pairs", type=int, help="Judged pairs of each photo and modality.")
-@click.option("--ceiling-steps", type=int, help="Steps of the supervised training.")
+@click.option("--steps", "steps", multiple=True, metavar="BASE[/METHOD]=N",
+              help="Optimiser steps of a base, or of a base by one method (labels: the supervised training).")
 @click.option("--limit", type=int, help="Only N test scenes of each domain.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Laid on every tuning, as `tune --set` does.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print study.json instead of the table.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
-def command(out: Path, sets: tuple[str, ...], workers: int, as_json: bool, quiet: bool, seeds: tuple[str, ...] | None,
-            **flags: Any) -> int:  # fmt: skip
+def command(out: Path, sets: tuple[str, ...], steps: tuple[str, ...], workers: int, as_json: bool, quiet: bool,
+            seeds: tuple[str, ...] | None, **flags: Any) -> int:  # fmt: skip
     """Tune every base by every method with every judge and seed, and measure gains on held-out scenes.
 
     Beside each result stands the ceiling, the same base trained on the labels; and what is forgotten on the domain that
@@ -46,9 +47,11 @@ def command(out: Path, sets: tuple[str, ...], workers: int, as_json: bool, quiet
     from reasonx_eval.models.saved_formats import explain
     from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.study.run import run_study
-    from reasonx_ft.study.settings import StudySettings
+    from reasonx_ft.study.settings import DEFAULT_STEPS, StudySettings
 
     chosen = {k: v for k, v in {**flags, "seeds": seeds}.items() if v is not None}
+    if steps:
+        chosen["steps"] = DEFAULT_STEPS | parse_options(steps, "--steps")
     try:
         settings = StudySettings.model_validate({**chosen, "sets": parse_options(sets, "--set")})
     except ValidationError as error:

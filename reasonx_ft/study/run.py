@@ -134,8 +134,9 @@ def _tuned(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
     assert task.photos is not None
     assert task.store is not None
     method = None if cell.method == "default" else cell.method
-    fixed = {"seed": cell.seed, "machine.threads": 1, "machine.device": "cpu"}
-    config = read_settings(method=method, base=cell.base, flags={**task.settings.sets, **fixed})
+    fixed = {"seed": cell.seed, "machine.threads": 1, "machine.device": "cpu",
+             "optimiser.steps": task.settings.steps_of(cell.base, cell.method)}  # fmt: skip
+    config = read_settings(method=method, base=cell.base, flags={**fixed, **task.settings.sets})
     outcome = tune(Sources(cell.base, str(task.photos), task.store), config, folder / "tune", name=cell.name)
     return str(outcome.folder), {}
 
@@ -148,8 +149,8 @@ def _supervised(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
     settings = task.settings
     config = read_config(task.base, None, {
         "start": "shipped", "dataset": TRAIN[0], "split": TRAIN[1], "scenes": settings.photos,
-        "steps": settings.ceiling_steps, "learning_rate": settings.ceiling_rate, "seed": task.seed, "threads": 1,
-        "check_every": 0, "test_scenes": 0, "warmup": 20, "bfloat16": True,
+        "steps": settings.steps_of(task.base, "labels"), "learning_rate": settings.ceiling_rate, "seed": task.seed,
+        "threads": 1, "check_every": 0, "test_scenes": 0, "warmup": 20, "bfloat16": True,
     })  # fmt: skip
     weights = folder / f"{task.base}.safetensors"
     if not weights.is_file():

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from reasonx_eval.errors import UsageError
 from reasonx_ft.study.design import BASES
+
+#: about as many CPU seconds for each base and method; a step of `tiny-flow` under GRPO replays a state a sample
+DEFAULT_STEPS: Final = {"tiny": 200, "tiny-flow": 100, "tiny-flow/grpo": 60}
 
 
 class StudySettings(BaseModel):
@@ -16,8 +20,8 @@ class StudySettings(BaseModel):
         pairs
     photos : of the training split, spread evenly; pairs : judged pairs of each photo and modality
     sets : ``key=value`` laid on the configuration of every tuning, as `reasonx-ft tune --set` takes them
-    ceiling_steps : optimiser steps of the supervised training of each base, on as many scenes
-    ceiling_rate : its learning rate
+    steps : optimiser steps, by BASE or BASE/METHOD; "labels" is the method of the supervised training
+    ceiling_rate : learning rate of the supervised training
     limit : only N test scenes of each domain
     """
 
@@ -30,6 +34,19 @@ class StudySettings(BaseModel):
     photos: int = Field(2000, ge=10)
     pairs: int = Field(120, ge=1)
     sets: dict[str, Any] = {}
-    ceiling_steps: int = Field(500, ge=1)
+    steps: dict[str, Annotated[int, Field(ge=1)]] = DEFAULT_STEPS
     ceiling_rate: float = Field(2e-3, gt=0)
     limit: int | None = Field(None, ge=2)
+
+    def steps_of(self, base: str, method: str) -> int:
+        """Optimiser steps of a base by a method.
+
+        Raises
+        ------
+        UsageError
+            None is set.
+        """
+        found = self.steps.get(f"{base}/{method}", self.steps.get(base))
+        if found is None:
+            raise UsageError(f"no number of steps for {base} by {method}", where="study", fix=f"--steps {base}=200")
+        return found

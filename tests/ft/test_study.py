@@ -155,7 +155,7 @@ def test_the_table_shows_the_base_every_row_and_every_signature(runs: dict[str, 
 def test_a_small_study_resumes_and_grows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "study"
     small = ["study", "--out", str(out), "--bases", "tiny", "--judges", "random", "--photos", "16", "--pairs", "10",
-             "--limit", "3", "--ceiling-steps", "1", "--workers", "1", "--set", "optimiser.steps=1",
+             "--limit", "3", "--steps", "tiny=1", "--workers", "1",
              "--set", "objective.rehearsal_scenes=4", "-q", "--json"]  # fmt: skip
     assert run_cli(cli, [*small, "--methods", "ranking", "--seeds", "0"]) == 0
     first = json.loads(capsys.readouterr().out)
