@@ -11,6 +11,7 @@ What differs from the published recipe (preset `paper` is the recipe itself, wit
 - Soft rewards: the probability that the judge gave, not its likelier answer; unsure answers then weigh little.
 - Every modality in every step, where the network predicts them together.
 - Credit by pairs, where the noise at two pixels is independent: the same gradient on average, from far fewer samples.
+- Supervision on rendered scenes that the base knows, in small doses, against forgetting (`rehearsal`).
 - Advantages are not divided by a group's deviation, or only down to a floor: one flipped pair would count 2.6.
 - A running average of the weights is what is checked and exported.
 - A part of the photos is held out; the best check on them is exported; guardrails stop a run that hacks its reward.
@@ -36,17 +37,18 @@ from reasonx_eval.models.tuned import TunedCard, read_tuned_card
 from reasonx_ft.determinism import deterministic
 from reasonx_ft.grpo import RunningSpread
 from reasonx_ft.interrupts import interrupts
-from reasonx_ft.policies.base import Rollout, Visit
+from reasonx_ft.scenes_batches import Batch
 from reasonx_ft.training_files import rise_and_cosine
 from reasonx_ft.tuning import checkpoint
 from reasonx_ft.tuning.check import Check
 from reasonx_ft.tuning.checks import Checker
+from reasonx_ft.tuning.clock import Clock
 from reasonx_ft.tuning.config import TuneConfig
 from reasonx_ft.tuning.export import Facts, write_model
 from reasonx_ft.tuning.grids import Grids
 from reasonx_ft.tuning.guardrails import Guardrails
-from reasonx_ft.tuning.metrics import Clock, Log, SeenSoFar, memory_mib, rewards_line
-from reasonx_ft.tuning.objective import Worth, answer_terms, check_first, judge, policy_terms
+from reasonx_ft.tuning.metrics import Log, SeenSoFar, memory_mib, rewards_line
+from reasonx_ft.tuning.objective import Draw, check_first, terms
 from reasonx_ft.tuning.photo_set import Progress
 from reasonx_ft.tuning.prepare import Prepared, Sources, prepare
 from reasonx_ft.tuning.run_files import EVENTS, GRIDS, LOG, MODEL, write_run
@@ -182,16 +184,11 @@ def _step(run: _Run, step: int) -> dict[str, Any]:
     try:
         with clock.phase("visit"):
             visit = prepared.visits.at(step)
-        rollouts: Mapping[str, Rollout] = {}
-        worth: Mapping[str, Worth] = {}
-        if objective.grpo:
-            with clock.phase("rollout"):
-                rollouts = policy.rollout(visit, objective.group, step, reference=objective.kl > 0)
-            with clock.phase("reward"):
-                worth = judge(visit, rollouts, objective, run.spread, prepared.processes)
-            line |= rewards_line(rollouts, worth)
+            rehearsed = prepared.rehearsal.at(step) if prepared.rehearsal is not None else None
+        draw = Draw(policy, visit, objective, run.spread, prepared.processes, clock, step)
         for inner in range(objective.inner):
-            line |= _update(run, step, inner, visit, rollouts, worth)
+            line |= _update(run, draw, inner, rehearsed)
+        line |= rewards_line(draw.rollouts, draw.worth)
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -203,31 +200,29 @@ def _step(run: _Run, step: int) -> dict[str, Any]:
     return line
 
 
-def _update(
-    run: _Run, step: int, inner: int, visit: Visit, rollouts: Mapping[str, Rollout], worth: Mapping[str, Worth]
-) -> dict[str, Any]:
+def _update(run: _Run, draw: Draw, inner: int, rehearsed: Batch | None) -> dict[str, Any]:
     """One optimiser step; what it saw."""
     prepared, clock = run.prepared, run.clock
-    config, policy, processes = prepared.config, prepared.policy, prepared.processes
+    config, processes = prepared.config, prepared.processes
     objective, micro = config.objective, config.machine.micro
-    exact = visit.images.device.type == "cpu" and config.machine.dtype == "float32"
+    exact = draw.visit.images.device.type == "cpu" and config.machine.dtype == "float32"
     seen_so_far, losses = SeenSoFar(), dict[str, float]()
     run.optimiser.zero_grad(set_to_none=True)
-    if rollouts:
-        with clock.phase("replay"):
-            for term, seen in policy_terms(policy, visit, rollouts, worth, objective, micro):
-                if inner == 0:
-                    for s in seen:
-                        check_first(s, objective.clip_range_sum, exact)
-                _backward(term)
-                _add(losses, {"policy": float(term.detach())})
-                seen_so_far.add(seen)
-    with clock.phase("answer"):
-        for term, parts in answer_terms(policy, visit, objective, processes, micro):
-            _backward(term)
-            _add(losses, parts)
+    portions = terms(draw, rehearsed, micro)
+    while True:
+        with clock.phase("forward"):
+            term = next(portions, None)
+        if term is None:
+            break
+        if inner == 0:
+            for seen in term.seen:
+                check_first(seen, objective.clip_range_sum, exact)
+        with clock.phase("backward"):
+            _backward(term.value)
+        _add(losses, term.losses)
+        seen_so_far.add(term.seen)
     with clock.phase("optimiser"):
-        norm, rate = _apply(run, step)
+        norm, rate = _apply(run, draw.step)
     total = processes.sums([*losses.values()]) if losses else []
     return {"loss": dict(zip(losses, total, strict=True)), "gradient": norm, "learning_rate": rate,
             **seen_so_far.line()}  # fmt: skip

@@ -13,6 +13,16 @@ METHODS: Final[tuple[Method, ...]] = ("grpo", "ranking", "expected")
 PerModality: TypeAlias = float | dict[str, float]
 
 
+def largest(value: PerModality) -> float:
+    """The greatest weight that any modality has."""
+    return max(value.values(), default=0.0) if isinstance(value, Mapping) else value
+
+
+def per_modality(value: PerModality, modality: str) -> float:
+    """The number of a modality; 0 where a table leaves it out."""
+    return value.get(modality, 0.0) if isinstance(value, Mapping) else value
+
+
 class Section(BaseModel):
     """A table of the configuration."""
 
@@ -52,7 +62,8 @@ class Data(Section):
 class Objective(Section):
     """What is made small.
 
-    grpo, ranking, expected : weights of the three ways to use answers; any mixture works
+    grpo, ranking, expected : weights of the three ways to use answers, for all modalities or one each; any mixture
+        works
     kl : weight of the exact Gaussian KL to the frozen base (samples it needs are those of grpo)
     distance : weight of the distance of the deterministic answer to the base's
     rehearsal : weight of supervision on rendered scenes with known maps, against forgetting
@@ -75,9 +86,9 @@ class Objective(Section):
     ranking_kind, temperature : of the ranking loss, see `reasonx_ft.ranking`
     """
 
-    grpo: float = Field(1.0, ge=0)
-    ranking: float = Field(0.0, ge=0)
-    expected: float = Field(0.0, ge=0)
+    grpo: PerModality = 1.0
+    ranking: PerModality = 0.0
+    expected: PerModality = 0.0
     kl: float = Field(0.0, ge=0)
     distance: PerModality = 0.0
     rehearsal: float = Field(0.0, ge=0)
@@ -102,9 +113,13 @@ class Objective(Section):
 
     @model_validator(mode="after")
     def _something(self) -> Objective:
-        if not self.grpo + self.ranking + self.expected:
+        used = [self.grpo, self.ranking, self.expected, self.distance]
+        numbers = [n for w in used for n in (w.values() if isinstance(w, Mapping) else [w])]
+        if not all(n >= 0 for n in numbers):
+            raise ValueError("a weight is below 0")
+        if not any(map(largest, used[:3])):
             raise ValueError("one of grpo, ranking, expected needs a weight above 0")
-        if self.kl and not self.grpo:
+        if self.kl and not largest(self.grpo):
             raise ValueError("kl is measured on grpo's samples: use distance, or a small weight of grpo")
         if self.credit == "pairs" and self.scale != "none":
             raise ValueError("credit by pairs needs scale none: a pair has no deviation of its own")
@@ -229,15 +244,11 @@ class TuneConfig(Section):
     def method(self) -> str:
         """The terms that use answers, the weightiest first: ``grpo``, or ``ranking+grpo``."""
         o = self.objective
-        weights: dict[Method, float] = {"grpo": o.grpo, "ranking": o.ranking, "expected": o.expected}
+        weights: dict[Method, float] = {"grpo": largest(o.grpo), "ranking": largest(o.ranking),
+                                        "expected": largest(o.expected)}  # fmt: skip
         used = sorted((m for m in METHODS if weights[m]), key=lambda m: -weights[m])
         return "+".join(used)
 
     def deciding(self) -> dict[str, Any]:
         """What a run that goes on must not change."""
         return self.model_dump(mode="json", exclude={"preset", "guard", "watch", "machine"})
-
-
-def per_modality(value: PerModality, modality: str) -> float:
-    """The number of a modality; 0 where a table leaves it out."""
-    return value.get(modality, 0.0) if isinstance(value, Mapping) else value

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,39 +21,13 @@ from reasonx_ft.training_files import JsonLog
 from reasonx_ft.tuning.objective import Seen, Worth
 
 
-class Clock:
-    """Seconds of each phase of a step; an accelerator is waited for, so that its work is counted where it is asked."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        start = self._now()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - start
-
-    def take(self) -> dict[str, float]:
-        """What was measured since the last call."""
-        found, self.seconds = self.seconds, {}
-        return {k: round(v, 4) for k, v in found.items()}
-
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
-
-
 class SeenSoFar:
     """Joins what the portions of one update saw, by modality and transition."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[str, int], list[Seen]] = {}
 
-    def add(self, seen: list[Seen]) -> None:
+    def add(self, seen: Sequence[Seen]) -> None:
         for s in seen:
             self._parts.setdefault((s.modality, s.transition), []).append(s)
 

@@ -1,7 +1,7 @@
 """What a step makes small, term by term, in portions that fit the memory.
 
 loss = grpo * (clipped policy loss) + kl * KL(policy, base) + ranking * (ordinal loss) + expected * (1 - expected
-agreement) + distance * (distance to the base's answer)
+agreement) + distance * (distance to the base's answer) + rehearsal * (supervision on known maps)
 
 Every term is a mean over the photos of all processes that have a judgement, and over modalities. Normalisers are known
 before the first backward pass, so gradients of portions, and of processes, simply add up to those of one big batch.
@@ -9,11 +9,14 @@ before the first backward pass, so gradients of portions, and of processes, simp
 Units: with "sum" the policy gradient is advantage * gradient of the log-density, an estimate of the gradient of the
 expected agreement, of the same size as that of `expected`; with "mean", as published codes have it, that divided by the
 number D of elements. The KL is per element in both.
+
+A feed-forward policy's samples, their densities and the supervised terms all come from one answer, so one forward and
+one backward pass serve them all. Chains of steps are replayed one by one, and their answers are a pass of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -31,11 +34,15 @@ from reasonx_ft.grpo import (
     pair_advantages,
     ratio_bias,
 )
-from reasonx_ft.policies.base import Judged, Piece, Policy, Rollout, Transition, Visit
+from reasonx_ft.policies.base import Piece, Policy, Rollout, Transition, Visit
+from reasonx_ft.policies.feedforward import FeedForward, portions
 from reasonx_ft.ranking import ranking_loss
 from reasonx_ft.rewards import agreement
+from reasonx_ft.scenes_batches import Batch
+from reasonx_ft.tuning.clock import Clock
 from reasonx_ft.tuning.config import Objective, per_modality
 from reasonx_ft.tuning.processes import Processes
+from reasonx_ft.tuning.rehearsal import rehearsal_loss
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,46 @@ class Worth:
     groups: int
     dead: int
     everyone: Tensor = field(repr=False)
+
+
+@dataclass
+class Draw:
+    """The samples of one step: made once, by whoever comes first, and used by all its updates.
+
+    rollouts, worth : by modality, of those with a weight of grpo; empty before `take`
+    """
+
+    policy: Policy
+    visit: Visit
+    objective: Objective
+    spread: RunningSpread
+    processes: Processes
+    clock: Clock
+    step: int
+    rollouts: Mapping[str, Rollout] = field(default_factory=dict)
+    worth: Mapping[str, Worth] = field(default_factory=dict)
+
+    def take(self, codes: Mapping[str, Tensor] | None = None) -> None:
+        """Draw and judge, if that has not been done.
+
+        Parameters
+        ----------
+        codes : of all the visit's photos by the present weights, for a feed-forward policy that has them already
+        """
+        if self.rollouts:
+            return
+        sampled = {m: j for m, j in self.visit.judged.items() if per_modality(self.objective.grpo, m)}
+        if not sampled:
+            return
+        visit, group = replace(self.visit, judged=sampled), self.objective.group
+        with self.clock.phase("rollout"):
+            reference = self.objective.kl > 0
+            if codes is not None and isinstance(self.policy, FeedForward):
+                self.rollouts = self.policy.rollout_of(codes, visit, group, reference=reference)
+            else:
+                self.rollouts = self.policy.rollout(visit, group, self.step, reference=reference)
+        with self.clock.phase("reward"):
+            self.worth = judge(visit, self.rollouts, self.objective, self.spread, self.processes)
 
 
 def judge(
@@ -94,34 +141,97 @@ class Seen:
     elements: int
 
 
-def policy_terms(
-    policy: Policy, visit: Visit, rollouts: Mapping[str, Rollout], worth: Mapping[str, Worth], objective: Objective,
-    micro: int | None,
-) -> Iterator[tuple[Tensor, list[Seen]]]:  # fmt: skip
-    """Policy loss and KL, one portion at a time: (a term with gradient, what was seen)."""
-    for portion in policy.pieces(rollouts, micro):
-        means = policy.replay(visit, rollouts, portion)
-        terms, seen = [], []
-        for piece, mean in zip(portion, means, strict=True):
-            term, found = _piece_term(rollouts[piece.modality], worth[piece.modality], piece, mean, objective)
-            terms.append(term / len(rollouts))
-            seen.append(found)
-        yield torch.stack(terms).sum(), seen
+@dataclass(frozen=True)
+class Term:
+    """A part of the loss, to go backward from.
+
+    value : with gradient; losses : its parts by name, for the log; seen : of transitions
+    """
+
+    value: Tensor
+    losses: Mapping[str, float]
+    seen: Sequence[Seen] = ()
 
 
-def _piece_term(
-    rollout: Rollout, worth: Worth, piece: Piece, mean: Tensor, objective: Objective
-) -> tuple[Tensor, Seen]:
+def terms(draw: Draw, rehearsed: Batch | None, micro: int | None) -> Iterator[Term]:
+    """All parts of the loss of one update, one at a time, each with a graph of its own."""
+    if isinstance(draw.policy, FeedForward):
+        yield from _of_answers(draw, draw.policy, rehearsed, micro)
+    else:
+        yield from _of_chains(draw, micro)
+        yield from _of_answers(draw, None, rehearsed, micro)
+
+
+def _of_chains(draw: Draw, micro: int | None) -> Iterator[Term]:
+    """Policy loss and KL, portion by portion."""
+    draw.take()
+    if not draw.rollouts:
+        return
+    for portion in draw.policy.pieces(draw.rollouts, micro):
+        means = draw.policy.replay(draw.visit, draw.rollouts, portion)
+        found = [_piece(draw, piece, mean) for piece, mean in zip(portion, means, strict=True)]
+        yield _joined([f[0] for f in found], {}, [f[1] for f in found])
+
+
+def _of_answers(draw: Draw, direct: FeedForward | None, rehearsed: Batch | None, micro: int | None) -> Iterator[Term]:
+    """What is a function of answers: supervised terms, rehearsal, and for a feed-forward policy everything."""
+    count, modalities = len(draw.visit.images), list(draw.visit.judged)
+    objective = draw.objective
+    weights = [objective.ranking, objective.expected, objective.distance]
+    wanted = any(per_modality(w, m) for w in weights for m in modalities)
+    sampling = direct is not None and any(per_modality(objective.grpo, m) for m in modalities)
+    parts = portions(count, micro) if wanted or sampling else []
+    if sampling and len(parts) > 1:
+        draw.take()  # advantages may compare all photos
+    scale = _Scale.of(draw)
+    for part in parts:
+        images = draw.visit.images[part]
+        # one pass for both, where they go together
+        beside = rehearsed if rehearsed is not None and len(parts) == 1 and _fits(images, rehearsed.images) else None
+        named = modalities if beside is None else list(draw.policy.modalities)
+        codes = draw.policy.answer(images if beside is None else torch.cat([images, beside.images]), named)
+        mine = {m: c[: len(images)] for m, c in codes.items()}
+        found: list[tuple[Tensor, Seen]] = []
+        if direct is not None and sampling:
+            draw.take(mine)
+            found = [_piece(draw, Piece(m, 0, part, slice(None)), direct.means_of(mine, draw.visit.judged[m].of(part)))
+                     for m in draw.rollouts]  # fmt: skip
+        losses = _supervised(draw, part, mine, scale) if wanted else {}
+        if beside is not None:
+            rehearsed = None
+            losses["rehearsal"] = _rehearsed(draw, {m: c[len(images) :] for m, c in codes.items()}, beside)
+        yield _joined([f[0] for f in found], losses, [f[1] for f in found])
+    if rehearsed is not None:
+        answers = draw.policy.answer(rehearsed.images, list(draw.policy.modalities))
+        yield _joined([], {"rehearsal": _rehearsed(draw, answers, rehearsed)}, [])
+
+
+def _joined(policy: Sequence[Tensor], losses: Mapping[str, Tensor], seen: Sequence[Seen]) -> Term:
+    named = {"policy": torch.stack(list(policy)).sum(), **losses} if policy else dict(losses)
+    return Term(torch.stack(list(named.values())).sum(), {k: float(v.detach()) for k, v in named.items()}, seen)
+
+
+def _fits(images: Tensor, others: Tensor) -> bool:
+    return images.shape[1:] == others.shape[1:]
+
+
+def _rehearsed(draw: Draw, codes: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    return draw.objective.rehearsal * rehearsal_loss(codes, batch, draw.policy.modalities) / draw.processes.world
+
+
+def _piece(draw: Draw, piece: Piece, mean: Tensor) -> tuple[Tensor, Seen]:
+    """Policy loss and KL of one piece."""
+    objective, rollout, worth = draw.objective, draw.rollouts[piece.modality], draw.worth[piece.modality]
     step = _part(rollout.transitions[piece.transition], piece)
     reward = worth.reward[piece.images, piece.samples]
     # a photo without a reward takes no part, neither in the policy loss nor in the KL
     share = (~reward.isnan()).to(mean.dtype) / max(worth.groups, 1)
-    share = share / (rollout.values.shape[1] * len(rollout.transitions))
+    share = share / (rollout.values.shape[1] * len(rollout.transitions) * len(draw.visit.judged))
     if worth.credit is not None:
         loss, ratio, high, low, elements = _by_pair(step, mean, worth.credit[piece.images, piece.samples], objective)
     else:
         loss, ratio, high, low, elements = _by_map(step, mean, worth.advantage[piece.images, piece.samples], objective)
-    term = objective.grpo * step.weight * (share * loss).sum()
+    term = per_modality(objective.grpo, piece.modality) * step.weight * (share * loss).sum()
     divergence = None
     if objective.kl and step.reference is not None:
         divergence = kl_divergence(mean, step.reference, step.std, step.kl_scale)
@@ -178,55 +288,45 @@ def _part(step: Transition, piece: Piece) -> Transition:
     return replace(step, state=None, after=after, mean=mean, std=std, reference=cut(step.reference))
 
 
-def answer_terms(
-    policy: Policy, visit: Visit, objective: Objective, processes: Processes, micro: int | None
-) -> Iterator[tuple[Tensor, dict[str, float]]]:
-    """Ranking loss, expected agreement and distance to the base, of the answers to a few photos at a time.
+@dataclass(frozen=True)
+class _Scale:
+    """What sums over photos are divided by.
 
-    Gives (a term with gradient, sums of each loss over photos and modalities, divided as in the term).
+    groups : modality -> photos of all processes with a judgement; photos : of all processes
     """
-    modalities = list(visit.judged)
-    weights = {"ranking": objective.ranking, "expected": objective.expected, "distance": 1.0}
-    far = {m: per_modality(objective.distance, m) for m in modalities}
-    groups = {m: processes.total(_judged_photos(visit.judged[m])) for m in modalities}
-    everyone = processes.total(len(visit.images))
-    if not objective.ranking + objective.expected + max(far.values()):
-        return
-    size = min(micro or len(visit.images), len(visit.images))
-    for start in range(0, len(visit.images), size):
-        part = slice(start, start + size)
-        codes = policy.answer(visit.images[part], modalities)
-        base = _base_codes(policy, visit.images[part], modalities) if any(far.values()) else {}
-        losses: dict[str, Tensor] = {}
-        for m in modalities:
-            judged = visit.judged[m].of(part)
-            found = _supervised(policy, codes[m], judged, objective)
-            for name, each in found.items():
-                mean = torch.nansum(each) / max(groups[m], 1) / len(modalities)
-                losses[name] = losses.get(name, mean.new_zeros(())) + mean
-            if far[m]:
-                apart = (codes[m] - base[m]).square().mean(dim=(1, 2, 3)).sum() / everyone / len(modalities)
-                losses["distance"] = losses.get("distance", apart.new_zeros(())) + far[m] * apart
-        term = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
-        yield term, {name: float(loss.detach()) for name, loss in losses.items()}
+
+    groups: Mapping[str, int]
+    photos: int
+
+    @classmethod
+    def of(cls, draw: Draw) -> _Scale:
+        """The numbers of a step."""
+        judged, total = draw.visit.judged, draw.processes.total
+        return cls({m: total(int((j.weight > 0).any(1).sum())) for m, j in judged.items()},
+                   total(len(draw.visit.images)))  # fmt: skip
 
 
-def _supervised(policy: Policy, codes: Tensor, judged: Judged, objective: Objective) -> dict[str, Tensor]:
-    """Losses [b] of the answers to some photos; NaN where nothing is judged."""
-    found = {}
+def _supervised(draw: Draw, part: slice, codes: Mapping[str, Tensor], scale: _Scale) -> dict[str, Tensor]:
+    """Ranking loss, expected agreement and distance to the base of the answers to some photos, weighted."""
+    objective, policy, modalities = draw.objective, draw.policy, list(draw.visit.judged)
     hard, balanced, same = objective.reward == "hard", objective.balanced, objective.same_distance
-    if objective.ranking:
-        found["ranking"] = ranking_loss(policy.values(codes, judged), judged, kind=objective.ranking_kind,
-                                        temperature=objective.temperature, hard=hard, balanced=balanced,
-                                        same_distance=same)  # fmt: skip
-    if objective.expected:
-        found["expected"] = 1 - expected_agreement(policy, codes, judged, hard=hard, balanced=balanced,
-                                                   same_distance=same)  # fmt: skip
-    return found
-
-
-def _judged_photos(judged: Judged) -> int:
-    return int((judged.weight > 0).any(1).sum())
+    far = {m: per_modality(objective.distance, m) for m in modalities}
+    base = _base_codes(policy, draw.visit.images[part], modalities) if any(far.values()) else {}
+    found: dict[str, list[Tensor]] = {}
+    for m in modalities:
+        judged, groups = draw.visit.judged[m].of(part), max(scale.groups[m], 1)
+        if weight := per_modality(objective.ranking, m):
+            each = ranking_loss(policy.values(codes[m], judged), judged, kind=objective.ranking_kind,
+                                temperature=objective.temperature, hard=hard, balanced=balanced,
+                                same_distance=same)  # fmt: skip
+            found.setdefault("ranking", []).append(weight * torch.nansum(each) / groups)
+        if weight := per_modality(objective.expected, m):
+            each = 1 - expected_agreement(policy, codes[m], judged, hard=hard, balanced=balanced, same_distance=same)
+            found.setdefault("expected", []).append(weight * torch.nansum(each) / groups)
+        if far[m]:
+            apart = (codes[m] - base[m]).square().mean(dim=(1, 2, 3)).sum()
+            found.setdefault("distance", []).append(far[m] * apart / scale.photos)
+    return {name: torch.stack(values).sum() / len(modalities) for name, values in found.items()}
 
 
 def _base_codes(policy: Policy, images: Tensor, modalities: list[str]) -> dict[str, Tensor]:

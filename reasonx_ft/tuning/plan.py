@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from reasonx_ft.grpo import RunningSpread
-from reasonx_ft.tuning.config import TuneConfig
-from reasonx_ft.tuning.objective import answer_terms, judge, policy_terms
+from reasonx_ft.tuning.clock import Clock
+from reasonx_ft.tuning.config import TuneConfig, largest, per_modality
+from reasonx_ft.tuning.objective import Draw, terms
 from reasonx_ft.tuning.photo_set import Progress
 from reasonx_ft.tuning.prepare import Prepared, Sources, prepare
 from reasonx_ft.tuning.settings import about
@@ -31,8 +32,9 @@ def _what(prepared: Prepared) -> dict[str, Any]:
     config, visits, left = prepared.config, prepared.visits, prepared.photos.left_out
     objective, entries = config.objective, prepared.photos.entries
     used = {m: sum(len(e.pairs[m]) for e in entries if m in e.pairs) for m in visits.modalities}
-    at_once = len(visits.modalities) if config.data.at_once == "all" else 1
-    samples = prepared.steps * config.data.images * objective.group * at_once if objective.grpo else 0
+    sampled = sum(bool(per_modality(objective.grpo, m)) for m in visits.modalities)
+    at_once = sampled if config.data.at_once == "all" else sampled / len(visits.modalities)
+    samples = round(prepared.steps * config.data.images * objective.group * at_once)
     return {
         "base": prepared.policy.base, "preset": config.preset, "method": config.method,
         "judge": prepared.judge, "modalities": list(visits.modalities),
@@ -53,7 +55,7 @@ def _what(prepared: Prepared) -> dict[str, Any]:
 def _clip(prepared: Prepared) -> dict[str, Any]:
     """The clip range in both of its units, by modality."""
     objective = prepared.config.objective
-    if not objective.grpo:
+    if not largest(objective.grpo):
         return {}
     rollouts = prepared.policy.rollout(prepared.visits.at(0), objective.group, 0, reference=False)
     found: dict[str, Any] = {}
@@ -71,22 +73,17 @@ def _clip(prepared: Prepared) -> dict[str, Any]:
 def _cost(prepared: Prepared) -> dict[str, Any]:
     """Seconds of a step, and of all; checks and reading of photos not counted."""
     config, policy = prepared.config, prepared.policy
-    objective, micro = config.objective, config.machine.micro
-    seconds = 0.0
+    seconds, device = 0.0, next(policy.network.parameters()).device
     for step in range(min(2, prepared.steps)):
-        visit = prepared.visits.at(step)
         start = time.perf_counter()
-        if objective.grpo:
-            rollouts = policy.rollout(visit, objective.group, step, reference=objective.kl > 0)
-            worth = judge(visit, rollouts, objective, RunningSpread(), prepared.processes)
-            for term, _ in policy_terms(policy, visit, rollouts, worth, objective, micro):
-                term.backward()  # type: ignore[no-untyped-call]  # torch's own signature
-        for term, _ in answer_terms(policy, visit, objective, prepared.processes, micro):
-            if term.requires_grad:
-                term.backward()  # type: ignore[no-untyped-call]  # torch's own signature
-        if visit.images.device.type == "cuda":
+        draw = Draw(policy, prepared.visits.at(step), config.objective, RunningSpread(), prepared.processes,
+                    Clock(device), step)  # fmt: skip
+        rehearsed = prepared.rehearsal.at(step) if prepared.rehearsal is not None else None
+        for term in terms(draw, rehearsed, config.machine.micro):
+            term.value.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+        if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
     policy.network.zero_grad(set_to_none=True)
     return {"seconds a step": seconds, "minutes in all": seconds * prepared.steps / 60,
-            "device": str(next(policy.network.parameters()).device)}  # fmt: skip
+            "device": str(device)}  # fmt: skip

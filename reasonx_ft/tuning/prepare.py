@@ -17,10 +17,11 @@ from reasonx_ft.photos import DATASET, open_photos
 from reasonx_ft.policies.base import Policy
 from reasonx_ft.policies.load import make_policy
 from reasonx_ft.tuning.answers import Answers, read_answers
-from reasonx_ft.tuning.config import TuneConfig
+from reasonx_ft.tuning.config import TuneConfig, largest
 from reasonx_ft.tuning.export import Facts
 from reasonx_ft.tuning.photo_set import PhotoSet, Progress
 from reasonx_ft.tuning.processes import Processes
+from reasonx_ft.tuning.rehearsal import Rehearsal
 from reasonx_ft.tuning.visits import Visits
 
 
@@ -43,6 +44,7 @@ class Sources:
 class Prepared:
     """A run before its first step.
 
+    rehearsal : scenes with known maps, where the objective asks for them
     steps : optimiser steps in all
     identity : what a checkpoint must agree with, name -> digest
     """
@@ -54,6 +56,7 @@ class Prepared:
     answers: Answers
     photos: PhotoSet
     visits: Visits
+    rehearsal: Rehearsal | None
     steps: int
     identity: Mapping[str, str]
 
@@ -67,13 +70,19 @@ class Prepared:
             base=self.policy.base,
             method=config.method,
             reward=f"agreement of {', '.join(used)} at point pairs with the answers of a judge ({hard})",
-            data=(f"{self.sources.photos.removeprefix(DATASET)} ({len(self.visits.training)} photos, no labels)",),
+            data=(*self._rehearsed(), f"{self.sources.photos.removeprefix(DATASET)} "
+                                      f"({len(self.visits.training)} photos, no labels)"),
             judge=self.judge,
             seed=config.seed,
             licence=self.policy.licence,
             pairs=used,
             config=config.model_dump(mode="json"),
         )
+
+    def _rehearsed(self) -> tuple[str, ...]:
+        if self.rehearsal is None:
+            return ()
+        return (f"{self.config.objective.rehearsal_data} ({len(self.rehearsal.ids)} scenes, true maps)",)
 
     @property
     def judge(self) -> str:
@@ -97,7 +106,7 @@ def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None =
     store = Store.open(sources.store)
     policy = make_policy(sources.base, device=processes.device(machine.device), dtype=machine.dtype,
                          micro=machine.micro, **config.policy)  # fmt: skip
-    if config.objective.credit == "pairs" and config.objective.grpo and not policy.local_noise:
+    if config.objective.credit == "pairs" and largest(config.objective.grpo) and not policy.local_noise:
         raise UsageError("credit by pairs needs noise that is local, and this policy's is not", where=policy.base,
                          fix="--set objective.credit=image, or for a feed-forward network --set policy.noise=pixel")
     answers = read_answers(store, config.data, policy.modalities, policy.base)
@@ -114,8 +123,9 @@ def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None =
         steps = max(1, math.ceil(config.optimiser.epochs * len(training) / config.data.images))
     visits = Visits(photos, config.data, list(answers.tables), seed=config.seed, steps=steps, rank=processes.rank,
                     world=processes.world, device=device)  # fmt: skip
+    rehearsal = Rehearsal(policy, config, processes, progress) if config.objective.rehearsal else None
     identity = {"base weights": _weights_digest(policy), "judgements": answers.digest, "photos": photos.digest}
-    return Prepared(sources, config, processes, policy, answers, photos, visits, steps, identity)
+    return Prepared(sources, config, processes, policy, answers, photos, visits, rehearsal, steps, identity)
 
 
 def _weights_digest(policy: Policy) -> str:

@@ -1,8 +1,8 @@
 """From a preset, a file and flags to one `TuneConfig`; unknown keys are named with what was probably meant.
 
 A preset is a TOML file in the folder `presets`: tables as in `TuneConfig`, an optional table ``about`` (text, and what
-a published recipe leaves unknown), and tables ``[[when]]`` with ``method`` or ``base`` (or both), whose other tables
-count only for these.
+a published recipe leaves unknown), and tables ``[[when]]`` with ``base`` or ``method`` (or both), whose other tables
+count for these only. A method that is asked for sets the three weights, then come the tables that name it.
 """
 
 from __future__ import annotations
@@ -58,10 +58,6 @@ def read_settings(
     if method is not None and method not in METHODS:
         raise unknown("method", method, METHODS, where="--method")
     values, _ = _preset(preset, method, base)
-    if method is not None:
-        values = _merged(values, {"objective": {m: float(m == method) for m in METHODS}})
-        if method != "grpo":
-            values["objective"]["kl"] = 0.0
     where = f"preset {preset}"
     _check_keys(values, TuneConfig, where)
     if file is not None:
@@ -96,9 +92,15 @@ def _preset(name: str, method: str | None, base: str) -> tuple[dict[str, Any], A
         raise unknown("preset", name, preset_names(), where="--preset")
     values = read_toml(_PRESETS / f"{name}.toml")
     said = values.pop("about", {})
-    for case in values.pop("when", []):
-        wanted = case.pop("method", method), case.pop("base", base)
-        if wanted == (method, base):
+    cases = [(c.pop("method", None), c.pop("base", base), c) for c in values.pop("when", [])]
+    for _, _, case in (c for c in cases if c[:2] == (None, base)):
+        values = _merged(values, case)
+    if method is not None:
+        # a table of weights by modality is no number to lay a number on
+        values["objective"] = {**values.get("objective", {}), **{m: float(m == method) for m in METHODS}}
+        if method != "grpo":
+            values["objective"]["kl"] = 0.0
+        for _, _, case in (c for c in cases if c[:2] == (method, base)):
             values = _merged(values, case)
     return values, About(said.get("text", ""), tuple(said.get("unknown", ())))
 
