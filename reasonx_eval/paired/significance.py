@@ -150,11 +150,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     p = np.asarray(p_values, dtype=np.float64)
     out = np.full(len(p), np.nan)
-    order = [int(k) for k in np.argsort(p, kind="stable") if not np.isnan(p[k])]
-    highest = 0.0
-    for rank, k in enumerate(order):
-        highest = max(highest, min(1.0, float(p[k]) * (len(order) - rank)))
-        out[k] = highest
+    order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
+    factor = np.arange(len(order), 0, -1)
+    out[order] = np.maximum.accumulate(np.minimum(1.0, p[order] * factor))
     return [float(x) for x in out]
 
 
