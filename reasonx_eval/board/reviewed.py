@@ -209,8 +209,8 @@ def check_samples(reviewed: Reviewed, where: str) -> None:
     """
     result, samples = reviewed.result, reviewed.samples
     _check_rules(result, where)
-    for name, column in samples.values.items():
-        if any(v is not None and abs(v) > _LARGEST for v in column):
+    for name in samples.values:
+        if (np.abs(samples.column(name)) > _LARGEST).any():
             raise DataError(f"{name}: a value beyond {_LARGEST:g} is no measurement", where=where, fix=_AGAIN)
     if len(samples.ids) != result.n_scored:
         raise DataError(f"{len(samples.ids)} images for a result of {result.n_scored}", where=where, fix=_AGAIN)
