@@ -11,11 +11,17 @@ Method: TypeAlias = Literal["grpo", "ranking", "expected"]
 METHODS: Final[tuple[Method, ...]] = ("grpo", "ranking", "expected")
 #: modality -> number, or one number for all
 PerModality: TypeAlias = float | dict[str, float]
+RankingKind: TypeAlias = Literal["mixture", "logistic", "probit", "hinge", "sigmoid"]
 
 
 def largest(value: PerModality) -> float:
     """The greatest weight that any modality has."""
     return max(value.values(), default=0.0) if isinstance(value, Mapping) else value
+
+
+def kind_of(value: RankingKind | Mapping[str, RankingKind], modality: str) -> RankingKind:
+    """The ranking loss of a modality."""
+    return value.get(modality, "mixture") if isinstance(value, Mapping) else value
 
 
 def per_modality(value: PerModality, modality: str) -> float:
@@ -83,7 +89,8 @@ class Objective(Section):
         elements is this divided by D
     units : the policy gradient of a log-density summed over elements (that of the expected reward), or of their mean
     correction : remove the ratio's negative bias before clipping
-    ranking_kind, temperature : of the ranking loss, see `reasonx_ft.ranking`
+    ranking_kind, temperature : of the ranking loss, see `reasonx_ft.ranking`, one for all modalities or a table; what
+        a table leaves out is mixture, and the default temperature
     """
 
     grpo: PerModality = 1.0
@@ -108,7 +115,7 @@ class Objective(Section):
     clip_range_sum: float = Field(1.0, gt=0)
     units: Literal["sum", "mean"] = "sum"
     correction: bool = False
-    ranking_kind: Literal["mixture", "logistic", "probit", "hinge", "sigmoid"] = "mixture"
+    ranking_kind: RankingKind | dict[str, RankingKind] = "mixture"
     temperature: float | dict[str, float] | None = None
 
     @model_validator(mode="after")

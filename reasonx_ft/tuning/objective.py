@@ -40,7 +40,7 @@ from reasonx_ft.ranking import ranking_loss
 from reasonx_ft.rewards import agreement
 from reasonx_ft.scenes_batches import Batch
 from reasonx_ft.tuning.clock import Clock
-from reasonx_ft.tuning.config import Objective, per_modality
+from reasonx_ft.tuning.config import Objective, kind_of, per_modality
 from reasonx_ft.tuning.processes import Processes
 from reasonx_ft.tuning.rehearsal import rehearsal_loss
 
@@ -316,7 +316,7 @@ def _supervised(draw: Draw, part: slice, codes: Mapping[str, Tensor], scale: _Sc
     for m in modalities:
         judged, groups = draw.visit.judged[m].of(part), max(scale.groups[m], 1)
         if weight := per_modality(objective.ranking, m):
-            each = ranking_loss(policy.values(codes[m], judged), judged, kind=objective.ranking_kind,
+            each = ranking_loss(policy.values(codes[m], judged), judged, kind=kind_of(objective.ranking_kind, m),
                                 temperature=objective.temperature, hard=hard, balanced=balanced,
                                 same_distance=same)  # fmt: skip
             found.setdefault("ranking", []).append(weight * torch.nansum(each) / groups)
