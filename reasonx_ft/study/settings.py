@@ -10,7 +10,7 @@ from reasonx_eval.errors import UsageError
 from reasonx_ft.study.design import BASES
 
 #: about as many CPU seconds for each base and method; a step of `tiny-flow` under GRPO replays a state a sample
-DEFAULT_STEPS: Final = {"tiny": 200, "tiny-flow": 100, "tiny-flow/grpo": 60}
+DEFAULT_STEPS: Final = {"tiny": 180, "tiny/labels": 270, "tiny-flow": 80, "tiny-flow/grpo": 50, "tiny-flow/labels": 140}
 
 
 class StudySettings(BaseModel):
@@ -31,8 +31,8 @@ class StudySettings(BaseModel):
     methods: tuple[str, ...] = ("grpo", "ranking", "expected", "default")
     judges: tuple[str, ...] = ("oracle", "tiny", "random")
     seeds: tuple[int, ...] = (0, 1, 2)
-    photos: int = Field(2000, ge=10)
-    pairs: int = Field(120, ge=1)
+    photos: int = Field(1500, ge=10)
+    pairs: int = Field(240, ge=1)
     sets: dict[str, Any] = {}
     steps: dict[str, Annotated[int, Field(ge=1)]] = DEFAULT_STEPS
     ceiling_rate: float = Field(2e-3, gt=0)
