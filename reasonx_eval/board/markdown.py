@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from reasonx_eval.board.board import Board, JudgeTable, PublishedTable
@@ -10,6 +9,7 @@ from reasonx_eval.board.tables import Row, Table
 from reasonx_eval.board.words import (
     ABSENT,
     LEGEND,
+    judge_marks,
     marks,
     metric_head,
     published_value,
@@ -17,6 +17,7 @@ from reasonx_eval.board.words import (
     shown_difference,
     shown_value,
 )
+from reasonx_eval.report.markdown import escape
 from reasonx_eval.report.tables import printable
 from reasonx_eval.results import Value
 
@@ -50,15 +51,6 @@ def board_markdown(board: Board) -> str:
                      "protocol here that is nearest. They are not ranked.\n")  # fmt: skip
         parts += [_published(table) for table in board.published]
     return "\n".join(parts)
-
-
-def escape(text: str) -> str:
-    """Any text as Markdown that shows it: no markup, no table cell ends, no HTML, no line break."""
-    plain = " ".join(printable(text).split())
-    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    plain = re.sub(r"([\\`*_{}\[\]()#!|~])", r"\\\1", plain)
-    # nothing to turn into a link by itself
-    return plain.replace("://", ":&#47;&#47;").replace("www.", "www&#46;").replace("@", "&#64;")
 
 
 def _code(text: str) -> str:
@@ -107,7 +99,8 @@ def _judges(table: JudgeTable) -> str:
     for judge in table.rows:
         found = judge.result.modalities
         values = [_judged(found[m].headline) if m in found else ABSENT for m in table.modalities]
-        rows.append([f"**{escape(judge.result.judge.name)}**", *values, judge.result.status])
+        name = " ".join([f"**{escape(judge.result.judge.name)}**", *(mark for mark, _ in judge_marks(judge))])
+        rows.append([name, *values, judge.result.status])
     columns = ["judge", *(f"{escape(m)}: share right ↑" for m in table.modalities), "status"]
     return _rows(columns, rows) + "\n" + _code(table.signature)
 

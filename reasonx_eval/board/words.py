@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from reasonx_eval.board.contamination import seen
+from reasonx_eval.board.reviewed import ReviewedJudge
 from reasonx_eval.board.tables import Cell, Difference, Row, known
 from reasonx_eval.report.tables import decimals, format_value
 from reasonx_eval.results import Value
@@ -34,6 +36,18 @@ def marks(row: Row) -> list[tuple[str, str]]:
         found.append(("◎", "the ground truth as the prediction, not ranked"))
     if row.rewarded:
         found.append(("‡", f"tuned with a reward: {row.model.reward}"))
+    return found
+
+
+def judge_marks(judge: ReviewedJudge) -> list[tuple[str, str]]:
+    """(mark, what it says of this judge)."""
+    result = judge.result
+    found = []
+    if result.status != "complete":
+        found.append(("⚠", f"partial: {result.n_scored} of {result.n_total} photos, or questions without an answer"))
+    trained = seen(result.judge.trained_on, result.dataset.name)
+    if trained is not None:
+        found.append(("†", f"trained on this dataset ({trained})"))
     return found
 
 

@@ -28,7 +28,7 @@ def judge(name: str, right: float, *, scored: int = 4, ids: str = "x") -> JudgeR
     return JudgeResult(
         schema=1, status="complete" if scored == 4 else "partial",
         signature=f"judge/scenes-wild@1|split:test|n:{scored}{whole}|pairs:own|reasonx:0.1.0",
-        judge=JudgeRef(name=name, revision="r"), selection=Selection(),
+        judge=JudgeRef(name=name, revision="r", trained_on=["scenes-wild/train"]), selection=Selection(),
         dataset=DatasetRef(name="scenes-wild", split="test", n=4, ids_sha256=ids),
         modalities={"depth": found, "albedo": found.model_copy(update={"balanced": Value(value=0.5, n=40)})},
         confidence=0.95, resamples=100, n_total=4, n_scored=scored, failed={}, records_sha256=sha256_text(RECORDS),
@@ -57,6 +57,7 @@ def test_judges_are_added_and_shown_apart_with_their_signature(tmp_path: Path) -
     assert "0.8000<i>[0.7000, 0.9000]" in page
     assert "0.5000" in page, "albedo is judged by the balanced share"
     assert "partial: 3 of 4 photos" in page
+    assert "trained on this dataset (scenes-wild/train)" in page
     assert "Judges of point pairs" in made.files[tmp_path / "README.md"].decode()
 
 

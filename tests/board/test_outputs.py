@@ -15,7 +15,6 @@ from markdown_it import MarkdownIt
 from reasonx_eval.board.board import Board
 from reasonx_eval.board.document import BoardOut, board_csv, board_document
 from reasonx_eval.board.generate import check, generate, write
-from reasonx_eval.board.markdown import escape
 from reasonx_eval.board.tables import make_tables
 from reasonx_eval.board.words import seconds_text, shown_value, signed
 from reasonx_eval.cli.main import cli, run_cli
@@ -23,6 +22,7 @@ from reasonx_eval.errors import NotComparable, UsageError
 from reasonx_eval.protocol import get_protocol
 from reasonx_eval.report.leaderboard.page import render_page
 from reasonx_eval.report.leaderboard.plots import Scale, ticks
+from reasonx_eval.report.markdown import escape
 from reasonx_eval.report.tables import printable
 from reasonx_eval.results import Value
 

@@ -17,6 +17,7 @@ from reasonx_eval.board.tables import Row, Table, known
 from reasonx_eval.board.words import (
     ABSENT,
     LEGEND,
+    judge_marks,
     marks,
     metric_head,
     published_value,
@@ -44,6 +45,11 @@ class Head:
     label: str
     sub: str = ""
     up: bool = False
+
+    @property
+    def choice(self) -> str:
+        """Its name in the menu of columns, which all tables share."""
+        return self.label if self.key == "rank" else f"{self.label} {self.sub}".strip()
 
 
 def render_page(board: Board, results: str) -> str:
@@ -149,7 +155,7 @@ class _Sections:
             cells.append((value, f"{'‡ ' if cell.rewarded else ''}{interval}", finding, shown_difference(cell)))
         rank = row.cells[table.headline].rank
         model = row.model
-        about = [f"from {row.base}" if row.base else "", _size(model.parameters), model.licence or ""]
+        about = [_origin(row), _size(model.parameters), model.licence or ""]
         styles = ["u"] * (row.unranked is not None) + ["l"] * (row.level > 0)
         return {
             "style": " ".join(styles), "family": family, "rank": ABSENT if rank is None else str(rank),
@@ -203,14 +209,20 @@ class _Sections:
         for m in table.modalities:
             error = None if m not in result.modalities else result.modalities[m].calibration_error
             cells.append((ABSENT if error is None else f"{error:.3f}", ""))
-        partial = result.status != "complete"
+        marked = judge_marks(row)
         about = [_size(result.judge.parameters), result.judge.licence or ""]
         return {
-            "style": "u" if partial else "", "name": _clipped(result.judge.name), "cells": cells,
+            "style": "u" if marked else "", "name": _clipped(result.judge.name), "cells": cells,
             "href": self._link(judge_path(row).as_posix()), "about": _clipped(" · ".join(t for t in about if t)),
-            "marks": [("⚠", f"partial: {result.n_scored} of {result.n_total} photos")] if partial else [],
+            "marks": [(mark, _clipped(why, 300)) for mark, why in marked],
             "n": str(result.n_scored),
         }  # fmt: skip
+
+
+def _origin(row: Row) -> str:
+    if row.model.base is None:
+        return ""
+    return f"from {row.base}" if row.base else f"from {row.model.base}, which has no row here"
 
 
 def _clipped(text: str, length: int = 120) -> str:
