@@ -22,7 +22,7 @@ from reasonx_ft.policies.noise import Noise
 from reasonx_ft.policies.predictor import Predictor
 
 #: root mean square of the noise at a pixel, in units of the codes (normals: about radians)
-SIGMA: Final[Mapping[str, float]] = {"depth": 0.1, "normals": 0.15, "albedo": 0.1, "irradiance": 0.1}
+SIGMA: Final[Mapping[str, float]] = {"depth": 0.1, "normals": 0.15, "albedo": 0.03, "irradiance": 0.1}
 
 
 class FeedForward(Policy):

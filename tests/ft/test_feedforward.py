@@ -186,7 +186,7 @@ def test_names_and_options() -> None:
         make_policy("tinny")
     policy = make_policy("tiny", sigma={"depth": 0.3})
     assert isinstance(policy, FeedForward)
-    assert policy.sigma == {"depth": 0.3, "normals": 0.15, "albedo": 0.1, "irradiance": 0.1}
+    assert policy.sigma == {"depth": 0.3, "normals": 0.15, "albedo": 0.03, "irradiance": 0.1}
     assert set(sigmas(0.2, ("depth", "normals")).values()) == {0.2}
     with pytest.raises(UsageError, match="did you mean 'normals'"):
         make_policy("tiny", sigma={"normal": 0.3})
