@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reasonx_eval.metrics.info import metric_info
-from reasonx_ft.study.design import DOMAINS, MEASURES
+from reasonx_ft.study.design import DOMAINS, MEASURES, Measure
 from reasonx_ft.study.summary import Figure, Interval, Row
 
 _DIGITS: Final = {"normals": 2}
@@ -31,11 +31,43 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(parts) + "\n"
 
 
+def brief(rows: Sequence[Row]) -> str:
+    """One table: changes on the tuned domain, and the worst of what is forgotten; then the signatures."""
+    heads = [_head(m) for m in MEASURES]
+    lines = ["| base | method | judge | " + " | ".join(heads) + " | forgotten |",
+             "|---|---|---|" + "---|" * (len(heads) + 1)]  # fmt: skip
+    for row in rows:
+        cells = []
+        for figure in _of_domain(row, DOMAINS[0]):
+            share = figure.closed.value
+            # of the ceiling itself it is 100 % by definition
+            shown = "" if share is None or row.judge == "labels" else f", {100 * share:.0f} %"
+            cells.append(f"{_percent(figure.change)}{shown}")
+        method = "supervised" if row.judge == "labels" else row.method
+        lines.append(f"| `{row.base}` | {method} | {row.judge} | " + " | ".join(cells) + f" | {_forgotten(row)} |")
+    signatures = sorted({f.signature for row in rows for f in row.figures})
+    return "\n".join([*lines, "", "```", *signatures, "```"]) + "\n"
+
+
+def _forgotten(row: Row) -> str:
+    """The metric of the other domain that got worst, and by how much."""
+    worst, name = 0.0, ""
+    for figure in _of_domain(row, DOMAINS[1]):
+        change = figure.change.value
+        if change is None:
+            continue
+        loss = -change if metric_info(figure.metric).higher_is_better else change
+        if loss > worst:
+            worst, name = loss, figure.measure
+    return f"{name} {100 * worst:.1f} % worse" if name else "nothing"
+
+
+def _head(measure: Measure) -> str:
+    return f"{measure.label} {'↑' if metric_info(measure.metric).higher_is_better else '↓'}"
+
+
 def _table(rows: Sequence[Row], domain: str) -> list[str]:
-    heads = []
-    for measure in MEASURES:
-        arrow = "↑" if metric_info(measure.metric).higher_is_better else "↓"
-        heads.append(f"{measure.label} {arrow}")
+    heads = [_head(m) for m in MEASURES]
     lines = ["| base | method | judge | " + " | ".join(heads) + " |", "|---|---|---|" + "---|" * len(heads)]
     for base in dict.fromkeys(r.base for r in rows):
         ours = [r for r in rows if r.base == base]

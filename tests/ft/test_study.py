@@ -14,7 +14,7 @@ from reasonx_eval.errors import DataError, UsageError
 from reasonx_ft.cli.main import cli
 from reasonx_ft.study import summary
 from reasonx_ft.study.design import DOMAINS, MEASURES, Cell, cells
-from reasonx_ft.study.report import markdown, plot
+from reasonx_ft.study.report import brief, markdown, plot
 from reasonx_ft.study.summary import Row, figure
 
 WHDR = MEASURES[0]
@@ -144,6 +144,12 @@ def test_the_table_shows_the_base_every_row_and_every_signature(runs: dict[str, 
     assert "closes" not in lines[1] + lines[5]
     for measure in MEASURES:
         assert f"signature of {measure.metric}" in text
+    short = [line for line in brief(rows).splitlines() if line.startswith("| `tiny`")]
+    assert len(short) == 2
+    assert "-10.0 % [-10.0, -10.0], 50 %" in short[1]
+    # on the other domain too everything fell by a tenth, and of delta1 more would have been better
+    assert short[1].endswith("| delta1 10.0 % worse |")
+    assert short[0].endswith("| delta1 20.0 % worse |")
     plot(rows, tmp_path / "study.png")
     assert (tmp_path / "study.png").read_bytes()[:4] == b"\x89PNG"
 
