@@ -20,6 +20,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "tune": ("reasonx_ft.cli.tune", "Tune a predictor by a judge's answers: GRPO, ranking, expected agreement."),
     "export": ("reasonx_ft.cli.export", "Write a tuning's weights, of any checkpoint, as a model."),
     "pretrain": ("reasonx_ft.cli.pretrain", "Train an embedded network on rendered scenes, from nothing."),
+    "full-size": ("reasonx_ft.cli.full_size", "Measure a step of a large diffusion model, phase by phase."),
     "study": ("reasonx_ft.cli.study", "What tuning gains, against bases, supervision and a random judge."),
 }
 

@@ -48,6 +48,11 @@ class Diffusion(Policy):
     resolution : long side, in pixels, at which photos are seen; 0 is their own
     micro : samples in one pass of the network
     dtype : in which the network computes where it may (autocast)
+
+    Attributes
+    ----------
+    frozen : the base's own network; None with adapters, where the base is the network without them
+    is_base : whether the network is the base just now, see `as_base`
     """
 
     def __init__(
@@ -62,7 +67,8 @@ class Diffusion(Policy):
         self._dtype = dtype
         latents.pipe.unet = None  # the network is what may be wrapped and sharded; nothing else refers to it
         self._adapted = bool(adapted_layers(network))
-        self._frozen = None if self._adapted else _lowered(_own_copy(network), dtype)
+        self.frozen = None if self._adapted else _lowered(_own_copy(network), dtype)
+        self.is_base = False
         self._encoded: tuple[Tensor, Tensor] | None = None
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
@@ -131,16 +137,16 @@ class Diffusion(Policy):
 
     @contextmanager
     def as_base(self) -> Iterator[None]:
-        if self._adapted:
-            with without_adapters(self.network):
-                yield
-            return
-        assert self._frozen is not None
-        tuned, self.network = self.network, self._frozen
+        tuned, self.is_base = self.network, True
         try:
-            yield
+            if self.frozen is None:
+                with without_adapters(self.network):
+                    yield
+            else:
+                self.network = self.frozen
+                yield
         finally:
-            self.network = tuned
+            self.network, self.is_base = tuned, False
 
     def save(self, folder: Path) -> Saved:
         """The whole pipeline, adapters merged into it, in float32; beside it, the adapters alone."""
