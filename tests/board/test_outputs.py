@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from reasonx_eval.board.board import Board
+from reasonx_eval.board.board import Board, published_tables
 from reasonx_eval.board.document import BoardOut, board_csv, board_document
 from reasonx_eval.board.generate import check, generate, write
 from reasonx_eval.board.tables import make_tables
@@ -96,6 +96,21 @@ def test_hostile_names_are_text_in_the_page(board: Path) -> None:
     assert fetched == []
     assert not re.search(r"url\(|@import", page)
     assert "default-src 'none'" in page
+
+
+def test_every_region_and_id_of_the_page_has_a_name_of_its_own(tmp_path: Path) -> None:
+    rows = [make("a", draw(get_protocol(p), 12, 0.3, "r"), p, kind=kind) for p, kind in (
+        ("albedo/scenes-wild", "albedo_linear"), ("albedo/scenes-wild-whdr", "albedo_linear"),
+        ("albedo/scenes-wild-whdr", "albedo_srgb"), ("depth/nyuv2", "disparity_affine"))]  # fmt: skip
+    page = render_page(Board(tuple(make_tables(rows)), tuple(published_tables()), ()), "./results")
+    reader = Reader()
+    reader.feed(page)
+    for found in ([a["aria-label"] for _, a in reader.tags if a.get("role") == "region"],
+                  [a["id"] for _, a in reader.tags if "id" in a]):  # fmt: skip
+        assert len(found) > 4
+        assert len(set(found)) == len(found)
+    targets = {a["id"] for _, a in reader.tags if "id" in a}
+    assert {str(a["href"])[1:] for t, a in reader.tags if t == "a" and str(a["href"]).startswith("#")} <= targets
 
 
 def test_hostile_names_are_text_in_markdown(board: Path) -> None:

@@ -137,7 +137,7 @@ class _Sections:
         families = _families(table.rows)
         return {
             "id": self._id(f"{table.protocol} {kind}"), "signature": printable(table.signature),
-            "title": f"{table.dataset}, {kind.replace('_', ' ')}",
+            "protocol": table.protocol, "title": f"{table.dataset}, {kind.replace('_', ' ')}",
             "columns": [Head("rank", "rank", known_label(table.headline)), Head("model", "model"),
                         *map(_head, table.metrics), Head("n", "n", up=True), Head("seconds", "s/image"),
                         Head("date", "date", up=True)],
