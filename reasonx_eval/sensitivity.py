@@ -113,7 +113,9 @@ def analyse(
         if data is None:
             continue
         known = set(data.ids)
-        records = _score(runs, data, [i for i in joined.ids if i in known], group, workers, count)
+        # only what is shown is computed: a structural similarity costs more than all else together
+        lean = [replace(v, protocol=v.protocol.model_copy(update={"metrics": names})) for v in group]
+        records = _score(runs, data, [i for i in joined.ids if i in known], lean, workers, count)
         for variant, theirs in zip(group, records, strict=True):
             found = _rows(runs, variant, data, theirs, names)
             if isinstance(found, str):
@@ -228,7 +230,8 @@ def _row(variant: Variant, kept: Sequence[int], absent: Sequence[Value], joined:
     if data.reason is None:
         apart[np.ix_(kept, kept)] = _apart(data)
     for place, k in enumerate(kept):
-        values[k], signatures[k] = _value(data, place), joined.runs[place].signature
+        run = joined.runs[place]
+        values[k], signatures[k] = _value(data, place, run), run.signature
     known = {k: v.value for k, v in enumerate(values) if v.value is not None}
     order = sorted(known, key=lambda k: (-data.sign * known[k], k))
     return Row(variant, data.name, tuple(values), tuple(signatures), tuple(order), apart)
@@ -250,6 +253,7 @@ def _run(run: SavedRun, variant: Variant, data: Dataset, records: Sequence[Recor
     kind = variant.kind(run.result.model.kind)
     protocol = variant.protocol
     n = sum(1 for r in records if r.error is None)
+    absent = Value(value=None, n=n, reason="not aggregated")
     signature = protocol.signature(kind=kind, n=n, n_total=len(data),
                                    data=data.name if protocol.dataset == "any" else None)  # fmt: skip
     return Run(
@@ -257,12 +261,15 @@ def _run(run: SavedRun, variant: Variant, data: Dataset, records: Sequence[Recor
         digest=protocol.digest, signature=signature, status="complete" if n == len(data) else "partial",
         dataset=DatasetRef(name=data.name, split=data.split, options=dict(data.options), n=len(data),
                            ids_sha256=data.ids_digest),
-        reasonx=__version__, records_sha256="", aggregate={}, records=tuple(records),
+        reasonx=__version__, records_sha256="", records=tuple(records),
+        aggregate=run.result.aggregate if variant.label == "as run" else dict.fromkeys(protocol.metrics, absent),
     )  # fmt: skip
 
 
-def _value(data: Column, place: int) -> Value:
+def _value(data: Column, place: int, run: Run) -> Value:
     """The aggregate of one run with its interval, as a result has it."""
+    if data.stored is not None:
+        return run.aggregate[data.name]
     if data.reason is not None:
         return Value(value=None, n=len(data.ids), reason=data.reason)
     ends = stats.bootstrap_ratio_ci(data.top[place], data.weight, confidence=CONFIDENCE, resamples=RESAMPLES,

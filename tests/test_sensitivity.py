@@ -13,6 +13,7 @@ from reasonx_eval.cli.sensitivity import order_text
 from reasonx_eval.errors import UsageError
 from reasonx_eval.protocol import Protocol, all_protocols, get_protocol
 from reasonx_eval.results import load_result
+from reasonx_eval.runner import RunOptions, run
 from reasonx_eval.saved_runs import load_sample, open_dataset, open_run
 from reasonx_eval.sensitivity import Row, Sensitivity, analyse
 from reasonx_eval.sensitivity_variants import AXES, variants
@@ -80,14 +81,14 @@ def test_fitting_disparities_in_depth_reverses_the_order(
     assert "|acc:depth_metric|align:affine.depth|" in str(fitted.signatures[1])
     assert not found.survives("abs_rel")
     # an independent fit: least squares of depth on disparity
-    run = open_run(inverse)
-    data = open_dataset(run.result)
+    saved = open_run(inverse)
+    data = open_dataset(saved.result)
     errors = []
-    for sample_id in run.records:
-        sample = load_sample(data, run, sample_id)
+    for sample_id in saved.records:
+        sample = load_sample(data, saved, sample_id)
         target = sample.targets["depth"]
         assert isinstance(target, DepthTarget)
-        p, g = run.load(sample).value[target.valid].astype(float), target.depth[target.valid].astype(float)
+        p, g = saved.load(sample).value[target.valid].astype(float), target.depth[target.valid].astype(float)
         aligned = np.clip(np.polyval(np.polyfit(p, g, 1), p), 0.001, 1000)
         errors.append(np.mean(np.abs(aligned - g) / g))
     assert fitted.values[0].value == pytest.approx(np.mean(errors), rel=1e-6)
@@ -118,11 +119,11 @@ def test_pooled_pixels_weigh_images_by_their_pixels(noisy: Path) -> None:
 
 def test_a_crop_leaves_out_what_it_says(noisy: Path) -> None:
     found = study(noisy, vary=["crop"])
-    run = open_run(noisy)
-    data = open_dataset(run.result)
+    saved = open_run(noisy)
+    data = open_dataset(saved.result)
     errors = []
-    for sample_id in run.records:
-        sample = load_sample(data, run, sample_id)
+    for sample_id in saved.records:
+        sample = load_sample(data, saved, sample_id)
         target = sample.targets["depth"]
         assert isinstance(target, DepthTarget)
         height, width = target.depth.shape
@@ -130,7 +131,7 @@ def test_a_crop_leaves_out_what_it_says(noisy: Path) -> None:
         rows, columns = (0.40810811, 0.99189189), (0.03594771, 0.96405229)
         inside[slice(*(int(r * height) for r in rows)), slice(*(int(c * width) for c in columns))] = True
         inside &= target.valid
-        p, g = run.load(sample).value[inside].astype(float), target.depth[inside].astype(float)
+        p, g = saved.load(sample).value[inside].astype(float), target.depth[inside].astype(float)
         aligned = np.polyval(np.polyfit(p, g, 1), p)
         errors.append(np.mean(np.abs(aligned - g) / g))
     assert by_label(found)["crop=garg"].values[0].value == pytest.approx(np.mean(errors), rel=1e-6)
@@ -198,6 +199,22 @@ def test_every_task_has_its_own_rules(root: Path, model: str, protocol: str, met
         signatures = [row.signatures[0] for row in rows]
         assert len(set(signatures)) == len(rows) > 1
     assert set(AXES[get_protocol(protocol).target])
+
+
+def test_a_pooled_median_is_that_of_the_result(root: Path) -> None:
+    from .fakes import Fake, Noisy
+    from .paired.planted import POOLED
+
+    data = Fake()
+    run(Noisy(), data, POOLED, root / "pooled", RunOptions(save_predictions=True))
+    found = analyse([open_run(root / "pooled")], lambda _: data, metrics=["median_deg", "rmse_deg"])
+    result = load_result(root / "pooled")
+    assert found.rows["median_deg"][0].values[0] == result.aggregate["median_deg"]
+    again, stored = found.rows["rmse_deg"][0].values[0], result.aggregate["rmse_deg"]
+    for end in ("value", "ci_low", "ci_high"):
+        assert getattr(again, end) == pytest.approx(getattr(stored, end), rel=1e-12)
+    medians = [r.metrics["median_deg"] for r in open_run(root / "pooled").run.records]
+    assert by_label(found, "median_deg")["normals/generic@1"].values[0].value == pytest.approx(np.mean(medians))
 
 
 def test_json_and_two_calls(inverse: Path, noisy: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,18 +12,13 @@ import click
 from reasonx_eval.paired.comparison import Comparison, canary_lines
 from reasonx_eval.paired.runs import Run
 from reasonx_eval.paired.statistics import Paired
+from reasonx_eval.report import latex
+from reasonx_eval.report.markdown import escape as markdown
 from reasonx_eval.report.tables import arrow, decimals, print_table, printable
 from reasonx_eval.results import Value
 
 _RIGHT = (1, 2, 3, 5, 6)
 _SHOWN = 5
-_FOR_LATEX = str.maketrans({
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "‡": r"$\ddagger$", "δ": r"$\delta$",
-})  # fmt: skip
-_FOR_MARKDOWN = str.maketrans({"|": "\\|", "<": "&lt;", ">": "&gt;", "&": "&amp;", "`": "\\`", "*": "\\*", "_": "\\_",
-                           "[": "\\[", "]": "\\]"})  # fmt: skip
 
 
 def head(c: Comparison) -> list[str]:
@@ -125,7 +120,7 @@ def _markdown(comparisons: Sequence[Comparison]) -> str:
         lines = [names, ["---:" if k in _RIGHT else "---" for k in range(len(names))], *rows]
         return ["| " + " | ".join(line) + " |" for line in lines]
 
-    return _document(comparisons, table, lambda text: printable(text).translate(_FOR_MARKDOWN), _quoted)
+    return _document(comparisons, table, markdown, _quoted)
 
 
 def _quoted(text: str) -> str:
@@ -141,7 +136,7 @@ def _latex(comparisons: Sequence[Comparison]) -> str:
         return [rf"\begin{{tabular}}{{{align}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule",
                 r"\end{tabular}"]  # fmt: skip
 
-    return _document(comparisons, table, lambda text: printable(text).translate(_FOR_LATEX), lambda text: f"% {text}")
+    return _document(comparisons, table, latex.label, lambda text: f"% {text}")
 
 
 def _document(

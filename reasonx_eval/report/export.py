@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasonx_eval.board.contamination import seen
-from reasonx_eval.board.markdown import escape as markdown
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.metrics.info import MetricInfo, metric_info
 from reasonx_eval.paired import Rank, Run, column, differences, join, rank_ranges
 from reasonx_eval.report import latex
+from reasonx_eval.report.markdown import escape as markdown
 from reasonx_eval.report.tables import arrow, printable
 from reasonx_eval.results import Value
 
