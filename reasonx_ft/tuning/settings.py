@@ -2,7 +2,7 @@
 
 A preset is a TOML file in the folder `presets`: tables as in `TuneConfig`, an optional table ``about`` (text, and what
 a published recipe leaves unknown), and tables ``[[when]]`` with ``base`` or ``method`` (or both), whose other tables
-count for these only. A method that is asked for sets the three weights, then come the tables that name it.
+count for these only (``without`` names tables that are dropped first). A method that is asked for sets the three weights, then come the tables that name it.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ def _preset(name: str, method: str | None, base: str) -> tuple[dict[str, Any], A
     said = values.pop("about", {})
     cases = [(c.pop("method", None), c.pop("base", base), c) for c in values.pop("when", [])]
     for _, _, case in (c for c in cases if c[:2] == (None, base)):
+        for table in case.pop("without", []):
+            values.pop(table, None)
         values = _merged(values, case)
     if method is not None:
         # a table of weights by modality is no number to lay a number on

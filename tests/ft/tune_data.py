@@ -28,7 +28,11 @@ LIMIT = 14
 SHORT: dict[str, Any] = {
     "optimiser.steps": 4, "optimiser.warmup": 1, "data.images": 2, "data.pairs": 12, "data.limit": LIMIT,
     "data.held_out": 0.3, "objective.group": 4, "machine.threads": 1, "machine.workers": 1, "watch.check_every": 2,
-    "watch.check_photos": 2, "watch.save_every": 2, "watch.export": "last",
+    "watch.check_photos": 2, "watch.save_every": 2, "watch.export": "last", "data.min_confidence": 0.0,
+    "objective.grpo": 1, "objective.ranking": 0, "objective.expected": 0, "objective.rehearsal": 0,
+    "objective.kl": 0.02,
+    "objective.credit": "pairs", "objective.scale": "none", "policy.noise": "pixel", "optimiser.learning_rate": 5e-4,
+    "objective.balanced": True, "machine.dtype": "float32",
 }  # fmt: skip
 
 
@@ -59,10 +63,10 @@ class SmallPredictor(TinyPredictor):
 
 
 def small_policy(model: str | Path, *, device: str = "auto", dtype: str = "float32", micro: int | None = None,
-                 noise: str = "pixel", sigma: Any = None) -> Policy:  # fmt: skip
+                 noise: str = "pixel", sigma: Any = None, **more: Any) -> Policy:  # fmt: skip
     """In the place of `make_policy`: for `tiny` a network of 10,000 weights, at random; others as they are."""
-    if str(model) != "tiny":
-        return make_policy(model, device=device, dtype=dtype, micro=micro, noise=noise, sigma=sigma)
+    if str(model) != "tiny" or more:
+        return make_policy(model, device=device, dtype=dtype, micro=micro, noise=noise, sigma=sigma, **more)
     arguments = {"widths": [8, 8, 8, 8]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
