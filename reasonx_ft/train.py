@@ -310,6 +310,7 @@ def _finish(run: _Run, facts: Facts, stopped: str | None) -> Outcome:
     assert base is not None
     assert last is not None
     step, check = prepared.steps, last
+    prepared.processes.wait()
     with run.average.applied():
         best = checkpoint.load_best(run.out)
         # nothing held out: no check is better than another, and only a stopped run falls back
