@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.card_files import write_card
 from reasonx_ft.judge_config import JudgeConfig
+from reasonx_ft.judge_report import write_curve
 from reasonx_ft.judge_training import Progress, train_tiny
 from reasonx_ft.judges.tiny_files import WEIGHTS, CurvePoint, JudgeCard, read_card
+
+PICTURE: Final = "curve.png"
 
 
 def parse_numbers(text: str) -> tuple[int, ...]:
@@ -33,8 +37,8 @@ def train_curve(
 
     Parameters
     ----------
-    out : folder with the finished weights whose card gets the curve; the trainings go to OUT/curve-N, and a point whose
-        training is there already is not trained again
+    out : folder with the finished weights whose card gets the curve, and a picture of it, curve.png; the trainings go
+        to OUT/curve-N, and a point whose training is there already is not trained again
 
     Returns
     -------
@@ -58,4 +62,5 @@ def train_curve(
         curve.append(CurvePoint(scenes=point.data[0].n, steps=point.training["steps"], scores=point.scores))
     card = card.model_copy(update={"curve": curve})
     write_card(weights, card)
+    write_curve(curve, out / PICTURE)
     return card

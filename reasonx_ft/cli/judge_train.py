@@ -97,7 +97,7 @@ def _tiny(out: Path, file: Path | None, flags: dict[str, Any], workers: int, for
 def _curve(out: Path, file: Path | None, flags: dict[str, Any], numbers: str, workers: int, quiet: bool) -> int:
     from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.judge_config import read_config
-    from reasonx_ft.judge_curve import parse_numbers, train_curve
+    from reasonx_ft.judge_curve import PICTURE, parse_numbers, train_curve
 
     scenes, config = parse_numbers(numbers), read_config(file, flags)
     with stage_bars(quiet) as progress:
@@ -105,6 +105,7 @@ def _curve(out: Path, file: Path | None, flags: dict[str, Any], numbers: str, wo
     for point in card.curve:
         for score in point.scores:
             click.echo(f"{point.scenes:>6} scenes  {point.steps} steps  {_line(score)}")
+    click.echo(f"picture  {out / PICTURE}")
     return 0
 
 

@@ -8,8 +8,10 @@ So both colour orders have the same answer, and exchanging the points gives the 
 from __future__ import annotations
 
 import math
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval.errors import UsageError
 from reasonx_ft.coordinates import View
 from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Photo, Question
 from reasonx_ft.judges.tiny_files import WEIGHTS, JudgeCard, load_judge_net, read_card
@@ -37,15 +40,25 @@ class TinyJudge(Judge):
     ----------
     weights : another .safetensors file of this network, with its card beside it
     device : cpu (also what auto means), cuda or mps
+    threads : that share out the photos of a batch; None is one a core. They change no answer
+
+    Raises
+    ------
+    UsageError
+        No such weights, or no thread.
     """
 
     batch_size = 4096
 
-    def __init__(self, *, weights: Path | None = None, device: str = "auto") -> None:
+    def __init__(self, *, weights: Path | None = None, device: str = "auto", threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}; needs 1 or more", where="judge tiny")
         self._shipped = weights is None
         self._weights = WEIGHTS if weights is None else Path(weights)
         # made for the CPU, where a photo takes some 10 ms; auto gives the same digits with and without a GPU
         self._device = "cpu" if device == "auto" else device
+        # a GPU answers one photo after the other in any case
+        self._threads = (threads or os.cpu_count() or 1) if self._device == "cpu" else 1
         self._seen: OrderedDict[str, tuple[Seen, Seen]] = OrderedDict()
         _ = self.card  # a missing file is said at once
 
@@ -74,13 +87,15 @@ class TinyJudge(Judge):
         groups: dict[str, list[int]] = {}
         for k, question in enumerate(questions):
             groups.setdefault(question.photo.digest, []).append(k)
-        answers: list[Answer | None] = [None] * len(questions)
+        asked, numbers = [], []
         for rows in groups.values():
             pairs: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
-            which = [pairs.setdefault((questions[k].first, questions[k].second), len(pairs)) for k in rows]
-            found = self._probabilities(questions[rows[0]].photo, np.array(list(pairs), dtype=np.int64))
+            numbers.append([pairs.setdefault((questions[k].first, questions[k].second), len(pairs)) for k in rows])
+            asked.append((questions[rows[0]].photo, np.array(list(pairs), dtype=np.int64)))
+        answers: list[Answer | None] = [None] * len(questions)
+        for rows, number, found in zip(groups.values(), numbers, self._probabilities(asked), strict=True):
             columns = {m: found[:, c].tolist() for c, m in enumerate(JUDGED)}
-            for k, pair in zip(rows, which, strict=True):
+            for k, pair in zip(rows, number, strict=True):
                 p = columns[questions[k].modality][pair]
                 answers[k] = Answer(p) if math.isfinite(p) else Answer(math.nan, "failed")
         return [a for a in answers if a is not None]
@@ -98,37 +113,48 @@ class TinyJudge(Judge):
 
         return load_judge_net(self._weights, self.card).to(pick_device(self._device))
 
-    def _probabilities(self, photo: Photo, points: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Of FIRST or SAME, float64 [J, 4] in the order of JUDGED, for canonical points [J, 2, 2]."""
+    def _probabilities(self, asked: Sequence[tuple[Photo, NDArray[np.int64]]]) -> list[NDArray[np.float64]]:
+        """Of FIRST or SAME, float64 [J, 4] in the order of JUDGED, for photos with canonical points [J, 2, 2]."""
         import torch
 
         from reasonx_eval.models.tiny import _one_thread
-        from reasonx_ft.judges.tiny_net import SIZE, answers_of_both
+
+        looks = [self._seen.get(photo.digest) for photo, _ in asked]
+        _ = self.network  # read before threads ask for it
+        with _one_thread():
+            if self._threads == 1 or len(asked) == 1:
+                done = [self._of_photo(*one, seen) for one, seen in zip(asked, looks, strict=True)]
+            else:
+                with ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                    done = list(pool.map(lambda one, seen: self._of_photo(*one, seen), asked, looks))
+        for (photo, _), (seen, _) in zip(asked, done, strict=True):
+            self._seen[photo.digest] = seen
+            self._seen.move_to_end(photo.digest)
+        while len(self._seen) > _KEPT:
+            self._seen.popitem(last=False)
+        return [found for _, found in done]
+
+    def _of_photo(
+        self, photo: Photo, points: NDArray[np.int64], seen: tuple[Seen, Seen] | None
+    ) -> tuple[tuple[Seen, Seen], NDArray[np.float64]]:
+        """What was seen of a photo, and probabilities [J, 4]; a photo seen before is not looked at again."""
+        import torch
+
+        from reasonx_eval.models.torch_support import to_tensor
+        from reasonx_ft.judges.tiny_net import SIZE, answers_of_both, look_both_ways
 
         at = View(*SIZE).locate(points)
         pixels = np.stack([at.cols, at.rows], axis=-1)
         padded = np.zeros((-(-len(pixels) // _CHUNK) * _CHUNK, 2, 2), dtype=np.int64)
         padded[: len(pixels)] = pixels
-        with torch.inference_mode(), _one_thread():
-            seen = self._look(photo)
+        with torch.inference_mode():
             device = self.network.place.device
+            if seen is None:
+                seen = look_both_ways(self.network, to_tensor(small(photo.image), device)[None])
             logits = torch.cat([answers_of_both(self.network, seen, torch.from_numpy(part)[None].to(device))[0]
                                 for part in np.split(padded, len(padded) // _CHUNK)])  # fmt: skip
             found: NDArray[np.float64] = torch.sigmoid(logits.to("cpu", torch.float64)).numpy()[: len(pixels)]
-        return found
-
-    def _look(self, photo: Photo) -> tuple[Seen, Seen]:
-        from reasonx_eval.models.torch_support import to_tensor
-        from reasonx_ft.judges.tiny_net import look_both_ways
-
-        seen = self._seen.pop(photo.digest, None)
-        if seen is None:
-            image = to_tensor(small(photo.image), self.network.place.device)[None]
-            seen = look_both_ways(self.network, image)
-        self._seen[photo.digest] = seen
-        while len(self._seen) > _KEPT:
-            self._seen.popitem(last=False)
-        return seen
+        return seen, found
 
 
 def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

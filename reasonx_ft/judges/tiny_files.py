@@ -77,7 +77,10 @@ def write_judge(folder: Path, card: JudgeCard, network: nn.Module) -> Path:
 
 
 def load_judge_net(weights: Path, card: JudgeCard) -> JudgeNet:
-    """The network of a card with the weights of a file, float32, in evaluation mode."""
+    """The network of a card with the weights of a file, float32, in evaluation mode, channels side by side."""
+    import torch
+
     from reasonx_ft.judges.tiny_net import JudgeNet
 
-    return read_network(weights, lambda: JudgeNet(**card.network), what="a small judge")
+    network = read_network(weights, lambda: JudgeNet(**card.network), what="a small judge")
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]  # missing in torch's overloads

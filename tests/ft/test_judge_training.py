@@ -14,6 +14,7 @@ import torch
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.datasets.scenes.pairs import BANDS
 from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.images import read_png
 from reasonx_eval.metrics.ordinal import relation
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME
@@ -21,7 +22,7 @@ from reasonx_ft.cli.main import cli
 from reasonx_ft.judge_augmentation import PARTS, mirrored, vary
 from reasonx_ft.judge_calibration import fit
 from reasonx_ft.judge_config import JudgeConfig, Source, read_config
-from reasonx_ft.judge_curve import parse_numbers, train_curve
+from reasonx_ft.judge_curve import PICTURE, parse_numbers, train_curve
 from reasonx_ft.judge_pairs import draw_pairs
 from reasonx_ft.judge_training import answer_losses, batch_at, pace, train_tiny
 from reasonx_ft.judges.tiny_files import read_card
@@ -322,6 +323,7 @@ def test_a_learning_curve_goes_on_the_card_and_changes_no_weights(tmp_path: Path
     assert [(p.scenes, p.steps, len(p.scores)) for p in card.curve] == [(2, 1, 4), (3, 1, 4)]
     assert read_card(weights) == card
     assert weights.read_bytes() == before
+    assert read_png(tmp_path / PICTURE).ndim == 3
     for wrong in ("", "0", "5,5", "a"):
         with pytest.raises(UsageError, match="no list of numbers"):
             parse_numbers(wrong)

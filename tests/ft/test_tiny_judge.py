@@ -55,6 +55,14 @@ def test_answers_depend_on_neither_batch_nor_order_nor_what_was_asked_before(jud
     assert judge.ask([]) == []
 
 
+def test_answers_depend_on_no_threads(questions):
+    one = probabilities(TinyJudge(threads=1), questions)
+    assert probabilities(TinyJudge(threads=3), questions) == one
+    assert TinyJudge(threads=3).info == TinyJudge().info
+    with pytest.raises(UsageError, match="threads is 0"):
+        TinyJudge(threads=0)
+
+
 def test_exchanging_the_points_exchanges_the_answer(judge, questions):
     expected = probabilities(judge, questions)
     turned = [Question(q.photo, q.second, q.first, q.modality, q.order) for q in questions]
