@@ -18,6 +18,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "judge-train": ("reasonx_ft.cli.judge_train", "Train the small judge, or a LoRA adapter of a vision-language one."),
     "judgements": ("reasonx_ft.cli.judgements", "Look into a store of answers, check it, join stores."),
     "tune": ("reasonx_ft.cli.tune", "Tune a predictor by a judge's answers: GRPO, ranking, expected agreement."),
+    "demo": ("reasonx_ft.cli.demo", "Annotate, tune, evaluate and compare with nothing downloaded, in minutes."),
     "export": ("reasonx_ft.cli.export", "Write a tuning's weights, of any checkpoint, as a model."),
     "pretrain": ("reasonx_ft.cli.pretrain", "Train an embedded network on rendered scenes, from nothing."),
     "full-size": ("reasonx_ft.cli.full_size", "Measure a step of a large diffusion model, phase by phase."),

@@ -1,0 +1,107 @@
+"""The whole way on what ships with the package: photos without labels, a judge, tuning, and an honest comparison.
+
+`tiny` knows clean synthetic rooms. Wild scenes (other cameras, textures, lights) are rendered for their pictures alone;
+the small judge, which never saw one of them either, answers questions about pairs of points; tuning follows its
+answers; and base and tuned network are evaluated on wild scenes that neither tuning nor judge has seen, and on the
+domain that may be forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from reasonx_eval.board.adding import add
+from reasonx_eval.board.generate import PAGE, generate, write
+from reasonx_eval.errors import UsageError
+from reasonx_eval.models.tuned import CARD_NAME
+from reasonx_eval.paired.comparison import Comparison, compare_folders
+from reasonx_ft.annotate import Plan, annotate
+from reasonx_ft.judges.load import load_judge
+from reasonx_ft.photos import open_photos
+from reasonx_ft.questions import read_questions
+from reasonx_ft.study.measure import evaluate
+from reasonx_ft.train import tune
+from reasonx_ft.tuning.photo_set import Progress
+from reasonx_ft.tuning.prepare import Sources
+from reasonx_ft.tuning.run_files import MODEL, read_run
+from reasonx_ft.tuning.settings import read_settings
+
+BASE: Final = "tiny"
+PHOTOS: Final = "dataset:scenes-wild/train"
+JUDGE: Final = "tiny"
+#: folders that a demo makes
+PARTS: Final = ("judgements", "tuning", "results", "leaderboard")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done.
+
+    photos, pairs : that are annotated, and pairs of points of each
+    steps : of tuning; settings : anything else of its configuration
+    scenes : that are evaluated of each domain; None is all
+    """
+
+    photos: int = 400
+    pairs: int = 240
+    steps: int = 300
+    scenes: int | None = None
+    settings: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What came out: comparisons of the tuned network with its base, by protocol; folder of the model; the page."""
+
+    comparisons: Sequence[Comparison]
+    model: Path
+    page: Path
+
+
+def run_demo(out: Path, size: Size, *, seed: int = 0, progress: Progress | None = None) -> Demo:
+    """Do all of it into a folder; what is there already is not done again.
+
+    Raises
+    ------
+    UsageError
+        The folder holds the demo of another size or seed.
+    """
+    say = progress or (lambda _what, _done, _total: None)
+    _annotate(out / "judgements", size, say)
+    model = _tune(out, size, seed, progress)
+    runs = []
+    for k, (name, part) in enumerate(((BASE, "base"), (str(model), "tuned"))):
+        say("evaluate", k, 2)
+        runs.append(list(evaluate(name, {}, out / "results" / part, limit=size.scenes).values()))
+    say("evaluate", 2, 2)
+    comparisons, _ = compare_folders([out / "results/base", out / "results/tuned"])
+    reviewed = out / "leaderboard/results"
+    add([run for part in runs for run in part], reviewed, force=True, pictures=False)
+    write(generate(reviewed, reviewed.parent))
+    return Demo(comparisons, model, reviewed.parent / PAGE)
+
+
+def _annotate(store: Path, size: Size, say: Progress) -> None:
+    """Ask about photos; the datasets' maps stay unread."""
+    questions = read_questions()
+    photos = open_photos(PHOTOS, limit=size.photos)
+    judge = load_judge(JUDGE, options={}, questions=questions, dataset=photos.recent)
+    try:
+        annotate(photos, judge, store, questions, Plan(pairs=size.pairs),
+                 lambda done, total, _failed: say("annotate", done, total))  # fmt: skip
+    finally:
+        judge.close()
+
+
+def _tune(out: Path, size: Size, seed: int, progress: Progress | None) -> Path:
+    config = read_settings(base=BASE, flags={"seed": seed, "data.limit": size.photos, "optimiser.steps": size.steps,
+                                             **dict(size.settings)})  # fmt: skip
+    folder = out / "tuning"
+    if not (folder / MODEL / CARD_NAME).exists():
+        return tune(Sources(BASE, PHOTOS, out / "judgements"), config, folder, progress=progress).folder
+    if read_run(folder).config.deciding() != config.deciding():
+        raise UsageError("it holds a demo of another size or seed", where=str(out), fix="another --out, or --force")
+    return folder / MODEL
