@@ -153,12 +153,12 @@ def test_oracle_27_grpo_follows_the_closed_form(modality: str, noise: Noise, sur
     policy, judged = map_policy(codes, noise, sigma=0.1), random_judged(modality, 1, 25, seed=1)
     exact = _seen_by(noise, _slope(policy, judged))
     along = exact / exact.norm()
-    each = _projections(policy, judged, surrogate, 8000, group, along)
+    each = _projections(policy, judged, surrogate, 4000, group, along)
     expected = (group - 1) / group * float((exact * along).sum())
     error = float(each.std()) / math.sqrt(len(each))
     slack = 0.0 if modality == "depth" else 0.06 * expected
     assert abs(float(each.mean()) - expected) < 3.5 * error + slack
-    assert error < 0.1 * expected
+    assert error < 0.15 * expected
 
 
 def _seen_by(noise: Noise, slope: Tensor) -> Tensor:
@@ -177,9 +177,9 @@ def test_oracle_28_pair_credit_has_the_same_mean_and_a_fraction_of_the_variance(
     policy, judged = map_policy(codes, sigma=0.1), random_judged("depth", 1, pairs, seed=2)
     exact = _slope(policy, judged)
     along = exact / exact.norm()
-    found = {s: _projections(policy, judged, s, 4000, 8, along).double() for s in (_whole_image, _by_pair)}
+    found = {s: _projections(policy, judged, s, 2500, 8, along).double() for s in (_whole_image, _by_pair)}
     means = [float(v.mean()) for v in found.values()]
-    error = max(float(v.std()) for v in found.values()) / math.sqrt(4000)
+    error = max(float(v.std()) for v in found.values()) / math.sqrt(2500)
     assert means[0] == pytest.approx(means[1], abs=4 * error)
     whole, paired = (float(v.var()) for v in found.values())
     # N-fold where the pairs are independent; some of these share pixels of the parameter

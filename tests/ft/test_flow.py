@@ -248,6 +248,7 @@ def _bright_is_near(step: int, images: int = 8) -> Visit:
     return Visit(photos, {"depth": judged}, tuple(range(images * step, images * (step + 1))))
 
 
+@pytest.mark.slow
 def test_oracle_37_agreement_rises() -> None:
     policy = _denoiser()
     optimiser = torch.optim.Adam(policy.network.parameters(), lr=3e-3)
