@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from reasonx_eval.errors import UsageError
 from reasonx_eval.models.marigold import Marigold
 from reasonx_eval.models.named import listed
 from reasonx_eval.models.torch_support import Runtime
@@ -47,8 +46,6 @@ def load_pipeline(
     checkpoint, runtime = source.checkpoint, source.runtime
     assert checkpoint is not None
     explorer = Kernel(kernel, level)
-    if level == 0:
-        raise UsageError("a noise level of 0 makes all samples alike: there is nothing to compare", where=source.name)
     model = Marigold(checkpoint, runtime=Runtime(runtime.device, "float32", 1, runtime.trust_remote_code))
     latents = LatentMaps(model.pipeline, model.description, dtype=runtime.torch_dtype, slices=slices)
     network = model.pipeline.unet
@@ -59,10 +56,14 @@ def load_pipeline(
         latents.pipe.vae.enable_gradient_checkpointing()
     chain = Chain(latents.schedule(steps), explorer, window, within, shared_start, kl_weighting, step_weighting, seed,
                   variance_preserving=True)  # fmt: skip
-    answer = latents.schedule(answer_steps or model.description.steps or 4)
+    answer = latents.schedule(_first(answer_steps, latents.default_steps, 4))
     known = listed(checkpoint.hub_id)
     return Diffusion(
         network, latents, chain, answer, base=source.name, licence=known.licence if known else None,
-        resolution=(latents.resolution or 768) if resolution is None else resolution, micro=source.micro,
-        dtype=runtime.torch_dtype,
+        resolution=_first(resolution, latents.resolution, 768), micro=source.micro, dtype=runtime.torch_dtype,
     )  # fmt: skip
+
+
+def _first(*numbers: int | None) -> int:
+    """The first that is given; 0 is a number too."""
+    return next(n for n in numbers if n is not None)

@@ -272,7 +272,7 @@ def test_conventions_of_maps(folders: dict[str, Path], tmp_path: Path) -> None:
         _policy(folders["depth"]).decode(code, "normals")
 
 
-def test_what_is_predicted(folders: dict[str, Path]) -> None:
+def test_what_is_predicted(folders: dict[str, Path], tmp_path: Path) -> None:
     assert _policy(folders["lighting"]).modalities == ("albedo", "irradiance")
     assert _policy(folders["appearance"]).modalities == ("albedo",)
     policy = _policy(folders["depth"])
@@ -280,6 +280,10 @@ def test_what_is_predicted(folders: dict[str, Path]) -> None:
     assert policy.working_size(480, 640) == (24, 32)
     assert policy.working_size(639, 640) == (31, 32)
     assert _policy(folders["depth"], resolution=0).working_size(99, 51) == (99, 51)
+    native = tiny_marigold.depth(tmp_path / "native", default_processing_resolution=0)
+    assert _policy(native).working_size(99, 51) == (99, 51)
+    with pytest.raises(UsageError, match="0 steps"):
+        _policy(native, answer_steps=0)
 
 
 def test_values_are_those_of_the_maps_at_the_points(folders: dict[str, Path]) -> None:
