@@ -55,6 +55,7 @@ SHAPES: Final[Mapping[Size, Shape]] = {
 }
 #: phases that are passes of the network and nothing else; the backward pass holds that of the loss too
 NETWORK: Final = ("rollout: network", "base: network", "replay: network", "backward")
+AUTOENCODER: Final = ("encode photo", "decode")
 
 
 @dataclass(frozen=True)

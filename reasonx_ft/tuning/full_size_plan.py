@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from reasonx_ft.tuning.full_size import SHAPES, Measured, Setting, Shape, make_autoencoder, make_unet
+from reasonx_ft.tuning.full_size import AUTOENCODER, SHAPES, Measured, Setting, Shape, make_autoencoder, make_unet
 
 #: the published run
 PHOTOS: Final = 10_000
@@ -152,13 +152,16 @@ def _measured(found: Measured) -> list[str]:
     setting = found.setting
     what = "the whole network" if setting.lora is None else f"adapters of rank {setting.lora}"
     scored = setting.steps - 1 if setting.window is None else setting.window
+    rest = found.outside - sum(p.seconds for p in found.phases if p.name in AUTOENCODER) / found.seconds
+    pixels = setting.pixels or SHAPES[setting.size].pixels
     unit = "CPU seconds" if found.device == "cpu" else "seconds"
     lines = [
         f"**Measured** on {found.device} ({found.threads} thread{'s' if found.threads > 1 else ''}), {setting.dtype}, "
-        f"size {setting.size}: one step of {setting.images} photo, group {setting.group}, {setting.steps} steps, "
-        f"{scored} scored, {what} ({found.trained / 1e6:.2f} of {found.parameters / 1e6:.0f} M parameters): "
-        f"{found.seconds:.3g} {unit}, {found.outside:.1%} of it outside the U-Net's passes, "
-        f"peak {found.peak_gib:.1f} GiB.",
+        f"size {setting.size}: one step of {setting.images} photo of {pixels} pixels, "
+        f"group {setting.group}, {setting.steps} steps, "
+        f"{scored} scored, {what} ({found.trained / 1e6:.2f} of {found.parameters / 1e6:.2f} M parameters): "
+        f"{found.seconds:.3g} {unit}, {found.outside:.1%} of it outside the U-Net's passes "
+        f"({rest:.1%} outside the autoencoder's too), peak {found.peak_gib:.1f} GiB.",
         "",
         f"| phase | {unit} | share | peak GiB |",
         "|---|---|---|---|",

@@ -158,7 +158,7 @@ def test_plan_says_what_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Measured(SMALL, "cpu", 1, (Phase("backward", 3.0, None), Phase("decode", 1.0, 2.5)), 4.0, 0.25, 1.5, 10**6,
                      10**4)  # fmt: skip
     text = plan([found])
-    assert "4 CPU seconds, 25.0% of it outside" in text
+    assert "4 CPU seconds, 25.0% of it outside the U-Net's passes (0.0% outside the autoencoder's too)" in text
     assert "| decode | 1 | 25.0% | 2.5 |" in text
 
 
