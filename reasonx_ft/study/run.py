@@ -114,12 +114,14 @@ def _do(task: _Task) -> None:
     import time
 
     folder = _cell_folder(task.out, task.name)
+    # of a cell that was interrupted only a part would be timed
+    fresh = not folder.exists()
     clock = time.process_time()
     model = _tuned(task, folder) if task.cell else _supervised(task, folder)
     seconds = time.process_time() - clock
     runs = evaluate(*model, folder / "results", limit=task.settings.limit)
     write_json(folder / "done.json", {
-        "cpu_seconds": round(seconds, 1),
+        "cpu_seconds": round(seconds, 1) if fresh else None,
         "runs": {k: v.relative_to(folder).as_posix() for k, v in runs.items()},
     })  # fmt: skip
 
@@ -178,14 +180,15 @@ def _rows(settings: StudySettings, out: Path, chosen: Iterable[Cell]) -> list[Ro
     return found
 
 
-def _done(out: Path, name: str) -> tuple[dict[str, Path], float]:
+def _done(out: Path, name: str) -> tuple[dict[str, Path], float | None]:
     folder = _cell_folder(out, name)
     told: Mapping[str, Any] = json.loads((folder / "done.json").read_text(encoding="utf-8"))
-    return {k: folder / v for k, v in told["runs"].items()}, float(told["cpu_seconds"])
+    return {k: folder / v for k, v in told["runs"].items()}, told["cpu_seconds"]
 
 
-def _mean(values: list[float]) -> float:
-    return round(sum(values) / len(values), 1)
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return round(sum(known) / len(known), 1) if known else None
 
 
 def _cell_folder(out: Path, name: str) -> Path:

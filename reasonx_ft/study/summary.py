@@ -63,7 +63,10 @@ class Figure(_Part):
 
 
 class Row(_Part):
-    """Runs that differ in nothing but their seed."""
+    """Runs that differ in nothing but their seed.
+
+    seconds : of the processor for a run's training, without evaluation; mean over the seeds that were not interrupted
+    """
 
     base: str
     method: str
