@@ -15,6 +15,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/reasonx-eval demo --out demo
+	$(BIN)/reasonx-ft demo --out demo/tuning
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
