@@ -21,13 +21,13 @@ def test_from_photos_without_labels_to_a_comparison(tmp_path: Path) -> None:
     found = run_demo(tmp_path, SMALL)
     card = json.loads((found.model / "reasonx.json").read_text())
     assert (card["base"], card["steps"]) == ("tiny", 2)
-    assert card["judge"].startswith("tiny-judge") or card["judge"].startswith("tiny")
+    assert card["judge"].startswith("tiny")
     assert "scenes-wild/train (" in " ".join(card["data"])
     refs = {c.joined.protocol.ref for c in found.comparisons}
     assert {f"depth/scenes-{d}@1" for d in ("wild", "synthetic")} <= refs
     for comparison in found.comparisons:
-        assert comparison.base.result.model.name == "tiny"
-        assert [r.result.model.name for r in comparison.others] == [card["name"]]
+        assert comparison.base.name == "tiny"
+        assert [r.name for r in comparison.others] == [card["name"]]
     page = found.page.read_text(encoding="utf-8")
     assert card["name"] in page
     log = (tmp_path / "tuning/log.jsonl").read_bytes()
