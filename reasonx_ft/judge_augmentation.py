@@ -35,9 +35,12 @@ class Views:
 class Chance:
     """Uniform draws of one generator, shaped to be broadcast over maps."""
 
-    def __init__(self, seed: int, images: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed % 2**63)
-        self.images = images
+    def __init__(self, generator: torch.Generator, images: int) -> None:
+        self.generator, self.images = generator, images
+
+    def of(self, images: int) -> Chance:
+        """Further draws of the same generator, for another number of images."""
+        return Chance(self.generator, images)
 
     def between(self, low: float, high: float, *shape: int) -> Tensor:
         """float32 [B, *shape], [B, 1, 1, 1] without a shape."""
@@ -53,17 +56,24 @@ class Chance:
 
 def vary(photos: Tensor, maps: Tensor, *, seed: int, relit: float) -> Views:
     """Another view of each scene: a share `relit` made anew from its maps, the rest the photo with other tones."""
-    chance = Chance(seed, len(photos))
-    anew = chance.happens(relit)
-    stack = _turned(torch.cat([maps, photos], dim=1), chance, anew)
-    maps, photos = stack[:, :10], stack[:, 10:]
-    albedo, light = _painted(maps[:, 4:7], chance), _lit(maps[:, 7:10], chance)
-    made, light = _exposed(albedo, light)
-    made = _compressed(_developed(made, chance), chance)
-    kept = _toned(photos, chance, strength=0.5).clamp(0, 1)
-    maps = torch.cat([maps[:, :4], torch.where(anew, albedo, maps[:, 4:7]), torch.where(anew, light, maps[:, 7:10])], 1)
-    out = torch.where(anew, made, kept)
-    return Views((out * 255).round() / 255, maps)
+    chance = Chance(torch.Generator().manual_seed(seed % 2**63), len(photos))
+    anew = chance.happens(relit).flatten()
+    out, truth = torch.empty_like(photos), maps.clone()
+    if not anew.all():
+        kept = photos[~anew]
+        out[~anew] = _toned(kept, chance.of(len(kept)), strength=0.5).clamp(0, 1)
+    if anew.any():
+        out[anew], truth[anew] = _anew(maps[anew], chance.of(int(anew.sum())))
+    return Views((out * 255).round() / 255, truth)
+
+
+def _anew(maps: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+    """Photos made from maps [B, 10, H, W], and their maps: turned, painted, lit, and taken with another camera."""
+    maps = _turned(maps, chance)
+    albedo = _painted(maps[:, 4:7], chance)
+    light = _exposed(albedo, _lit(maps[:, 7:10], chance))
+    photos = _compressed(_developed(albedo * light, chance), chance)
+    return photos, torch.cat([maps[:, :4], albedo, light], dim=1)
 
 
 def mirrored(photos: Tensor, maps: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,29 +84,24 @@ def mirrored(photos: Tensor, maps: Tensor, which: Tensor) -> tuple[Tensor, Tenso
     return torch.where(which, photos.flip(-1), photos), torch.where(which, flipped, maps)
 
 
-def _turned(stack: Tensor, chance: Chance, which: Tensor) -> Tensor:
+def _turned(maps: Tensor, chance: Chance) -> Tensor:
     """Turned and zoomed about the centre, by the nearest pixel: the renderer too takes one ray a pixel."""
-    b, _, height, width = stack.shape
-    angle = chance.between(-1.0, 1.0) * chance.between(0.0, 14.0) * (math.pi / 180) * which
+    b, _, height, width = maps.shape
+    angle = chance.between(-1.0, 1.0) * chance.between(0.0, 14.0) * (math.pi / 180)
     aspect = width / height
     # as much larger as keeps the corners inside
     fill = angle.cos() + aspect * angle.sin().abs()
-    zoom = torch.where(which, chance.between(1.0, 1.2) * fill, torch.ones(()))
+    zoom = chance.between(1.0, 1.2) * fill
     cos, sin = (angle.cos() / zoom).view(b), (angle.sin() / zoom).view(b)
-    shift = ((1 - fill / zoom) * which).view(b, 1) * chance.between(-1.0, 1.0, 2)
+    shift = (1 - fill / zoom).view(b, 1) * chance.between(-1.0, 1.0, 2)
     rows = torch.stack([torch.stack([cos, -sin / aspect, shift[:, 0]], dim=1),
                         torch.stack([sin * aspect, cos, shift[:, 1]], dim=1)], dim=1)  # fmt: skip
-    grid = functional.affine_grid(rows, list(stack.shape), align_corners=False)
-    out = functional.grid_sample(stack, grid, mode="nearest", padding_mode="border", align_corners=False)
-    x, y = stack_normals(out)
+    grid = functional.affine_grid(rows, list(maps.shape), align_corners=False)
+    out = functional.grid_sample(maps, grid, mode="nearest", padding_mode="border", align_corners=False)
     c, s = angle.cos()[:, 0], angle.sin()[:, 0]
+    x, y = out[:, 1], out[:, 2]
     # the picture turns by minus the angle of the grid, and the axes with it
-    out = torch.cat([out[:, :1], (c * x + s * y)[:, None], (c * y - s * x)[:, None], out[:, 3:]], dim=1)
-    return torch.where(which, out, stack)
-
-
-def stack_normals(stack: Tensor) -> tuple[Tensor, Tensor]:
-    return stack[:, 1], stack[:, 2]
+    return torch.cat([out[:, :1], (c * x + s * y)[:, None], (c * y - s * x)[:, None], out[:, 3:]], dim=1)
 
 
 def _painted(albedo: Tensor, chance: Chance) -> Tensor:
@@ -131,12 +136,12 @@ def _lit(light: Tensor, chance: Chance) -> Tensor:
     return lit
 
 
-def _exposed(albedo: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
-    """Their product and the light at the nominal level."""
+def _exposed(albedo: Tensor, light: Tensor) -> Tensor:
+    """The light at which its product with the albedo has the nominal level."""
     linear = albedo * light
     luma = (linear * linear.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(dim=1).flatten(1)
     bright = luma[:, ::7].quantile(0.9, dim=1).view(-1, 1, 1, 1)
-    return linear * (_BRIGHT / bright), light * (_BRIGHT / bright)
+    return light * (_BRIGHT / bright)
 
 
 def _developed(linear: Tensor, chance: Chance) -> Tensor:

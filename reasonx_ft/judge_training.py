@@ -166,9 +166,9 @@ def _gradients(
     """Gradients of a part of a step's batch, and its losses."""
     views, pairs = batch_at(config, sets, step, part)
     with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-        seen = network.look(views.photos.contiguous(memory_format=torch.channels_last))
+        seen = network.look(views.photos)
         codes = network.codes(seen)
-    answers = network.answers(Seen(seen.features.float(), seen.colours.float()), pairs.points)
+    answers = network.answers(Seen(seen.features, seen.colours.float()), pairs.points)
     wrong = answer_losses(answers, pairs)
     off = map_losses({m: c.float() for m, c in codes.items()}, views.maps)
     parts = [getattr(config.answer_weights, m) * v for m, v in zip(JUDGED, wrong, strict=True)]

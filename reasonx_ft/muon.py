@@ -28,7 +28,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     x = x.T if tall else x
     for _ in range(_ITERATIONS):
         gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     found: Tensor = (x.T if tall else x).to(matrix.dtype)
     return found
 

@@ -63,15 +63,16 @@ class Attention(nn.Module):
 
 
 class Residual(nn.Module):
-    """x plus a convolution of it, normalised in groups of eight channels and rectified; [B, C, H, W] to the same."""
+    """x plus a convolution of it, normalised over the channels of a place and rectified; [B, C, H, W] to the same."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norm = nn.GroupNorm(width // 8, width)
+        # where channels lie side by side this takes a quarter of the time of norms over groups of channels
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + functional.relu(self.norm(self.conv(x)))
+        y: Tensor = x + functional.relu(self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
         return y
 
 
@@ -102,7 +103,9 @@ class JudgeNet(nn.Module):
         self.from_quarter = nn.Conv2d(quarter, half, 1)
         self.features = nn.Conv2d(half, 2 * half, 3, padding=1)
         self.maps = nn.Conv2d(2 * half, sum(c.channels for c in CODES.values()), 1)
-        self.point = nn.Sequential(nn.Linear(2 * half + 6 * PATCH**2, point), nn.SiLU(), nn.Linear(point, point))
+        self.of_features = nn.Linear(2 * half, point)
+        self.of_colours = nn.Linear(6 * PATCH**2, point, bias=False)
+        self.point = nn.Sequential(nn.SiLU(), nn.Linear(point, point))
         self.first = nn.Linear(point, pair)
         self.second = nn.Linear(point, pair, bias=False)
         self.pair = nn.Sequential(nn.SiLU(), nn.Linear(pair, pair // 2), nn.SiLU(), nn.Linear(pair // 2, len(JUDGED)))
@@ -111,7 +114,8 @@ class JudgeNet(nn.Module):
         """Once a photo."""
         # beside the codes their logarithm, in which light and paint add up
         colours = torch.cat([2 * photos - 1, torch.log(photos + 1 / 64) + 1], dim=1)
-        half = functional.relu(self.to_half(functional.pixel_unshuffle(colours, 2)))
+        unshuffled = functional.pixel_unshuffle(colours, 2).contiguous(memory_format=torch.channels_last)
+        half = functional.relu(self.to_half(unshuffled))
         quarter = self.down(functional.relu(self.to_quarter(half)))
         coarse = self.to_eighth(quarter)
         places = self.attention(coarse.flatten(2).transpose(1, 2) + self.place)
@@ -131,7 +135,7 @@ class JudgeNet(nn.Module):
         points : int64 [B, J, 2, 2] (pair, point, (x, y)), pixels of the photo at SIZE
         """
         b, j = points.shape[:2]
-        known = torch.cat([around(seen.features, points), neighbours(seen.colours, points)], dim=-1)
+        known = self.of_features(around(seen.features, points)) + self.of_colours(neighbours(seen.colours, points))
         one, two = self.point(known).view(b, j, 2, -1).unbind(dim=2)
         forth = self.pair(self.first(one) + self.second(two))
         back = self.pair(self.first(two) + self.second(one))
@@ -154,10 +158,19 @@ def answers_of_both(network: JudgeNet, seen: tuple[Seen, Seen], points: Tensor) 
 
 
 def around(features: Tensor, points: Tensor) -> Tensor:
-    """Features [B, C, H/2, W/2] of the cells that pixels [B, J, 2, 2] of full size lie in: [B, 2 J, C]."""
-    _, c, _, width = features.shape
-    place = (points[..., 1] // 2 * width + points[..., 0] // 2).flatten(1)
-    return features.flatten(2).gather(2, place[:, None].expand(-1, c, -1)).transpose(1, 2)
+    """Features [B, C, H/2, W/2] at pixels [B, J, 2, 2] of full size: float32 [B, 2 J, C].
+
+    Features lie on pixels of even row and column; between them it is their mean.
+    """
+    b, c, height, width = features.shape
+    x, y = points.flatten(1, 2).unbind(dim=-1)
+    columns = torch.stack([x // 2, ((x + 1) // 2).clamp_max(width - 1)], dim=-1)
+    rows = torch.stack([y // 2, ((y + 1) // 2).clamp_max(height - 1)], dim=-1)
+    first = torch.arange(b, device=points.device).view(b, 1, 1, 1) * (height * width)
+    place = first + rows[..., :, None] * width + columns[..., None, :]
+    # whole rows: channels lie side by side
+    found = features.permute(0, 2, 3, 1).reshape(-1, c).index_select(0, place.flatten()).float()
+    return found.view(b, -1, 4, c).mean(dim=2)
 
 
 def neighbours(colours: Tensor, points: Tensor) -> Tensor:

@@ -89,11 +89,15 @@ def test_any_photo_is_looked_at_in_one_size(judge):
 
 
 def test_points_are_read_where_they_lie():
-    """Features and colours of a pixel are those of its column and row."""
-    features = torch.arange(48.0 * 64).view(1, 1, 48, 64)
+    """Features lie on even pixels and are means between them; colours of a pixel are those of its column and row."""
+    features = torch.arange(2 * 48.0 * 64).view(2, 1, 48, 64).expand(2, 3, 48, 64)
     colours = torch.arange(96.0 * 128).view(1, 1, 96, 128)
-    points = torch.tensor([[[[5, 3], [127, 95]]]])
-    assert around(features, points)[0, :, 0].tolist() == [1 * 64 + 2, 47 * 64 + 63]
+    points = torch.tensor([[[[5, 3], [127, 95]]], [[[4, 6], [7, 6]]]])
+    found = around(features, points)
+    assert found.shape == (2, 2, 3)
+    assert found[0, :, 0].tolist() == [1.5 * 64 + 2.5, 47 * 64 + 63]
+    assert found[1, :, 2].tolist() == [48 * 64 + 3 * 64 + 2, 48 * 64 + 3 * 64 + 3.5]
+    points = points[:1]
     square = neighbours(colours, points)[0]
     assert square.shape == (2, 25)
     assert square[0, 12] == 3 * 128 + 5
