@@ -1,6 +1,6 @@
-"""Judges on real photos and renders, and the README's table of what comes out.
+"""Judges on real photos and renders, and the README's tables: of what comes out, and of the small judge's card.
 
-``python -m tests.real_judges OUT`` runs them and writes the table into README.md; tests/test_real.py compares. Photos,
+``python -m tests.real_judges OUT`` runs them and writes the tables into README.md; tests/test_real.py compares. Photos,
 maps and the network are read from the folder that REASONX_SHARED names (default ../shared).
 """
 
@@ -16,12 +16,17 @@ from reasonx_eval.cli.main import run_cli
 from reasonx_eval.files import write_bytes, write_text
 from reasonx_eval.images import read_png, read_rgb, write_npy, write_png
 from reasonx_eval.judge_results import FILE, JudgeResult, load_judge_result
+from reasonx_eval.registry import get_dataset
 from reasonx_ft.cli.main import cli
+from reasonx_ft.judge_eval import EvalPlan
+from reasonx_ft.judge_scoring import signature
+from reasonx_ft.judges.tiny_files import WEIGHTS, read_card
 
 from .readme_table import README
 from .real_pairs import SHARED, build
 
 START, END = "<!-- real judges -->", "<!-- end of real judges -->"
+CARD_START, CARD_END = "<!-- small judge -->", "<!-- end of small judge -->"
 RREF = f"{Path(__file__).with_name('rref_judge.py')}:RelativeReflectance"
 
 
@@ -119,11 +124,29 @@ def table(results: list[JudgeResult]) -> str:
     return "\n".join([START, *lines, "", "```", *signatures, "```", END])
 
 
+def card_table() -> str:
+    """The small judge's figures on held-out rooms, from its card; judge-eval gives the same."""
+    dataset = get_dataset("scenes-wild", split="test")
+    lines = ["| question | pairs | right | calibration error | right on disagreements with `tiny` |",
+             "|---|---|---|---|---|"]  # fmt: skip
+    for s in read_card(WEIGHTS).scores:
+        if (s.dataset, s.split) == (dataset.name, dataset.split):
+            lines.append(f"| {s.modality} | {s.n:,} | {s.accuracy:.3f} | {s.calibration_error:.3f} | "
+                         f"{s.right_on_disagreements:.3f} of {s.n_disagreements:,} |")  # fmt: skip
+    named = signature(dataset, EvalPlan(), own=True, n=len(dataset))
+    return "\n".join([CARD_START, *lines, "", "```", named, "```", CARD_END])
+
+
+def _put(text: str, start: str, end: str, new: str) -> str:
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return before + new + after
+
+
 def main() -> None:
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    write_text(README, before + table(evaluate(Path(sys.argv[1]))) + after)
+    found = table(evaluate(Path(sys.argv[1])))
+    text = _put(README.read_text(encoding="utf-8"), START, END, found)
+    write_text(README, _put(text, CARD_START, CARD_END, card_table()))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,9 @@ from reasonx_ft.judges.tiny_files import WEIGHTS
 from reasonx_ft.judges.tiny_net import JUDGED, JudgeNet, around, neighbours
 from reasonx_ft.photos import Recent
 
+from ..readme_table import README
+from ..real_judges import card_table
+
 
 @pytest.fixture(scope="module")
 def judge() -> TinyJudge:
@@ -140,6 +143,10 @@ def test_it_loads_by_name_and_refuses_what_it_can_not_do(tmp_path: Path):
         load_judge("tiny", options={"weights": str(tmp_path / "none.safetensors")})
     with pytest.raises(UsageError, match="unknown"):
         load_judge("tiny", options={"weight": "x"})
+
+
+def test_the_readme_shows_the_card():
+    assert card_table() in README.read_text(encoding="utf-8"), "run: python -m tests.real_judges OUT"
 
 
 def test_the_shipped_weights_are_small_and_know_what_the_card_says(judge):
