@@ -120,13 +120,14 @@ class TinyJudge(Judge):
         from reasonx_eval.models.tiny import _one_thread
 
         looks = [self._seen.get(photo.digest) for photo, _ in asked]
+        parts = [photo for photo, _ in asked], [points for _, points in asked], looks
         _ = self.network  # read before threads ask for it
         with _one_thread():
             if self._threads == 1 or len(asked) == 1:
-                done = [self._of_photo(*one, seen) for one, seen in zip(asked, looks, strict=True)]
+                done = list(map(self._of_photo, *parts))
             else:
                 with ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                    done = list(pool.map(lambda one, seen: self._of_photo(*one, seen), asked, looks))
+                    done = list(pool.map(self._of_photo, *parts))
         for (photo, _), (seen, _) in zip(asked, done, strict=True):
             self._seen[photo.digest] = seen
             self._seen.move_to_end(photo.digest)
