@@ -2,7 +2,8 @@
 
 A preset is a TOML file in the folder `presets`: tables as in `TuneConfig`, an optional table ``about`` (text, and what
 a published recipe leaves unknown), and tables ``[[when]]`` with ``base`` or ``method`` (or both), whose other tables
-count for these only (``without`` names tables that are dropped first). A method that is asked for sets the three weights, then come the tables that name it.
+count for these only (``without`` names tables that are dropped first). A method that is asked for sets the three
+weights, then come the tables that name it.
 """
 
 from __future__ import annotations
