@@ -13,19 +13,22 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from reasonx_eval import __version__
 from reasonx_eval.errors import UsageError
 from reasonx_eval.files import write_json, write_text
 from reasonx_ft.study.collect import Collector, Progress
-from reasonx_ft.study.design import TRAIN, Cell, cells
+from reasonx_ft.study.design import BASES, JUDGES, METHODS, TRAIN, Cell, cells
 from reasonx_ft.study.measure import evaluate
 from reasonx_ft.study.report import markdown, plot
 from reasonx_ft.study.settings import StudySettings
 from reasonx_ft.study.summary import Row, figures
 
 SETTINGS = "settings.json"
+
+#: seed, protocol name -> run folder, and seconds where they are known
+Finished: TypeAlias = tuple[int, dict[str, Path], float | None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def run_study(settings: StudySettings, out: Path, *, workers: int = 2, progress:
     tasks = [_Task(settings, out, base, seed) for base in settings.bases for seed in settings.seeds]
     tasks += [_Task(settings, out, c.base, c.seed, c, photos, stores[c.judge, c.seed]) for c in chosen]
     _do_all(tasks, workers, say)
-    rows = _rows(settings, out, chosen)
+    rows = _rows(settings, out)
     _write(settings, out, rows)
     return rows
 
@@ -162,33 +165,43 @@ def _supervised(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
     return task.base, {"weights": weights}
 
 
-def _rows(settings: StudySettings, out: Path, chosen: Iterable[Cell]) -> list[Row]:
+def _rows(settings: StudySettings, out: Path) -> list[Row]:
+    """All that is finished in the folder, whichever call did it."""
     found = []
-    for base in settings.bases:
+    for base in BASES:
+        ceilings = _finished(out, f"{base}-labels")
+        if not ceilings:
+            continue
         before = evaluate(base, {}, out / "bases", limit=settings.limit)
-        labels = [_done(out, _Task(settings, out, base, seed).name) for seed in settings.seeds]
-        best = [runs for runs, _ in labels]
-        found.append(Row(base=base, method="supervised", judge="labels", seeds=list(settings.seeds),
-                         seconds=_mean([s for _, s in labels]), figures=figures(before, best, best)))  # fmt: skip
-        ours = [c for c in chosen if c.base == base]
-        for method, judge in dict.fromkeys((c.method, c.judge) for c in ours):
-            same = [c for c in ours if (c.method, c.judge) == (method, judge)]
-            done = [_done(out, c.name) for c in same]
-            found.append(Row(base=base, method=method, judge=judge, seeds=[c.seed for c in same],
-                             seconds=_mean([s for _, s in done]),
-                             figures=figures(before, [runs for runs, _ in done], best)))  # fmt: skip
+        best = [runs for _, runs, _ in ceilings]
+        found.append(_row(base, "supervised", "labels", ceilings, before, best))
+        for method in METHODS:
+            for judge in JUDGES:
+                if done := _finished(out, f"{base}-{method}-{judge}"):
+                    found.append(_row(base, method, judge, done, before, best))
     return found
 
 
-def _done(out: Path, name: str) -> tuple[dict[str, Path], float | None]:
-    folder = _cell_folder(out, name)
-    told: Mapping[str, Any] = json.loads((folder / "done.json").read_text(encoding="utf-8"))
-    return {k: folder / v for k, v in told["runs"].items()}, told["cpu_seconds"]
+def _row(
+    base: str, method: str, judge: str, done: list[Finished], before: Mapping[str, Path],
+    best: list[dict[str, Path]],
+) -> Row:  # fmt: skip
+    seconds = [s for _, _, s in done if s is not None]
+    return Row.model_validate({
+        "base": base, "method": method, "judge": judge, "seeds": [seed for seed, _, _ in done],
+        "seconds": round(sum(seconds) / len(seconds), 1) if seconds else None,
+        "figures": figures(before, [runs for _, runs, _ in done], best),
+    })  # fmt: skip
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return round(sum(known) / len(known), 1) if known else None
+def _finished(out: Path, name: str) -> list[Finished]:
+    """Cells of all seeds, in their order."""
+    found = []
+    for path in (out / "cells").glob(f"{name}-s*/done.json"):
+        folder, told = path.parent, json.loads(path.read_text(encoding="utf-8"))
+        runs = {k: folder / v for k, v in told["runs"].items()}
+        found.append((int(folder.name.rpartition("-s")[2]), runs, told["cpu_seconds"]))
+    return sorted(found, key=lambda cell: cell[0])
 
 
 def _cell_folder(out: Path, name: str) -> Path:
