@@ -52,7 +52,7 @@ from reasonx_ft.tuning.objective import Draw, check_first, terms
 from reasonx_ft.tuning.photo_set import Progress
 from reasonx_ft.tuning.prepare import Prepared, Sources, prepare
 from reasonx_ft.tuning.run_files import EVENTS, GRIDS, LOG, MODEL, write_run
-from reasonx_ft.tuning.weights import Average, put, trained
+from reasonx_ft.tuning.weights import Average, put, relative_change, trained
 
 #: decay of the running deviation of rewards
 _SPREAD_DECAY: Final = 0.99
@@ -222,14 +222,16 @@ def _update(run: _Run, draw: Draw, inner: int, rehearsed: Batch | None) -> dict[
         _add(losses, term.losses)
         seen_so_far.add(term.seen)
     with clock.phase("optimiser"):
-        norm, rate = _apply(run, draw.step)
+        applied = _apply(run, draw.step)
     total = processes.sums([*losses.values()]) if losses else []
-    return {"loss": dict(zip(losses, total, strict=True)), "gradient": norm, "learning_rate": rate,
-            **seen_so_far.line()}  # fmt: skip
+    return {"loss": dict(zip(losses, total, strict=True)), **applied, **seen_so_far.line()}
 
 
-def _apply(run: _Run, step: int) -> tuple[float, float]:
-    """Take the gradient to the weights; its length before it was clipped, and the learning rate."""
+def _apply(run: _Run, step: int) -> dict[str, float]:
+    """Take the gradient to the weights.
+
+    Its length before it was clipped, the learning rate, and how far the weights went, as a share of their length.
+    """
     how, parameters = run.prepared.config.optimiser, run.parameters
     run.prepared.processes.add_gradients(parameters)
     norm = float(nn.utils.clip_grad_norm_(parameters, how.clip))
@@ -239,8 +241,10 @@ def _apply(run: _Run, step: int) -> tuple[float, float]:
     rate = how.learning_rate * _share(how.schedule, step, run.prepared.steps, how.warmup)
     for group in run.optimiser.param_groups:
         group["lr"] = rate
+    # activations are gone by now: this copy is not what needs most memory
+    before = [p.detach().clone() for p in parameters]
     run.optimiser.step()
-    return norm, rate
+    return {"gradient": norm, "learning_rate": rate, "update": relative_change(before, parameters)}
 
 
 def _share(schedule: str, step: int, steps: int, warmup: int) -> float:

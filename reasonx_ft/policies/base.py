@@ -138,6 +138,7 @@ class Policy(ABC):
     modalities : what it predicts, in a fixed order
     network : the module with the trained parameters; what an optimiser, an EMA and a checkpoint see
     local_noise : whether the sampled value at a point depends on noise of its own: pair-level credit is exact then
+    code_range : where decoding cuts the values of codes off, (least, greatest); None where it does not
     micro : network inputs in one pass, None is all at once; rollouts and replays must agree on it, because a batch of
         another size may round differently
     """
@@ -147,6 +148,7 @@ class Policy(ABC):
     modalities: tuple[str, ...]
     network: nn.Module
     local_noise: bool = False
+    code_range: tuple[float, float] | None = None
     micro: int | None = None
 
     @abstractmethod

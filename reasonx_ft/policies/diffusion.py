@@ -55,6 +55,8 @@ class Diffusion(Policy):
     is_base : whether the network is the base just now, see `as_base`
     """
 
+    code_range = (-1.0, 1.0)
+
     def __init__(
         self, network: nn.Module, latents: LatentMaps, chain: Chain, answer: Schedule, *, base: str,
         licence: str | None = None, resolution: int = 768, micro: int | None = None,

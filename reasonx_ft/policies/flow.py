@@ -49,6 +49,7 @@ class FlowPolicy(Policy):
     ) -> None:  # fmt: skip
         self.flow, self.chain = flow, chain
         self.base, self.licence, self.micro, self.modalities = base, licence, micro, flow.modalities
+        self.code_range = flow.code_range
         self.network = network.eval()
         self._base_network = copy.deepcopy(network).requires_grad_(False)
         self._dtype = dtype

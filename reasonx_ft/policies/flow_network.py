@@ -21,9 +21,11 @@ class FlowNetwork(ABC):
     States are float32 [b, ...], (1 - t) x_0 + t noise; x_0 is what a map of one modality is written as.
 
     modalities : in a fixed order
+    code_range : see `Policy`
     """
 
     modalities: tuple[str, ...]
+    code_range: tuple[float, float] | None = None
 
     @abstractmethod
     def state_shape(self, height: int, width: int) -> tuple[int, ...]:

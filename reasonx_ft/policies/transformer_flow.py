@@ -65,6 +65,8 @@ class TransformerFlow(FlowNetwork):
         Prompts and maps of different modalities.
     """
 
+    code_range = (-1.0, 1.0)
+
     def __init__(
         self, codec: Codec, prompts: Mapping[str, Prompt], maps: Mapping[str, Callable[[Tensor], Tensor]], *,
         long_side: int = 512,

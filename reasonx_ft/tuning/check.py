@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,8 @@ class Check:
     agreement : modality -> share of held-out pairs, in [0, 1], mean over photos
     photos : modality -> how many photos that is
     spread, edges : modality -> mean standard deviation of the codes over a photo, and mean step between neighbours
+    saturated : modality -> share of the codes' values beyond the range that decoding cuts to, where there is one
+    away : share of pixels whose normals point away from the camera, in [0, 1]; NaN where no normals are tuned
     canaries : label -> value; signatures : label (or modality) -> by what rules
     """
 
@@ -25,6 +28,8 @@ class Check:
     edges: Mapping[str, float]
     canaries: Mapping[str, float] = field(default_factory=dict)
     signatures: Mapping[str, str] = field(default_factory=dict)
+    saturated: Mapping[str, float] = field(default_factory=dict)
+    away: float = math.nan
 
     @property
     def mean_agreement(self) -> float:

@@ -1,14 +1,15 @@
 """What is measured now and then, on the weights that would be exported: none of it is trained on.
 
 held-out agreement : with the judge's answers about photos that are never trained on, of the deterministic answer
-contrast : of the maps of these photos, beside the base's: what flattens or stretches maps shows here
+shape of the maps : of these photos, beside the base's: what flattens or stretches maps, drives them beyond their range
+    or turns normals away from the camera shows here
 canaries : metrics against ground truth, by `reasonx_eval`, that the reward does not see
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -52,23 +53,23 @@ class Checker:
     def check(self, step: int, *, with_canaries: bool = True) -> Check:
         """Measure the present weights."""
         sums: dict[str, list[Tensor]] = {m: [] for m in self._visits.modalities}
-        spreads: dict[str, list[Tensor]] = {m: [] for m in sums}
-        edges: dict[str, list[Tensor]] = {m: [] for m in sums}
+        shapes = _Shapes(self._policy)
         with torch.no_grad():
             for _, visit in self._visits.checks(self._config.watch.check_photos, _BATCH):
                 codes = self._policy.answer(visit.images, list(sums))
                 for m, code in codes.items():
                     values = self._policy.values(code, visit.judged[m])
                     sums[m].append(_agreed(values, visit.judged[m], self._config.objective))
-                    spreads[m].append(code.flatten(2).std(-1).mean(1))
-                    edges[m].append(_edges(code))
+                    shapes.add(m, code)
         agreed = {m: torch.cat(v).cpu().numpy().astype(np.float64) if v else np.zeros(0) for m, v in sums.items()}
         counted = {m: int(np.count_nonzero(~np.isnan(v))) for m, v in agreed.items()}
         values_, signatures = self._measured(step) if with_canaries and self._canaries else ({}, {})
         return Check(
             step, {m: float(np.nanmean(v)) if counted[m] else float("nan") for m, v in agreed.items()}, counted,
-            _means(spreads), _means(edges), values_,
+            shapes.mean("spread", agreed), shapes.mean("edges", agreed), values_,
             {**{m: self._signature(m, counted[m]) for m in agreed}, **signatures},
+            {} if self._policy.code_range is None else shapes.mean("saturated", agreed),
+            shapes.mean("away", ["normals"])["normals"],
         )  # fmt: skip
 
     def _signature(self, modality: str, n: int) -> str:
@@ -96,6 +97,29 @@ class Checker:
                                                               data=canary.dataset)  # fmt: skip
             model.close()
         return values, signatures
+
+
+class _Shapes:
+    """What codes [B, C, H, W] look like, photo by photo: see `Check`."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._parts: dict[tuple[str, str], list[Tensor]] = {}
+
+    def add(self, modality: str, code: Tensor) -> None:
+        found = {"spread": code.flatten(2).std(-1).mean(1), "edges": _edges(code)}
+        if self._policy.code_range is not None:
+            low, high = self._policy.code_range
+            found["saturated"] = ((code < low) | (code > high)).flatten(1).double().mean(1)
+        if modality == "normals":
+            found["away"] = (self._policy.decode(code, modality)[:, 2] > 0).flatten(1).double().mean(1)
+        for what, values in found.items():
+            self._parts.setdefault((what, modality), []).append(values)
+
+    def mean(self, what: str, modalities: Iterable[str]) -> dict[str, float]:
+        """Over the photos; NaN without any."""
+        parts = {m: self._parts.get((what, m)) for m in modalities}
+        return {m: float(torch.cat(v).double().mean()) if v else float("nan") for m, v in parts.items()}
 
 
 class _Ground:
@@ -128,5 +152,3 @@ def _edges(code: Tensor) -> Tensor:
     return (across + down) / 2
 
 
-def _means(parts: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
-    return {m: float(torch.cat(list(v)).double().mean()) if v else float("nan") for m, v in parts.items()}

@@ -179,12 +179,14 @@ class Guard(Section):
     agreement_drop : held-out agreement this far below its best, or below the base, at `patience` checks in a row
     flatness : least and greatest quotient of the maps' contrast (mean deviation, and mean step between neighbours of
         the codes) to the base's
+    away : by how much the share of pixels whose normals point away from the camera may exceed the base's
     canaries : by task, among those that are tuned; see Canary
     """
 
     agreement_drop: float = Field(0.02, gt=0)
     patience: int = Field(3, ge=1)
     flatness: tuple[float, float] = (0.4, 2.5)
+    away: float = Field(0.05, gt=0)
     canaries: tuple[Canary, ...] = ()
 
     @model_validator(mode="after")
@@ -198,7 +200,7 @@ class Watch(Section):
     """What is kept and shown; changes no weights, and may be changed when a run goes on.
 
     save_every, keep : steps between checkpoints, and how many of the last are kept; 0 saves only on interrupts
-    check_every, check_photos : steps between checks (held-out agreement, canaries, contrast), photos in each
+    check_every, check_photos : steps between checks (held-out agreement, canaries, shape of maps), photos in each
     grid_every, grid_photos : steps between pictures of fixed photos; 0 is never
     tensorboard : write event files beside the JSON lines
     export : the weights that are exported, those of the best check or the last

@@ -32,7 +32,7 @@ class Guardrails:
             self.base = check
             self.best = (check.step, _known(check.mean_agreement))
             return None, True
-        wrong = self._contrast(check) or self._canaries(check)
+        wrong = self._contrast(check) or self._away(check) or self._canaries(check)
         if wrong is not None:
             return wrong, False
         now = _known(check.mean_agreement)
@@ -56,6 +56,14 @@ class Guardrails:
                     how = "flat" if quotient < low else "overdrawn"
                     return (f"maps of {modality} became {how}: {what} of the codes is {quotient:.2f} times the base's, "
                             f"allowed {low:g} to {high:g} (guard.flatness)")  # fmt: skip
+        return None
+
+    def _away(self, check: Check) -> str | None:
+        assert self.base is not None
+        most = self.base.away + self._guard.away
+        if check.away > most:
+            return (f"{check.away:.1%} of the normals point away from the camera, {self.base.away:.1%} of the base's, "
+                    f"allowed {most:.1%} (guard.away)")  # fmt: skip
         return None
 
     def _canaries(self, check: Check) -> str | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -30,6 +31,13 @@ def put(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in trained(network).items():
             parameter.copy_(weights[name])
+
+
+def relative_change(before: Sequence[Tensor], now: Sequence[Tensor]) -> float:
+    """Length of the change of weights over their length before; NaN where that is 0."""
+    apart = nn.utils.get_total_norm([b.detach() - a for a, b in zip(before, now, strict=True)])
+    whole = float(nn.utils.get_total_norm(before))
+    return float(apart) / whole if whole else math.nan
 
 
 class Average:

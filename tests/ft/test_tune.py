@@ -31,7 +31,7 @@ from reasonx_ft.tuning.config import Guard
 from reasonx_ft.tuning.guardrails import Guardrails
 from reasonx_ft.tuning.objective import Draw, terms
 from reasonx_ft.tuning.prepare import Prepared, prepare
-from reasonx_ft.tuning.weights import Average
+from reasonx_ft.tuning.weights import Average, relative_change
 from tests.ft.tune_data import PHOTOS, SHORT, oracle_store, short, small_policy, sources
 
 
@@ -66,6 +66,28 @@ def steps(out: Path) -> list[dict[str, Any]]:
 
 def model_files(out: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted((out / "model").iterdir())}
+
+
+# what is logged
+
+
+def test_the_update_is_logged_as_a_share_of_the_weights(store: Path, tmp_path: Path) -> None:
+    """Adam's first step changes every weight with a gradient by the learning rate."""
+    config = short(optimiser__steps=1, optimiser__warmup=0, optimiser__schedule="constant", watch__check_every=0)
+    prepared = prepare(sources(store), config)
+    before = torch.cat([p.detach().flatten() for p in prepared.policy.network.parameters()])
+    train.tune_prepared(prepared, tmp_path)
+    now = torch.cat([p.detach().flatten() for p in prepared.policy.network.parameters()])
+    prepared.close()
+    [line] = steps(tmp_path)
+    assert line["update"] == pytest.approx(float((now - before).norm() / before.norm()), rel=1e-4)
+    moved = int((now != before).sum())
+    assert line["update"] == pytest.approx(5e-4 * moved**0.5 / float(before.norm()), rel=0.02)
+
+
+def test_weights_of_length_0_have_no_relative_change() -> None:
+    assert np.isnan(relative_change([torch.zeros(3)], [torch.ones(3)]))
+    assert relative_change([torch.tensor([3.0, 4.0])], [torch.tensor([3.0, 4.5])]) == pytest.approx(0.1)
 
 
 # resume
@@ -372,6 +394,41 @@ def test_flat_and_overdrawn_maps_stop_the_run(spread: float, edges: float, said:
         assert stopped is not None
         assert said in stopped
         assert not best, "what is hacked is never the best"
+
+
+@pytest.mark.parametrize(("base", "now", "stops"), [
+    (0.01, 0.055, False), (0.01, 0.10, True), (0.3, 0.34, False), (float("nan"), float("nan"), False),
+])  # fmt: skip
+def test_normals_that_turn_away_stop_the_run(base: float, now: float, stops: bool) -> None:
+    guard = Guardrails(Guard(away=0.05))
+    guard.look(replace(check(0), away=base))
+    stopped, best = guard.look(replace(check(1, 0.9), away=now))
+    assert best != stops, "what is hacked is never the best"
+    assert (stopped is not None) == stops
+    if stopped is not None:
+        assert "10.0% of the normals point away from the camera, 1.0% of the base's, allowed 6.0%" in stopped
+
+
+def test_the_share_of_normals_that_point_away_is_measured(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second column turned round: half of the pixels, whatever the network says of the rest."""
+    prepared = prepare(sources(store), short())
+    inner = FeedForward.answer
+
+    def turned(self: FeedForward, images: torch.Tensor, modalities: list[str]) -> dict[str, torch.Tensor]:
+        codes = inner(self, images, modalities)
+        flat = torch.zeros_like(codes["normals"])
+        flat[:, 2] = -1.0
+        flat[:, 2, :, ::2] = 1.0
+        return {**codes, "normals": flat}
+
+    monkeypatch.setattr(FeedForward, "answer", turned)
+    checker = train.Checker(prepared.policy, prepared.visits, prepared.config, prepared.facts(None))
+    found = checker.check(0)
+    assert found.away == 0.5
+    assert found.saturated == {}, "codes of the embedded networks have no range"
+    monkeypatch.setattr(prepared.policy, "code_range", (-0.5, 2.0), raising=False)
+    assert checker.check(0).saturated["normals"] == pytest.approx(1 / 6), "z of every second column, of three channels"
+    prepared.close()
 
 
 def test_a_canary_that_gets_worse_stops_the_run() -> None:
