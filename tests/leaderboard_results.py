@@ -1,8 +1,8 @@
 """The reviewed results of this repository: built-in models on rendered scenes, small networks on real photos.
 
-``python -m tests.leaderboard_results OUT`` runs whatever is not finished in OUT and adds all of it to
-leaderboards/results; `make page` then makes the page. Real photos and networks are read from the folder that
-REASONX_SHARED names; without it their results stay as they are.
+``python -m tests.leaderboard_results OUT [STUDY]`` runs whatever is not finished in OUT and adds all of it to
+leaderboards/results, with the tuned networks of a finished `reasonx-ft study`; `make page` then makes the page. Real
+photos and networks are read from the folder that REASONX_SHARED names; without it their results stay as they are.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ MODELS = {
 }
 #: what the small networks give: reference rows state the same kind, so that all stand in one table
 KINDS = {"depth": "disparity_affine", "normals": "normal", "albedo": "albedo_linear", "irradiance": "irradiance"}
+#: tuned with the shipped judge, and no label of the photos
+TUNED = ("tiny-default-tiny-s0", "tiny-ranking-tiny-s0", "tiny-flow-ranking-tiny-s0")
 
 
 def scenes(out: Path) -> list[Path]:
@@ -65,6 +67,9 @@ def main() -> None:
     if SHARED.is_dir():
         evaluate(build(out / "pairs"), out / "real")
         runs += sorted(p.parent for p in (out / "real").glob("results/*/*/*/result.json"))
+    if len(sys.argv) > 2:
+        cells = Path(sys.argv[2]) / "cells"
+        runs += [p.parent for name in TUNED for p in sorted((cells / name / "results").glob("*/*/*/result.json"))]
     for added in add(runs, RESULTS, force=True):
         print(added.path)
 
