@@ -98,6 +98,7 @@ def write_curve(points: Sequence[CurvePoint], path: Path) -> None:
     from matplotlib.figure import Figure
 
     splits = list(dict.fromkeys((s.dataset, s.split) for p in points for s in p.scores))
+    scenes = sorted({p.scenes for p in points})
     figure = Figure(figsize=(1 + 4 * len(splits), 4), layout="constrained")
     panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
     for axes, (dataset, split) in zip(panels, splits, strict=True):
@@ -109,6 +110,8 @@ def write_curve(points: Sequence[CurvePoint], path: Path) -> None:
         for modality, line in lines.items():
             axes.plot([n for n, _ in line], [v for _, v in line], marker="o", markersize=4, label=modality)
         axes.set(xscale="log", xlabel="scenes to train on", title=f"{dataset}/{split}")
+        axes.set_xticks(scenes, [f"{n:,}" for n in scenes])
+        axes.set_xticks([], minor=True)
         axes.legend(fontsize=8)
     steps = ", ".join(f"{n:,}" for n in sorted({p.steps for p in points}))
     figure.supylabel("share right (albedo: balanced)", fontsize=10)
