@@ -176,3 +176,13 @@ def test_a_small_study_resumes_and_grows(tmp_path: Path, capsys: pytest.CaptureF
     assert (out / "cells" / "tiny-ranking-random-s0" / "done.json").stat().st_mtime_ns == before
     assert run_cli(cli, [*small, "--methods", "ranking", "--seeds", "0", "--photos", "17"]) == 2
     assert "photos 16 (now 17)" in capsys.readouterr().err
+
+
+# what this repository measured
+
+
+def test_the_readme_has_the_table_of_the_committed_study() -> None:
+    from ..readme_table import README
+    from ..study_table import table
+
+    assert table() in README.read_text(encoding="utf-8"), "run: python -m tests.study_table STUDY"
