@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reasonx_eval.errors import UsageError
+from reasonx_eval.protocol import get_protocol
 from reasonx_ft.tuning.config import Optimiser, TuneConfig
 from reasonx_ft.tuning.settings import about, parse_value, preset_names, read_settings
 
@@ -116,3 +117,18 @@ def test_only_what_decides_the_weights_binds_a_checkpoint() -> None:
 
 def test_defaults_need_no_preset() -> None:
     assert TuneConfig().optimiser == Optimiser()
+
+
+@pytest.mark.parametrize("base", ["tiny", "tiny-flow"])
+def test_the_default_watches_one_metric_of_every_task_on_scenes_that_are_not_trained_on(base: str) -> None:
+    config = read_settings(base=base)
+    protocols = [get_protocol(c.protocol) for c in config.guard.canaries]
+    assert sorted(p.task for p in protocols) == ["albedo", "depth", "irradiance", "normals"]
+    for canary, protocol in zip(config.guard.canaries, protocols, strict=True):
+        assert canary.metric in protocol.metrics
+        assert canary.dataset == "scenes-synthetic/val" != config.objective.rehearsal_data
+    assert config.guard.flatness == (0.2, 4.0), "the rest of the table stays"
+    for other in (read_settings(base="pipeline"), read_settings(base=base, preset="paper"),
+                  read_settings(base=base, preset="diffusion"),
+                  read_settings(base=base, flags={"guard.canaries": "[]"})):  # fmt: skip
+        assert other.guard.canaries == ()

@@ -33,6 +33,7 @@ SHORT: dict[str, Any] = {
     "objective.kl": 0.02,
     "objective.credit": "pairs", "objective.scale": "none", "policy.noise": "pixel", "optimiser.learning_rate": 5e-4,
     "objective.balanced": True, "machine.dtype": "float32",
+    "guard.canaries": [],
 }  # fmt: skip
 
 
