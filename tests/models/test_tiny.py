@@ -84,9 +84,10 @@ def test_card_says_where_the_weights_come_from(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_default_configuration_is_the_one_that_made_them(name: str) -> None:
-    from reasonx_ft.config import read_config
+    from reasonx_ft.config import PretrainConfig, read_config
 
-    assert card(name).training == read_config(name, None, {}).model_dump(mode="json")
+    # a field that came later has its default: what was done without it
+    assert PretrainConfig.model_validate(card(name).training) == read_config(name, None, {})
 
 
 @pytest.mark.parametrize("name", NAMES)
