@@ -52,7 +52,16 @@ from reasonx_ft.tuning.objective import Draw, check_first, terms
 from reasonx_ft.tuning.photo_set import Progress
 from reasonx_ft.tuning.prepare import Prepared, Sources, prepare
 from reasonx_ft.tuning.run_files import EVENTS, GRIDS, LOG, MODEL, write_run
-from reasonx_ft.tuning.weights import Average, put, relative_change, trained
+from reasonx_ft.tuning.weights import (
+    Average,
+    copied,
+    load_whole_state,
+    put,
+    relative_change,
+    trained,
+    whole,
+    whole_state,
+)
 
 #: decay of the running deviation of rewards
 _SPREAD_DECAY: Final = 0.99
@@ -233,8 +242,9 @@ def _apply(run: _Run, step: int) -> dict[str, float]:
     Its length before it was clipped, the learning rate, and how far the weights went, as a share of their length.
     """
     how, parameters = run.prepared.config.optimiser, run.parameters
-    run.prepared.processes.add_gradients(parameters)
-    norm = float(nn.utils.clip_grad_norm_(parameters, how.clip))
+    if run.prepared.shards is None:  # which add up gradients themselves
+        run.prepared.processes.add_gradients(parameters)
+    norm = float(whole(nn.utils.clip_grad_norm_(parameters, how.clip)))
     if not math.isfinite(norm):
         raise ReasonXError(f"the gradient is {norm} at step {step + 1}", where="tune",
                            fix="a smaller optimiser.learning_rate, or machine.dtype float32")  # fmt: skip
@@ -260,9 +270,10 @@ def _check(run: _Run, done: int, log: Log) -> str | None:
         found = run.checker.check(done)
         stopped, best = run.guardrails.look(found)
         run.last = found
-        if best and prepared.processes.first:
-            state = {"weights": _evaluated(run), "check": vars(found)}
-            checkpoint.save_best(run.out, prepared.config, prepared.identity, state, done)
+        if best:
+            state = {"weights": copied(prepared.policy.network), "check": vars(found)}
+            if prepared.processes.first:
+                checkpoint.save_best(run.out, prepared.config, prepared.identity, state, done)
     log.write({"step": done, "check": {k: v for k, v in vars(found).items() if k != "step"}, "best": best,
                "stopped": stopped})  # fmt: skip
     if prepared.processes.any(stopped is not None):
@@ -272,20 +283,21 @@ def _check(run: _Run, done: int, log: Log) -> str | None:
 
 def _save(run: _Run, done: int) -> None:
     prepared = run.prepared
-    if not prepared.processes.first:
+    if prepared.shards is None and not prepared.processes.first:
         return
-    weights = {k: p.detach().cpu() for k, p in trained(prepared.policy.network).items()}
-    checkpoint.save(run.out, prepared.config, prepared.identity, {
-        "weights": weights, "optimiser": run.optimiser.state_dict(), "average": run.average.state_dict(),
-        "spread": run.spread.state_dict(), "guardrails": run.guardrails.state_dict(),
-        "check": None if run.last is None else vars(run.last),
-    }, done)  # fmt: skip
+    state = {
+        "weights": copied(prepared.policy.network), "optimiser": whole_state(run.optimiser),
+        "average": run.average.state_dict(), "spread": run.spread.state_dict(),
+        "guardrails": run.guardrails.state_dict(), "check": None if run.last is None else vars(run.last),
+    }  # fmt: skip
+    if prepared.processes.first:
+        checkpoint.save(run.out, prepared.config, prepared.identity, state, done)
 
 
 def _restore(run: _Run, state: Mapping[str, Any]) -> int:
     """Go on from a checkpoint; the next step."""
     put(run.prepared.policy.network, state["weights"])
-    run.optimiser.load_state_dict(state["optimiser"])
+    load_whole_state(run.optimiser, state["optimiser"])
     run.average.load_state_dict(state["average"])
     run.spread.load_state_dict(state["spread"])
     run.guardrails.load_state_dict(state["guardrails"])
@@ -302,7 +314,7 @@ def _start(prepared: Prepared, out: Path, facts: Facts) -> _Run:
     device = parameters[0].device
     return _Run(
         prepared, out, optimiser, Average(network, how.ema), RunningSpread(_SPREAD_DECAY), Guardrails(config.guard),
-        Checker(prepared.policy, prepared.visits, config, facts),
+        Checker(prepared.policy, prepared.visits, config, facts, prepared.whole),
         Grids(out / GRIDS, prepared.policy, prepared.visits, config), Clock(device),
     )  # fmt: skip
 
@@ -322,14 +334,11 @@ def _finish(run: _Run, facts: Facts, stopped: str | None) -> Outcome:
             put(policy.network, best["weights"])
             step, check = int(best["step"]), Check(**best["check"])
         notes = f"stopped after step {last.step}: {stopped.splitlines()[0]}" if stopped else ""
-        if prepared.processes.first:
-            write_model(policy, run.out / MODEL, facts, step=step, check=check, base=base, notes=notes)
+        with prepared.whole():
+            if prepared.processes.first:
+                write_model(policy, run.out / MODEL, facts, step=step, check=check, base=base, notes=notes)
         prepared.processes.wait()
     return Outcome(run.out / MODEL, read_tuned_card(run.out / MODEL), step, prepared.steps, stopped, base, check)
-
-
-def _evaluated(run: _Run) -> dict[str, Tensor]:
-    return {k: p.detach().to("cpu", copy=True) for k, p in trained(run.prepared.policy.network).items()}
 
 
 def _backward(term: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,8 @@ def command(base: str, photos: str, judgements: Path, out: Path, preset: str, me
 
     BASE is tiny, tiny-flow, a tuned checkpoint, or a folder or hub id of a depth network or a Marigold pipeline. OUT
     gets log.jsonl, checkpoints/ and, at the end, model/. A guardrail that stops the run exports its best weights, and
-    the exit code is 3. Under `accelerate launch` or torchrun, processes share the photos of a step.
+    the exit code is 3. Under `accelerate launch` or torchrun, processes share the photos of a step, with --use_fsdp the
+    weights too.
 
     \b
     reasonx-ft annotate dataset:scenes-wild/train --judge tiny --limit 100 --out judgements
@@ -67,7 +69,8 @@ def command(base: str, photos: str, judgements: Path, out: Path, preset: str, me
     claim_run(out, force=force)
     with prints_to_stderr(), stage_bars(quiet) as progress:
         outcome = tune(sources, config, out, name=name, stop_after=stop_after, progress=progress)
-    _print(outcome, out, as_json)
+    if os.environ.get("RANK", "0") == "0":  # one answer, however many processes
+        _print(outcome, out, as_json)
     return _exit(outcome, out)
 
 

@@ -9,7 +9,8 @@ canaries : metrics against ground truth, by `reasonx_eval`, that the reward does
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -43,10 +44,15 @@ class Checker:
     Parameters
     ----------
     facts : of the run, for signatures and for the card of what is measured
+    whole : inside, the policy can be saved, see `Prepared`
     """
 
-    def __init__(self, policy: Policy, visits: Visits, config: TuneConfig, facts: Facts) -> None:
+    def __init__(
+        self, policy: Policy, visits: Visits, config: TuneConfig, facts: Facts,
+        whole: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:  # fmt: skip
         self._policy, self._visits, self._config, self._facts = policy, visits, config, facts
+        self._whole = whole
         tuned = visits.modalities
         self._canaries = [_Ground(c) for c in config.guard.canaries if get_protocol(c.protocol).task in tuned]
 
@@ -81,7 +87,8 @@ class Checker:
     def _measured(self, step: int) -> tuple[dict[str, float], dict[str, str]]:
         """Canaries of the weights as they would be exported."""
         with tempfile.TemporaryDirectory() as folder:
-            write_model(self._policy, Path(folder), self._facts, step=step)
+            with self._whole():
+                write_model(self._policy, Path(folder), self._facts, step=step)
             model = load_model(folder, device=self._config.machine.device)
             values, signatures = {}, {}
             for ground in self._canaries:

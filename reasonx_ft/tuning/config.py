@@ -179,14 +179,15 @@ class Guard(Section):
     agreement_drop : held-out agreement this far below its best, or below the base, at `patience` checks in a row
     flatness : least and greatest quotient of the maps' contrast (mean deviation, and mean step between neighbours of
         the codes) to the base's
-    away : by how much the share of pixels whose normals point away from the camera may exceed the base's
+    away : by how much the share of pixels whose normals point away from the camera may exceed the least so far, the
+        base's included; some truly do, near the edges of wide views (5 % of the rendered scenes' pixels)
     canaries : by task, among those that are tuned; see Canary
     """
 
     agreement_drop: float = Field(0.02, gt=0)
     patience: int = Field(3, ge=1)
     flatness: tuple[float, float] = (0.4, 2.5)
-    away: float = Field(0.05, gt=0)
+    away: float = Field(0.07, gt=0)
     canaries: tuple[Canary, ...] = ()
 
     @model_validator(mode="after")
@@ -220,6 +221,7 @@ class Machine(Section):
     """Where and how it is computed; decides last bits only, and may be changed when a run goes on.
 
     micro : samples that go through the network with gradient at a time; None is all
+    shard : share the weights out among the processes; None is what `accelerate launch` was told (--use_fsdp)
     threads : of the arithmetic on a CPU
     workers : threads that read photos; cache_gib : memory for photos at working size
     """
@@ -227,6 +229,7 @@ class Machine(Section):
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     micro: int | None = Field(None, ge=1)
+    shard: bool | None = None
     threads: int = Field(2, ge=1)
     workers: int = Field(2, ge=1)
     cache_gib: float = Field(2.0, ge=0)

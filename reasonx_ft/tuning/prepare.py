@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from reasonx_ft.tuning.export import Facts
 from reasonx_ft.tuning.photo_set import PhotoSet, Progress
 from reasonx_ft.tuning.processes import Processes
 from reasonx_ft.tuning.rehearsal import Rehearsal
+from reasonx_ft.tuning.sharding import Shards, asked_for
 from reasonx_ft.tuning.visits import Visits
 
 
@@ -44,6 +46,7 @@ class Sources:
 class Prepared:
     """A run before its first step.
 
+    shards : where the policy's network is shared out among the processes
     rehearsal : scenes with known maps, where the objective asks for them
     steps : optimiser steps in all
     identity : what a checkpoint must agree with, name -> digest
@@ -53,6 +56,7 @@ class Prepared:
     config: TuneConfig
     processes: Processes
     policy: Policy
+    shards: Shards | None
     answers: Answers
     photos: PhotoSet
     visits: Visits
@@ -88,6 +92,10 @@ class Prepared:
     def judge(self) -> str:
         """Name and revision, for cards and signatures."""
         return f"{self.answers.judge}@{self.answers.revision[:12]}"
+
+    def whole(self) -> AbstractContextManager[None]:
+        """Inside, the policy can be saved: its network has whole weights."""
+        return nullcontext() if self.shards is None else self.shards.whole()
 
     def close(self) -> None:
         self.photos.close()
@@ -125,7 +133,12 @@ def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None =
                     world=processes.world, device=device)  # fmt: skip
     rehearsal = Rehearsal(policy, config, processes, progress) if config.objective.rehearsal else None
     identity = {"base weights": _weights_digest(policy), "judgements": answers.digest, "photos": photos.digest}
-    return Prepared(sources, config, processes, policy, answers, photos, visits, rehearsal, steps, identity)
+    shards = Shards(policy, processes.world) if _to_be_sharded(config) else None
+    return Prepared(sources, config, processes, policy, shards, answers, photos, visits, rehearsal, steps, identity)
+
+
+def _to_be_sharded(config: TuneConfig) -> bool:
+    return asked_for() if config.machine.shard is None else config.machine.shard
 
 
 def _weights_digest(policy: Policy) -> str:

@@ -1,13 +1,19 @@
-"""Trained weights as names and tensors, and their running average."""
+"""Trained weights as names and tensors, and their running average.
+
+Where a network is shared out among processes (see `reasonx_ft.tuning.sharding`), weights are `DTensor`s, of which a
+process holds a part. What is written to files is whole; all processes must come to what makes it so.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def trained(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -15,9 +21,43 @@ def trained(network: nn.Module) -> dict[str, nn.Parameter]:
     return {k: p for k, p in network.named_parameters() if p.requires_grad}
 
 
+def whole(value: Tensor) -> Tensor:
+    """A tensor with the parts of all processes; on its device, and the same memory where it was whole."""
+    return value.full_tensor().detach() if isinstance(value, DTensor) else value.detach()
+
+
+def local(value: Tensor) -> Tensor:
+    """The part of a tensor that this process holds; the same memory, without gradient."""
+    return value.to_local().detach() if isinstance(value, DTensor) else value.detach()
+
+
+def part_of(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, shared out as another of its shape is; one that is shared out already stays as it is."""
+    if not isinstance(like, DTensor) or isinstance(value, DTensor):
+        return value
+    # all processes have read the same file: nothing is sent
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
 def copied(network: nn.Module) -> dict[str, Tensor]:
-    """Copies of the trained weights, on the CPU."""
-    return {k: p.detach().to("cpu", copy=True) for k, p in trained(network).items()}
+    """Copies of the trained weights, whole and on the CPU."""
+    return {k: whole(p).to("cpu", copy=True) for k, p in trained(network).items()}
+
+
+def whole_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Its `state_dict`, with whole tensors on the CPU."""
+    state = optimiser.state_dict()
+    state["state"] = {k: {n: whole(v).cpu() if isinstance(v, Tensor) else v for n, v in values.items()}
+                      for k, values in state["state"].items()}  # fmt: skip
+    return state
+
+
+def load_whole_state(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Take what `whole_state` gave, each process its part."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    shared = {k: {n: part_of(v, parameters[k]) if isinstance(v, Tensor) and v.ndim else v for n, v in values.items()}
+              for k, values in state["state"].items()}  # fmt: skip
+    optimiser.load_state_dict({**state, "state": shared})
 
 
 def put(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
@@ -30,14 +70,14 @@ def put(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """
     with torch.no_grad():
         for name, parameter in trained(network).items():
-            parameter.copy_(weights[name])
+            parameter.copy_(part_of(weights[name], parameter))
 
 
 def relative_change(before: Sequence[Tensor], now: Sequence[Tensor]) -> float:
     """Length of the change of weights over their length before; NaN where that is 0."""
-    apart = nn.utils.get_total_norm([b.detach() - a for a, b in zip(before, now, strict=True)])
-    whole = float(nn.utils.get_total_norm(before))
-    return float(apart) / whole if whole else math.nan
+    apart = whole(nn.utils.get_total_norm([b.detach() - a for a, b in zip(before, now, strict=True)]))
+    length = float(whole(nn.utils.get_total_norm(before)))
+    return float(apart) / length if length else math.nan
 
 
 class Average:
@@ -61,7 +101,8 @@ class Average:
         self._updates += 1
         share = 1 - min(self._decay, self._updates / (self._updates + 9))
         weights = trained(self._network)
-        torch._foreach_lerp_(list(self._mean.values()), [weights[k].detach() for k in self._mean], share)
+        # part by part: every process has the same parts of both
+        torch._foreach_lerp_([local(v) for v in self._mean.values()], [local(weights[k]) for k in self._mean], share)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -81,12 +122,12 @@ class Average:
         weights = trained(self._network)
         if not self._mean:
             return 0.0
-        apart = sum(float((weights[k].detach() - v).square().sum()) for k, v in self._mean.items())
-        whole = sum(float(w.detach().square().sum()) for w in weights.values())
-        return float((apart / whole) ** 0.5)
+        apart = sum(float(whole((weights[k].detach() - v).square().sum())) for k, v in self._mean.items())
+        length = sum(float(whole(w.detach().square().sum())) for w in weights.values())
+        return float((apart / length) ** 0.5)
 
     def state_dict(self) -> dict[str, object]:
-        return {"updates": self._updates, "mean": {k: v.to("cpu", copy=True) for k, v in self._mean.items()}}
+        return {"updates": self._updates, "mean": {k: whole(v).to("cpu", copy=True) for k, v in self._mean.items()}}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         updates, mean = state["updates"], state["mean"]
@@ -94,4 +135,4 @@ class Average:
         assert isinstance(mean, dict)
         self._updates = updates
         for name, value in self._mean.items():
-            value.copy_(mean[name])
+            value.copy_(part_of(mean[name], value))

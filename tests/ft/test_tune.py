@@ -406,7 +406,20 @@ def test_normals_that_turn_away_stop_the_run(base: float, now: float, stops: boo
     assert best != stops, "what is hacked is never the best"
     assert (stopped is not None) == stops
     if stopped is not None:
-        assert "10.0% of the normals point away from the camera, 1.0% of the base's, allowed 6.0%" in stopped
+        assert "10.0% of the normals point away from the camera, 1.0% at an earlier check, allowed 6.0%" in stopped
+
+
+def test_normals_that_got_better_must_not_turn_over_again() -> None:
+    """A tenth of them is less than the base had, and far more than the run had."""
+    guard = Guardrails(Guard(away=0.05))
+    guard.look(replace(check(0), away=0.18))
+    assert guard.look(replace(check(1, 0.8), away=0.02)) == (None, True)
+    resumed = Guardrails(Guard(away=0.05))
+    resumed.load_state_dict(guard.state_dict())
+    for watching in (guard, resumed):
+        stopped, _ = watching.look(replace(check(2, 0.9), away=0.10))
+        assert stopped is not None
+        assert "10.0% of the normals point away from the camera, 2.0% at an earlier check, allowed 7.0%" in stopped
 
 
 def test_the_share_of_normals_that_point_away_is_measured(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,13 +14,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from reasonx_eval.errors import UsageError
 from reasonx_ft.grpo import advantages
+from reasonx_ft.policies.load import make_policy
 from reasonx_ft.train import tune
 from reasonx_ft.training_files import load_state
 from reasonx_ft.tuning import checkpoint
 from reasonx_ft.tuning.processes import Processes
+from reasonx_ft.tuning.sharding import Shards, asked_for, blocks
 from tests.ft.tune_data import oracle_store, short, small_policy, sources
+from tests.models import tiny_marigold
 
 ROOT = Path(__file__).parents[2]
 
@@ -129,6 +134,93 @@ def test_two_processes_make_the_update_of_one(store: Path, tmp_path: Path, monke
         if "gradient" in a:
             assert b["gradient"] == pytest.approx(a["gradient"], rel=1e-3)
     assert (tmp_path / "two/model/reasonx.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_sharded_update_is_that_of_one_process(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, moments and averages lie in two processes; what is written is whole, and goes on in one or in two."""
+    changes = {"data.images": 2, "objective.credit": "image", "objective.scale": "batch", "objective.ranking": 0.5,
+               "objective.distance": 0.1, "objective.inner": 2, "machine.device": "cpu", "optimiser.ema": 0.5,
+               "optimiser.clip": 0.05, "machine.micro": 1}
+    sharded = {**changes, "machine.shard": True}
+    monkeypatch.setattr("reasonx_ft.tuning.prepare.make_policy", small_policy)
+    tune(sources(store), short(**changes), tmp_path / "one")
+    together(command(store, tmp_path / "two", {**sharded, "watch.save_every": 1, "watch.keep": 4}))
+    state = load_state(checkpoint.path_of(tmp_path / "one", 4))
+    # interrupted after two steps: half of the run sharded and half of it not, in both orders
+    for name, rest in (("resumed", sharded), ("alone", changes)):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        for path in (checkpoint.path_of(tmp_path / "two", 2), tmp_path / "two/checkpoints/best.pt"):
+            (tmp_path / name / "checkpoints" / path.name).write_bytes(path.read_bytes())
+        if rest is sharded:
+            together(command(store, tmp_path / name, rest))
+        else:
+            tune(sources(store), short(**rest), tmp_path / name)
+    for name in ("two", "resumed", "alone"):
+        other = load_state(checkpoint.path_of(tmp_path / name, 4))
+        for key, weight in state["weights"].items():
+            torch.testing.assert_close(other["weights"][key], weight, rtol=0, atol=2e-5)
+            torch.testing.assert_close(other["average"]["mean"][key], state["average"]["mean"][key], rtol=0, atol=2e-5)
+        assert (tmp_path / name / "model/tiny.safetensors").is_file()
+    two, resumed = ((tmp_path / n / "model/tiny.safetensors").read_bytes() for n in ("two", "resumed"))
+    assert two == resumed
+    for a, b in zip(*(_lines(tmp_path / n) for n in ("one", "two")), strict=True):
+        for key in ("gradient", "update", "average_distance"):
+            if key in a:
+                assert b[key] == pytest.approx(a[key], rel=1e-3), key
+
+
+SHARDED_PIPELINE = """
+import json, sys
+from pathlib import Path
+from reasonx_ft.train import tune
+from tests.ft.test_tune_diffusion import _settings
+from tests.ft.tune_data import sources
+tune(sources(Path(sys.argv[1]), sys.argv[4]), _settings(**json.loads(sys.argv[3])), Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [2, None], ids=["lora", "full"])
+def test_a_sharded_pipeline_is_updated_as_by_one_process(store: Path, tmp_path: Path, lora: int | None) -> None:
+    """Many calls of the network for one way back, some of them the frozen base's; adapters merged for the export."""
+    base = str(tiny_marigold.intrinsics(tmp_path / "base"))
+    changes = {"data.images": 2, "data.limit": 14, "optimiser.steps": 2, "policy.answer_steps": 2,
+               "objective.ranking": 0.5, "objective.distance": 0.1, "optimiser.ema": 0.5, "machine.device": "cpu",
+               **({} if lora is None else {"policy.lora": lora})}  # fmt: skip
+    code = [sys.executable, "-c", SHARDED_PIPELINE, str(store)]
+    together([*code, str(tmp_path / "one"), json.dumps(changes), base], world=1)
+    together([*code, str(tmp_path / "two"), json.dumps({**changes, "machine.shard": True}), base])
+    one, two = (load_state(checkpoint.path_of(tmp_path / n, 2)) for n in ("one", "two"))
+    assert one["weights"].keys() == two["weights"].keys()
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], weight, rtol=0, atol=2e-5)
+    names = {p.relative_to(tmp_path / "one/model").as_posix() for p in (tmp_path / "one/model").rglob("*")}
+    assert names == {p.relative_to(tmp_path / "two/model").as_posix() for p in (tmp_path / "two/model").rglob("*")}
+
+
+def test_what_cannot_be_sharded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    assert not asked_for()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    assert asked_for()
+    with pytest.raises(UsageError, match="several processes"):
+        Shards(make_policy("tiny"), 1)
+    with pytest.raises(UsageError, match="tiny-flow is called by methods of its own"):
+        Shards(make_policy("tiny-flow"), 2)
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(UsageError, match="memory of the host"):
+        Shards(make_policy("tiny"), 2)
+
+
+def test_blocks_are_the_members_of_the_outermost_lists() -> None:
+    inner = nn.ModuleDict({"deep": nn.ModuleList([nn.ModuleList([nn.Linear(1, 1)]), nn.Dropout()])})
+    network = nn.Sequential(nn.Linear(2, 2), inner, nn.Linear(2, 2))
+    assert blocks(network) == [inner["deep"][0]]  # type: ignore[index]
+
+
+def _lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 KILL = """

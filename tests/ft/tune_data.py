@@ -33,7 +33,8 @@ SHORT: dict[str, Any] = {
     "objective.kl": 0.02,
     "objective.credit": "pairs", "objective.scale": "none", "policy.noise": "pixel", "optimiser.learning_rate": 5e-4,
     "objective.balanced": True, "machine.dtype": "float32",
-    "guard.canaries": [],
+    # normals of a random network may point anywhere
+    "guard.canaries": [], "guard.away": 1.0,
 }  # fmt: skip
 
 
