@@ -11,7 +11,8 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from reasonx_eval.board.board import Board, PublishedTable
-from reasonx_eval.board.tables import Row, Table, known
+from reasonx_eval.board.tables import Row, Table
+from reasonx_eval.metrics.info import known_metric
 from reasonx_eval.results import Value
 
 #: raise it when a field changes its meaning
@@ -195,7 +196,7 @@ def _guarded(value: object) -> object:
 
 
 def _about(metric: str) -> dict[str, object]:
-    info = known(metric)
+    info = known_metric(metric)
     if info is None:
         return {"metric": metric}
     return {"metric": metric, "unit": info.unit, "higher_is_better": str(info.higher_is_better).lower()}

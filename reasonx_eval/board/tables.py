@@ -13,8 +13,8 @@ import numpy as np
 from reasonx_eval.board.contamination import seen
 from reasonx_eval.board.differences import intervals
 from reasonx_eval.board.reviewed import Reviewed
-from reasonx_eval.errors import NotComparable, UsageError
-from reasonx_eval.metrics.info import MetricInfo, metric_info
+from reasonx_eval.errors import NotComparable
+from reasonx_eval.metrics.info import MetricInfo, known_metric
 from reasonx_eval.paired import Column, Rank, rank_ranges
 from reasonx_eval.results import ModelRef, Value
 from reasonx_eval.types import TASKS
@@ -125,14 +125,6 @@ class Table:
         return self.metrics[0]
 
 
-def known(metric: str) -> MetricInfo | None:
-    """None for a metric of another version of the program, which is shown and not ranked."""
-    try:
-        return metric_info(metric)
-    except UsageError:
-        return None
-
-
 def whole_signature(reviewed: Reviewed) -> str:
     """The signature with the number of all samples of the split in place of those scored."""
     return re.sub(r"\|n:\d+/(\d+)\|", r"|n:\1|", reviewed.result.signature, count=1)
@@ -236,7 +228,7 @@ def _above(name: str, bases: Mapping[str, str | None]) -> list[str]:
 
 def _compare(rows: Sequence[Row], cells: list[dict[str, Cell]], metric: str) -> None:
     """Fill in ranks and differences of one metric."""
-    info = known(metric)
+    info = known_metric(metric)
     if info is None:
         return
     usable = [k for k, row in enumerate(rows) if not row.partial and cells[k][metric].value.value is not None]
@@ -303,7 +295,7 @@ def _order(ids: Sequence[str], own: Sequence[str]) -> list[int]:
 
 def _ordered(rows: Sequence[Row], headline: str) -> list[Row]:
     """Families by their best ranked member, then those without one; inside, each base before those tuned from it."""
-    info = known(headline)
+    info = known_metric(headline)
     sign = -1.0 if info is not None and info.higher_is_better else 1.0
 
     def merit(row: Row) -> tuple[bool, float, str]:

@@ -6,7 +6,8 @@ from typing import Final
 
 from reasonx_eval.board.contamination import seen
 from reasonx_eval.board.reviewed import ReviewedJudge
-from reasonx_eval.board.tables import Cell, Difference, Row, known
+from reasonx_eval.board.tables import Cell, Difference, Row
+from reasonx_eval.metrics.info import known_metric
 from reasonx_eval.report.tables import decimals, format_value
 from reasonx_eval.results import Value
 
@@ -53,7 +54,7 @@ def judge_marks(judge: ReviewedJudge) -> list[tuple[str, str]]:
 
 def metric_head(metric: str) -> str:
     """``AbsRel ↓``, ``RMSE ↓ m``."""
-    info = known(metric)
+    info = known_metric(metric)
     if info is None:
         return metric
     return f"{info.label} {'↑' if info.higher_is_better else '↓'}{f' {info.unit}' if info.unit else ''}"

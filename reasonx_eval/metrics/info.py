@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from reasonx_eval.errors import unknown
+from reasonx_eval.errors import UsageError, unknown
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,14 @@ def metric_info(name: str) -> MetricInfo:
     label = f"WHDR {percent}%" + judged.replace("_", " ")
     description = f"weighted human disagreement rate, threshold {percent} %{_JUDGED[judged]}"
     return MetricInfo(name, label, "", False, (0.0, 1.0), 0.0, description, percent=True)
+
+
+def known_metric(name: str) -> MetricInfo | None:
+    """`metric_info`; None for a metric of another version of the program, whose results can still be read."""
+    try:
+        return metric_info(name)
+    except UsageError:
+        return None
 
 
 def whdr_name(delta: float, judged: str = "") -> str:

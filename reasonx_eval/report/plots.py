@@ -10,9 +10,9 @@ from typing import Any
 import click
 import numpy as np
 
-from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.errors import unknown
 from reasonx_eval.files import sha256_file, write_bytes
-from reasonx_eval.metrics.info import MetricInfo, metric_info
+from reasonx_eval.metrics.info import known_metric, metric_info
 from reasonx_eval.paired import Joined, column, join, load_run
 from reasonx_eval.records import read_records
 from reasonx_eval.report.sparklines import BLOCKS, EIGHTHS, PLAIN, can_print, distribution_row, histogram
@@ -38,7 +38,7 @@ def print_distributions(result: Result, folder: Path) -> None:
     rows = []
     for name in result.aggregate:
         ids, values = per_image(records, name)
-        info = _info(name)
+        info = known_metric(name)
         if values and info is not None:
             cells = distribution_row(ids, values, higher_is_better=info.higher_is_better, levels=levels)
             rows.append([f"{name} {arrow(name)}", *cells])
@@ -61,14 +61,6 @@ def per_image(records: Sequence[Record], name: str) -> tuple[list[str], list[flo
     """Ids and values of the samples that have one."""
     found = [(r.sample_id, v) for r in records if r.error is None and (v := r.metrics.get(name)) is not None]
     return [i for i, _ in found], [v for _, v in found]
-
-
-def _info(name: str) -> MetricInfo | None:
-    """None for a metric of another version of the program, whose results can still be read."""
-    try:
-        return metric_info(name)
-    except UsageError:
-        return None
 
 
 def print_histogram(result: Result, folder: Path, metric: str | None) -> None:

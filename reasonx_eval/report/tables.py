@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from reasonx_eval.errors import UsageError
-from reasonx_eval.metrics.info import MetricInfo, metric_info
+from reasonx_eval.metrics.info import known_metric
 from reasonx_eval.results import Result, Value
 
 
@@ -44,16 +43,8 @@ def printable(text: str) -> str:
 
 
 def arrow(name: str) -> str:
-    info = _known(name)
+    info = known_metric(name)
     return "" if info is None else "↑" if info.higher_is_better else "↓"
-
-
-def _known(name: str) -> MetricInfo | None:
-    """None for a metric of another version of the program, whose results can still be read."""
-    try:
-        return metric_info(name)
-    except UsageError:
-        return None
 
 
 def decimals(value: Value) -> int:
@@ -82,7 +73,7 @@ def format_value(value: Value) -> tuple[str, str]:
 def metric_rows(aggregate: Mapping[str, Value]) -> list[list[str]]:
     rows = []
     for name, value in aggregate.items():
-        info = _known(name)
+        info = known_metric(name)
         unit = "" if info is None else info.unit or ""
         number, interval = format_value(value)
         rows.append([f"{name} {arrow(name)}", number, interval, unit, str(value.n)])

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from reasonx_eval.board.board import Board, JudgeTable, PublishedTable
 from reasonx_eval.board.reviewed import Picture, ReviewedJudge, judge_path, reviewed_path
-from reasonx_eval.board.tables import Row, Table, known
+from reasonx_eval.board.tables import Row, Table
 from reasonx_eval.board.words import (
     ABSENT,
     LEGEND,
@@ -26,6 +26,7 @@ from reasonx_eval.board.words import (
     shown_value,
 )
 from reasonx_eval.errors import UsageError
+from reasonx_eval.metrics.info import known_metric
 from reasonx_eval.protocol import get_protocol
 from reasonx_eval.report.leaderboard import plots
 from reasonx_eval.report.tables import printable
@@ -257,7 +258,7 @@ def _title(ref: str) -> str:
 
 
 def _head(metric: str) -> Head:
-    info = known(metric)
+    info = known_metric(metric)
     if info is None:
         return Head(metric, metric)
     arrow = "↑" if info.higher_is_better else "↓"
@@ -266,7 +267,7 @@ def _head(metric: str) -> Head:
 
 def known_label(metric: str) -> str:
     """What the rank is by."""
-    info = known(metric)
+    info = known_metric(metric)
     return f"by {metric if info is None else info.label}"
 
 
