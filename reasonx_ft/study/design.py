@@ -40,6 +40,9 @@ MEASURES: Final = (
     Measure("delta1", "depth/{}", "delta1"),
     Measure("normals", "normals/{}", "mean_deg"),
     Measure("irradiance", "irradiance/{}", "si_mse"),
+    # a judge rewards "same base colour": maps that grow flat win WHDR on equal pairs and lose it on the others
+    Measure("WHDR 20 %", "albedo/{}-whdr", "whdr20"),
+    Measure("WHDR unequal", "albedo/{}-whdr", "whdr10_ineq"),
 )
 
 
