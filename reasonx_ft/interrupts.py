@@ -1,12 +1,20 @@
-"""Ctrl-C between two steps of a loop instead of in the middle of one."""
+"""Ctrl-C between two steps of a loop instead of in the middle of one, and in one process of many."""
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
+
+
+def worker_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes that leave Ctrl-C to their parent; spawned, because threads of torch don't survive a fork."""
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"),
+                               initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN))  # fmt: skip
 
 
 @contextmanager

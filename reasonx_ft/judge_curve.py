@@ -12,6 +12,7 @@ from reasonx_ft.judge_config import JudgeConfig
 from reasonx_ft.judge_report import write_curve
 from reasonx_ft.judge_training import Progress, train_tiny
 from reasonx_ft.judges.tiny_files import WEIGHTS, CurvePoint, JudgeCard, read_card
+from reasonx_ft.training_files import check_same
 
 PICTURE: Final = "curve.png"
 
@@ -56,9 +57,11 @@ def train_curve(
         source = config.sources[0].model_copy(update={"scenes": n})
         folder = out / f"curve-{n}"
         made = folder / WEIGHTS.name
+        each = config.model_copy(update={"sources": (source,)})
         if not made.is_file():
-            train_tiny(config.model_copy(update={"sources": (source,)}), folder, workers=workers, progress=progress)
+            train_tiny(each, folder, workers=workers, progress=progress)
         point = read_card(made)
+        check_same(point.training, each.model_dump(mode="json"), made)
         curve.append(CurvePoint(scenes=point.data[0].n, steps=point.training["steps"], scores=point.scores))
     card = card.model_copy(update={"curve": curve})
     write_card(weights, card)

@@ -22,7 +22,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from reasonx_eval.models.tiny_net import CODES
 from reasonx_eval.provenance import collect
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.seeding import rng, stream_seed
+from reasonx_ft.determinism import deterministic
 from reasonx_ft.interrupts import interrupts
 from reasonx_ft.judge_augmentation import PARTS, Views, mirrored, vary
 from reasonx_ft.judge_calibration import calibrate
@@ -78,7 +79,7 @@ def train_tiny(config: JudgeConfig, out: Path, *, workers: int = 2, progress: Pr
         A data set without complete maps or of another size; a checkpoint of another configuration.
     """
     say = progress or (lambda _what, _done, _total: None)
-    with _deterministic():
+    with deterministic(config.threads):
         network, optimiser = _fresh(config)
         first = load_checkpoint(out / CHECKPOINT, config, network, optimiser)
         sets, data = _load(config, workers, say)
@@ -290,18 +291,3 @@ def _threads(n: int) -> Iterator[Executor]:
             yield pool
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Only kernels that repeat themselves; put back afterwards."""
-    fill: Any = torch.utils.deterministic  # its switches have no types
-    before = torch.are_deterministic_algorithms_enabled(), fill.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    # nothing reads memory before it is written here; filling all of it first takes a tenth of the time
-    fill.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        fill.fill_uninitialized_memory = before[1]

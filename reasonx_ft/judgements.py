@@ -224,11 +224,9 @@ class Store:
         if modality not in MODALITIES:
             raise unknown("modality", modality, MODALITIES)
         revision = self.find_judge(judge)
-        rows = self.columns.of_streams(judge=revision, modality=modality)
+        rows = self.columns.of_streams(judge=revision, modality=modality, template=template)
         used = {self.columns.streams[k][2] for k in np.unique(self.columns.stream[rows])}
-        if template is not None:
-            rows &= np.array([s[2] == template for s in self.columns.streams])[self.columns.stream]
-        elif len(used) > 1:
+        if len(used) > 1:
             raise UsageError(f"{modality} was asked in {len(used)} wordings: template {', '.join(sorted(used))}?",
                              where=str(self.folder))  # fmt: skip
         if not rows.any():

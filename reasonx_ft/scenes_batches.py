@@ -6,10 +6,7 @@ and kept as it came (8 bit) with maps in half precision: 280 kB a scene of 96 x 
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
@@ -25,6 +22,7 @@ from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.models.tiny_net import CODES, STRIDE
 from reasonx_eval.seeding import rng
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Target
+from reasonx_ft.interrupts import worker_pool
 
 Maps = dict[str, NDArray[np.float16]]
 
@@ -105,14 +103,8 @@ def _read_all(dataset: Dataset, ids: Sequence[str], workers: int) -> Iterator[tu
     if workers == 1:
         yield from map(_read, repeat(dataset), ids)
         return
-    # not fork: this process has threads of torch in it
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.map(_read, repeat(dataset), ids, chunksize=16)
-
-
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _read(dataset: Dataset, sample_id: str) -> tuple[NDArray[np.uint8], Maps]:

@@ -13,8 +13,8 @@ the policy likes ([B, G, ...]: pixels, latents, coefficients); its log-density s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,6 +116,10 @@ class Piece:
     images: slice
     samples: slice
 
+    def of(self, value: Tensor) -> Tensor:
+        """Its part of [B, G or 1, ...]."""
+        return value[self.images, self.samples if value.shape[1] > 1 else slice(None)]
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -191,6 +195,15 @@ class Policy(ABC):
     @abstractmethod
     def as_base(self) -> AbstractContextManager[None]:
         """Inside, the network is the frozen base; put back afterwards, also after an exception."""
+
+    @contextmanager
+    def exchanged(self, network: nn.Module) -> Iterator[None]:
+        """Inside, another network stands in the place of the tuned one; put back also after an exception."""
+        tuned, self.network = self.network, network
+        try:
+            yield
+        finally:
+            self.network = tuned
 
     @abstractmethod
     def save(self, folder: Path) -> Saved:

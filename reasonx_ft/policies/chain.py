@@ -128,7 +128,29 @@ def rectangles(images: int, samples: int, micro: int | None) -> list[tuple[slice
     ]
 
 
-def joined(parts: Sequence[Estimate], dim: int) -> Estimate:
+def parts_of(transition: Transition, micro: int | None) -> list[tuple[slice, slice]]:
+    """Images and samples of a scored step in portions of at most `micro` states."""
+    assert transition.state is not None
+    images, states = transition.state.shape[:2]
+    # before the first noise of a shared start, one state is that of all samples
+    everyone = slice(0, transition.after.shape[1])
+    return [(part, samples if states > 1 else everyone) for part, samples in rectangles(images, states, micro)]
+
+
+def in_parts(one: Callable[[slice, slice], Estimate], state: Tensor, micro: int | None) -> Estimate:
+    """Estimates for states [B, G, ...] in portions of `micro`, the very batches of the replay.
+
+    Parameters
+    ----------
+    one : the estimate for a slice of images and one of samples
+    """
+    rows: dict[int, list[Estimate]] = {}
+    for images, samples in rectangles(state.shape[0], state.shape[1], micro):
+        rows.setdefault(images.start, []).append(one(images, samples))
+    return _joined([_joined(row, dim=1) for row in rows.values()], dim=0)
+
+
+def _joined(parts: Sequence[Estimate], dim: int) -> Estimate:
     """Estimates of portions, side by side."""
     if len(parts) == 1:
         return parts[0]

@@ -24,7 +24,7 @@ from reasonx_eval.models.pipelines import quiet
 from reasonx_ft.kernels import Estimate, from_output, to_vp
 from reasonx_ft.policies.adapters import adapted_layers, merged_state, save_adapters, without_adapters
 from reasonx_ft.policies.base import Judged, Piece, Policy, Rollout, Saved, Transition, Visit
-from reasonx_ft.policies.chain import Chain, Estimator, joined, photo_seeds, rectangles
+from reasonx_ft.policies.chain import Chain, Estimator, in_parts, parts_of, photo_seeds
 from reasonx_ft.policies.marigold import LatentMaps
 from reasonx_ft.policies.noise import standard_normal
 from reasonx_ft.schedules import Schedule
@@ -100,14 +100,9 @@ class Diffusion(Policy):
 
     def pieces(self, rollouts: Mapping[str, Rollout], micro: int | None) -> list[list[Piece]]:
         """One portion is a part of the samples of one step, for all modalities: they share it."""
-        found = []
+        found: list[list[Piece]] = []
         for number, transition in enumerate(next(iter(rollouts.values())).transitions):
-            assert transition.state is not None
-            images, states = transition.state.shape[:2]
-            for part, samples in rectangles(images, states, micro):
-                # before the first noise of a shared start, one state is that of all samples
-                all_or_some = samples if states > 1 else slice(0, transition.after.shape[1])
-                found.append([Piece(m, number, part, all_or_some) for m in rollouts])
+            found += [[Piece(m, number, *part) for m in rollouts] for part in parts_of(transition, micro)]
         return found
 
     def replay(self, visit: Visit, rollouts: Mapping[str, Rollout], portion: Sequence[Piece]) -> list[Tensor]:
@@ -116,9 +111,7 @@ class Diffusion(Policy):
         assert transition.state is not None
         with torch.no_grad():
             condition = self._condition(visit.images)[piece.images]
-        state = transition.state[piece.images]
-        state = state[:, piece.samples] if state.shape[1] > 1 else state
-        schedule = self.chain.schedule
+        schedule, state = self.chain.schedule, piece.of(transition.state)
         estimate = self._pass(state, condition, schedule.times[transition.step], schedule.told[transition.step])
         return [self.chain.mean(estimate, transition.step)] * len(portion)
 
@@ -139,16 +132,12 @@ class Diffusion(Policy):
 
     @contextmanager
     def as_base(self) -> Iterator[None]:
-        tuned, self.is_base = self.network, True
+        self.is_base = True
         try:
-            if self.frozen is None:
-                with without_adapters(self.network):
-                    yield
-            else:
-                self.network = self.frozen
+            with without_adapters(self.network) if self.frozen is None else self.exchanged(self.frozen):
                 yield
         finally:
-            self.network, self.is_base = tuned, False
+            self.is_base = False
 
     def save(self, folder: Path) -> Saved:
         """The whole pipeline, adapters merged into it, in float32; beside it, the adapters alone."""
@@ -187,13 +176,12 @@ class Diffusion(Policy):
 
     def _estimator(self, condition: Tensor, schedule: Schedule) -> Estimator:
         def estimate(state: Tensor, place: int) -> Estimate:
-            """Estimates in portions of `micro` samples: the very batches of the replay."""
             t, told = schedule.times[place], schedule.told[place]
-            rows: dict[int, list[Estimate]] = {}
-            for images, samples in rectangles(state.shape[0], state.shape[1], self.micro):
-                seen = self._pass(state[images, samples], condition[images], t, told)
-                rows.setdefault(images.start, []).append(seen)
-            return joined([joined(row, dim=1) for row in rows.values()], dim=0)
+
+            def one(images: slice, samples: slice) -> Estimate:
+                return self._pass(state[images, samples], condition[images], t, told)
+
+            return in_parts(one, state, self.micro)
 
         return estimate
 

@@ -7,8 +7,8 @@ a forward and a backward pass of the same, whatever G is. What is answered in th
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
@@ -81,7 +81,7 @@ class FeedForward(Policy):
             reference=None if frozen is None else noise.coordinates(frozen, judged), at_points=noise.local,
         )  # fmt: skip
         spread = drawn.codes.std(dim=1, correction=0).mean()
-        return Rollout(modality, self._decode_points(drawn.codes, modality), (transition,), float(spread))
+        return Rollout(modality, self.predictor.decode_points(drawn.codes, modality), (transition,), float(spread))
 
     def pieces(self, rollouts: Mapping[str, Rollout], micro: int | None) -> list[list[Piece]]:
         """One portion is up to `micro` images with all their modalities and samples: one pass."""
@@ -106,23 +106,11 @@ class FeedForward(Policy):
         return self.predictor.decode(code, modality)
 
     def values(self, code: Tensor, judged: Judged) -> Tensor:
-        return self._decode_points(judged.at_points(code), judged.modality)
+        return self.predictor.decode_points(judged.at_points(code), judged.modality)
 
-    def _decode_points(self, codes: Tensor, modality: str) -> Tensor:
-        """Values [..., N, 2, C] of codes at points: pairs are rows of a map two pixels wide."""
-        return self.predictor.decode(codes.movedim(-1, -3), modality).movedim(-3, -1)
-
-    @contextmanager
-    def as_base(self) -> Iterator[None]:
-        if self._base_network is None:
-            with without_adapters(self.network):
-                yield
-            return
-        tuned, self.network = self.network, self._base_network
-        try:
-            yield
-        finally:
-            self.network = tuned
+    def as_base(self) -> AbstractContextManager[None]:
+        frozen = self._base_network
+        return without_adapters(self.network) if frozen is None else self.exchanged(frozen)
 
     def save(self, folder: Path) -> Saved:
         return self.predictor.save(self.network, folder)

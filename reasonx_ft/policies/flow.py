@@ -12,9 +12,8 @@ photos would teach the network that noise by heart.
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from reasonx_ft.kernels import Estimate, from_velocity
 from reasonx_ft.policies.base import Piece, Policy, Rollout, Saved, Visit
-from reasonx_ft.policies.chain import Chain, Estimator, joined, rectangles
+from reasonx_ft.policies.chain import Chain, Estimator, in_parts, parts_of, photo_seeds
 from reasonx_ft.policies.feedforward import portions
 from reasonx_ft.policies.flow_network import FlowNetwork
 from reasonx_ft.policies.noise import standard_normal
@@ -68,8 +67,8 @@ class FlowPolicy(Policy):
                     reference=self._of_base(self._estimator(modality, frozen)) if reference else None, keys=(modality,),
                 )  # fmt: skip
                 codes = judged.at_points(self._code(final, modality))
-                spread = codes.std(dim=1, correction=0).mean()
-                found[modality] = Rollout(modality, self._decode_points(codes, modality), transitions, float(spread))
+                values, spread = self.flow.decode_points(codes, modality), codes.std(dim=1, correction=0).mean()
+                found[modality] = Rollout(modality, values, transitions, float(spread))
         return found
 
     def pieces(self, rollouts: Mapping[str, Rollout], micro: int | None) -> list[list[Piece]]:
@@ -77,12 +76,7 @@ class FlowPolicy(Policy):
         found = []
         for modality, rollout in rollouts.items():
             for transition in rollout.transitions:
-                assert transition.state is not None
-                images, states = transition.state.shape[:2]
-                for part, samples in rectangles(images, states, micro):
-                    # before the first noise of a shared start, one state is that of all samples
-                    all_or_some = samples if states > 1 else slice(0, transition.after.shape[1])
-                    found.append([Piece(modality, transition.index, part, all_or_some)])
+                found += [[Piece(modality, transition.index, *part)] for part in parts_of(transition, micro)]
         return found
 
     def replay(self, visit: Visit, rollouts: Mapping[str, Rollout], portion: Sequence[Piece]) -> list[Tensor]:
@@ -90,14 +84,12 @@ class FlowPolicy(Policy):
         for piece in portion:
             transition = rollouts[piece.modality].transitions[piece.transition]
             assert transition.state is not None
-            state = transition.state[piece.images]
-            state = state[:, piece.samples] if state.shape[1] > 1 else state
-            seen = self._pass(state, transition.step, piece.modality, encoder(piece.images))
+            seen = self._pass(piece.of(transition.state), transition.step, piece.modality, encoder(piece.images))
             means.append(self.chain.mean(seen, transition.step))
         return means
 
     def answer(self, images: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
-        seeds, shape = _photo_seeds(images), self.flow.state_shape(images.shape[-2], images.shape[-1])
+        seeds, shape = photo_seeds(images), self.flow.state_shape(images.shape[-2], images.shape[-1])
         found: dict[str, list[Tensor]] = {m: [] for m in modalities}
         for part in portions(len(images), self.micro):
             condition = self._encode(images[part])
@@ -110,16 +102,8 @@ class FlowPolicy(Policy):
     def decode(self, code: Tensor, modality: str) -> Tensor:
         return self.flow.decode(code, modality)
 
-    def _decode_points(self, codes: Tensor, modality: str) -> Tensor:
-        return self.flow.decode(codes.movedim(-1, -3), modality).movedim(-3, -1)
-
-    @contextmanager
-    def as_base(self) -> Iterator[None]:
-        tuned, self.network = self.network, self._base_network
-        try:
-            yield
-        finally:
-            self.network = tuned
+    def as_base(self) -> AbstractContextManager[None]:
+        return self.exchanged(self._base_network)
 
     def save(self, folder: Path) -> Saved:
         return self.flow.save(self.network, folder)
@@ -138,12 +122,10 @@ class FlowPolicy(Policy):
 
     def _estimator(self, modality: str, encoder: Encoder) -> Estimator:
         def estimate(state: Tensor, place: int) -> Estimate:
-            """Estimates in portions of `micro` states: the very batches of the replay."""
-            rows: dict[int, list[Estimate]] = {}
-            for images, samples in rectangles(state.shape[0], state.shape[1], self.micro):
-                seen = self._pass(state[images, samples], place, modality, encoder(images))
-                rows.setdefault(images.start, []).append(seen)
-            return joined([joined(row, dim=1) for row in rows.values()], dim=0)
+            def one(images: slice, samples: slice) -> Estimate:
+                return self._pass(state[images, samples], place, modality, encoder(images))
+
+            return in_parts(one, state, self.micro)
 
         return estimate
 
@@ -176,9 +158,3 @@ class FlowPolicy(Policy):
 
     def _autocast(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self._dtype, enabled=self._dtype != torch.float32)
-
-
-def _photo_seeds(images: Tensor) -> tuple[int, ...]:
-    """A number for each image [B, 3, H, W], from its pixels in 8 bits."""
-    pixels = (images.detach() * 255).round().to(torch.uint8).cpu().numpy()
-    return tuple(int.from_bytes(hashlib.blake2b(p.tobytes(), digest_size=8).digest(), "little") for p in pixels)

@@ -10,6 +10,7 @@ import torch
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.models.hub import Checkpoint, find_checkpoint, is_hub_id
+from reasonx_eval.models.named import listed
 from reasonx_eval.models.options import parse_options
 from reasonx_eval.models.tiny_card import WEIGHTS, load_network, read_card
 from reasonx_eval.models.torch_support import Runtime
@@ -147,8 +148,10 @@ def _depth_network(
                                    trust_remote_code=runtime.trust_remote_code)  # fmt: skip
     if lora is not None:
         add_adapters(network, rank=lora, alpha=lora_alpha or 2 * lora, targets=lora_targets, seed=seed)
+    # of the catalogue: the model's own info would read all weights for their digest
+    known = listed(checkpoint.hub_id)
     return FeedForward(predictor, network.to(runtime.torch_device), make_noise(noise, cell, frequencies),
-                       base=source.name, licence=model.info.licence, sigma=sigma, micro=source.micro,
+                       base=source.name, licence=known.licence if known else None, sigma=sigma, micro=source.micro,
                        dtype=runtime.torch_dtype, adapted=lora is not None)  # fmt: skip
 
 

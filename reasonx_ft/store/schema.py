@@ -74,10 +74,13 @@ class Columns:
         streams, stream = _in_use(self.stream, self.streams)
         return replace(self, photos=photos, names=names, streams=streams, photo=photo, stream=stream)
 
-    def of_streams(self, *, judge: str | None = None, modality: str | None = None) -> NDArray[np.bool_]:
-        """Which rows are of a judge's revision and of a modality, bool [N]; None is any."""
+    def of_streams(
+        self, *, judge: str | None = None, modality: str | None = None, template: str | None = None
+    ) -> NDArray[np.bool_]:
+        """Which rows are of a judge's revision, a modality and a wording, bool [N]; None is any."""
         wanted = np.array([(judge is None or s[3] == judge) and (modality is None or s[0] == modality)
-                           for s in self.streams], dtype=np.bool_)  # fmt: skip
+                           and (template is None or s[2] == template) for s in self.streams],
+                          dtype=np.bool_)  # fmt: skip
         return wanted[self.stream] if len(self.streams) else np.zeros(len(self), dtype=np.bool_)
 
 

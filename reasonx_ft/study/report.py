@@ -43,8 +43,7 @@ def brief(rows: Sequence[Row]) -> str:
             # of the ceiling itself it is 100 % by definition
             shown = "" if share is None or row.judge == "labels" else f", {100 * share:.0f} %"
             cells.append(f"{_percent(figure.change)}{shown}")
-        method = "supervised" if row.judge == "labels" else row.method
-        lines.append(f"| `{row.base}` | {method} | {row.judge} | " + " | ".join(cells) + f" | {_forgotten(row)} |")
+        lines.append(f"| `{row.base}` | {row.method} | {row.judge} | " + " | ".join(cells) + f" | {_forgotten(row)} |")
     signatures = sorted({f.signature for row in rows for f in row.figures})
     return "\n".join([*lines, "", "```", *signatures, "```"]) + "\n"
 
@@ -75,8 +74,7 @@ def _table(rows: Sequence[Row], domain: str) -> list[str]:
         lines.append(f"| `{base}` | none |  | " + " | ".join(_number(f, f.base) for f in first) + " |")
         for row in ours:
             cells = [_cell(f, len(row.seeds)) for f in _of_domain(row, domain)]
-            method = "supervised" if row.judge == "labels" else row.method
-            lines.append(f"| `{base}` | {method} | {row.judge} | " + " | ".join(cells) + " |")
+            lines.append(f"| `{base}` | {row.method} | {row.judge} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -125,7 +123,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def _panel(axis: Any, rows: Sequence[Row], label: str) -> None:
-    names = ["supervised" if r.judge == "labels" else f"{r.method}, {r.judge} judge" for r in rows]
+    names = [r.method if r.judge == "labels" else f"{r.method}, {r.judge} judge" for r in rows]
     for height, row in enumerate(rows):
         found = next(f for f in row.figures if f.domain == DOMAINS[0] and f.measure == label)
         change = found.change

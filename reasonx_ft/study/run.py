@@ -7,10 +7,9 @@ the new ones. Cells are independent of each other and of how many run at once.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import signal
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +17,7 @@ from typing import Any, TypeAlias
 from reasonx_eval import __version__
 from reasonx_eval.errors import UsageError
 from reasonx_eval.files import write_json, write_text
+from reasonx_ft.interrupts import worker_pool
 from reasonx_ft.study.collect import Collector, Progress
 from reasonx_ft.study.design import BASES, JUDGES, METHODS, TRAIN, Cell, cells
 from reasonx_ft.study.measure import evaluate
@@ -64,15 +64,22 @@ def run_study(settings: StudySettings, out: Path, *, workers: int = 2, progress:
     say = progress or (lambda _what, _done, _total: None)
     _same_settings(settings, out)
     chosen = cells(settings.bases, settings.methods, settings.judges, settings.seeds)
-    collector = Collector(settings.photos, settings.pairs, out, say)
-    photos = collector.photos()
-    stores = {(j, s): collector.answers(j, s) for j, s in dict.fromkeys((c.judge, c.seed) for c in chosen)}
+    photos, stores = _collected(settings, out, chosen, say)
     tasks = [_Task(settings, out, base, seed) for base in settings.bases for seed in settings.seeds]
     tasks += [_Task(settings, out, c.base, c.seed, c, photos, stores[c.judge, c.seed]) for c in chosen]
     _do_all(tasks, workers, say)
     rows = _rows(settings, out)
     _write(settings, out, rows)
     return rows
+
+
+def _collected(
+    settings: StudySettings, out: Path, chosen: Sequence[Cell], say: Progress
+) -> tuple[Path, dict[tuple[str, int], Path]]:
+    """Folder of photos, and of the answers of each judge and seed; the scenes in memory are gone afterwards."""
+    collector = Collector(settings.photos, settings.pairs, out, say)
+    asked = dict.fromkeys((c.judge, c.seed) for c in chosen)
+    return collector.photos(), {(judge, seed): collector.answers(judge, seed) for judge, seed in asked}
 
 
 def _same_settings(settings: StudySettings, out: Path) -> None:
@@ -93,11 +100,10 @@ def _do_all(tasks: Iterable[_Task], workers: int, say: Progress) -> None:
     waiting = [t for t in tasks if not (_cell_folder(t.out, t.name) / "done.json").is_file()]
     if workers == 1:
         for k, task in enumerate(waiting):
-            say("cells", k, len(waiting))
             _do(task)
+            say("cells", k + 1, len(waiting))
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_leave_interrupts_to_parent) as pool:
+    with worker_pool(workers) as pool:
         coming = [pool.submit(_do, task) for task in waiting]
         try:
             for k, future in enumerate(as_completed(coming)):
@@ -108,14 +114,8 @@ def _do_all(tasks: Iterable[_Task], workers: int, say: Progress) -> None:
             raise
 
 
-def _leave_interrupts_to_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _do(task: _Task) -> None:
     """Tune or train, evaluate; done.json, with the seconds, is written last."""
-    import time
-
     folder = _cell_folder(task.out, task.name)
     # of a cell that was interrupted only a part would be timed
     fresh = not folder.exists()

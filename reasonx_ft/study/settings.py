@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from reasonx_eval.errors import UsageError
-from reasonx_ft.study.design import BASES
+from reasonx_ft.study.design import BASES, JUDGES, METHODS
 
 #: about as many CPU seconds for each base and method; a step of `tiny-flow` under GRPO replays a state a sample
 DEFAULT_STEPS: Final = {"tiny": 180, "tiny/labels": 270, "tiny-flow": 80, "tiny-flow/grpo": 50, "tiny-flow/labels": 140}
@@ -28,8 +28,8 @@ class StudySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bases: tuple[str, ...] = BASES
-    methods: tuple[str, ...] = ("grpo", "ranking", "expected", "default")
-    judges: tuple[str, ...] = ("oracle", "tiny", "random")
+    methods: tuple[str, ...] = METHODS
+    judges: tuple[str, ...] = tuple(JUDGES)
     seeds: tuple[int, ...] = (0, 1, 2)
     photos: int = Field(1500, ge=10)
     pairs: int = Field(240, ge=1)

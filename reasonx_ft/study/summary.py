@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Final, Literal
 
@@ -76,8 +76,9 @@ class Row(_Part):
     figures: list[Figure]
 
 
+@cache
 def values_of(folder: Path, metric: str) -> tuple[list[str], Floats, str]:
-    """Sample ids, values [n] of a metric and the signature of a finished run.
+    """Sample ids, values [n] of a metric and the signature of a finished run; a base is asked for in every row.
 
     Raises
     ------
@@ -160,10 +161,11 @@ def _interval(above: Floats, below: Floats, counts: Floats) -> Interval:
     Not determined where the denominator's sum changes sign between resamples: there is no gap to speak of.
     """
     total = float(below.sum())
-    low_sum, high_sum = np.quantile(np.einsum("rn,n->r", counts, below), _LEVELS)
+    sums = np.einsum("rn,n->r", counts, below)
+    low_sum, high_sum = np.quantile(sums, _LEVELS)
     if total == 0 or low_sum * high_sum <= 0:
         return Interval(value=None)
-    spread = np.einsum("rn,n->r", counts, above) / np.einsum("rn,n->r", counts, below)
+    spread = np.einsum("rn,n->r", counts, above) / sums
     low, high = np.quantile(spread, _LEVELS)
     return Interval(value=float(above.sum()) / total, low=float(low), high=float(high))
 

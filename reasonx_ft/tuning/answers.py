@@ -86,17 +86,17 @@ def read_answers(store: Store, data: Data, predicted: Sequence[str], base: str) 
 
 
 def _table(store: Store, modality: str, revision: str, data: Data) -> tuple[Table, Excluded]:
-    whole = store.table(modality=modality, judge=revision, template=data.template)
     sound = store.table(modality=modality, judge=revision, template=data.template, contested=False)
     consistent = sound.kept(max_gap=data.max_gap)
     sure = consistent.kept(min_confidence=data.min_confidence)
     kept = sure.kept(min_distance=data.min_distance)
-    rows = store.columns.of_streams(judge=revision, modality=modality)
+    rows = store.columns.of_streams(judge=revision, modality=modality, template=data.template)
     excluded = Excluded(unanswered=int(np.isnan(store.columns.probability[rows]).sum()),
                         contested=int(np.count_nonzero(store.contested[rows])),
                         contradictory=len(sound) - len(consistent), unsure=len(consistent) - len(sure),
                         near=len(sure) - len(kept))  # fmt: skip
     if not len(kept):
+        whole = store.table(modality=modality, judge=revision, template=data.template)
         raise UsageError(f"none of {len(whole):,} pairs about {modality} can be used: {excluded}",
                          where=str(store.folder))  # fmt: skip
     return kept, excluded

@@ -22,11 +22,11 @@ from reasonx_eval import __version__
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.load import load_model
 from reasonx_eval.protocol import Protocol, get_protocol
-from reasonx_eval.registry import get_dataset
 from reasonx_eval.results import Selection
 from reasonx_eval.runner import select
 from reasonx_eval.scoring import score_sample
 from reasonx_eval.types import Sample
+from reasonx_ft.photos import open_dataset
 from reasonx_ft.policies.base import Judged, Policy
 from reasonx_ft.rewards import agreement
 from reasonx_ft.tuning.check import Check
@@ -56,7 +56,7 @@ class Checker:
         tuned = visits.modalities
         self._canaries = [_Ground(c) for c in config.guard.canaries if get_protocol(c.protocol).task in tuned]
 
-    def check(self, step: int, *, with_canaries: bool = True) -> Check:
+    def check(self, step: int) -> Check:
         """Measure the present weights."""
         sums: dict[str, list[Tensor]] = {m: [] for m in self._visits.modalities}
         shapes = _Shapes(self._policy)
@@ -69,7 +69,7 @@ class Checker:
                     shapes.add(m, code)
         agreed = {m: torch.cat(v).cpu().numpy().astype(np.float64) if v else np.zeros(0) for m, v in sums.items()}
         counted = {m: int(np.count_nonzero(~np.isnan(v))) for m, v in agreed.items()}
-        values_, signatures = self._measured(step) if with_canaries and self._canaries else ({}, {})
+        values_, signatures = self._measured(step) if self._canaries else ({}, {})
         return Check(
             step, {m: float(np.nanmean(v)) if counted[m] else float("nan") for m, v in agreed.items()}, counted,
             shapes.mean("spread", agreed), shapes.mean("edges", agreed), values_,
@@ -138,8 +138,8 @@ class _Ground:
         if canary.metric not in self.protocol.metrics:
             raise UsageError(f"{self.protocol.ref} has no metric '{canary.metric}': {', '.join(self.protocol.metrics)}",
                              where="guard.canaries")  # fmt: skip
-        name, _, split = canary.dataset.partition("/")
-        dataset = get_dataset(name, canary.root, split or None, self.protocol.dataset_options)
+        dataset = open_dataset(canary.dataset, Path(canary.root) if canary.root else None,
+                               self.protocol.dataset_options)  # fmt: skip
         self.total = len(dataset)
         ids = select(dataset.ids, Selection(limit=canary.samples))
         self.samples: list[Sample] = [dataset.load(i, want=(self.protocol.reads,)) for i in ids]

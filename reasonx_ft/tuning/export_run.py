@@ -39,10 +39,11 @@ def export_run(
     """
     about = read_run(run)
     state = _state(run, weights)
-    if (out / CARD_NAME).exists():
-        if not force:
-            raise UsageError("a model is there already", where=str(out), fix="--force, or another --out")
-        shutil.rmtree(out)
+    replaced = (out / CARD_NAME).exists()
+    if replaced and not force:
+        raise UsageError("a model is there already", where=str(out), fix="--force, or another --out")
+    if replaced and out.resolve() == Path(about.base).resolve():
+        raise UsageError("the base of this run, which it would replace", where=str(out), fix="another --out")
     policy = make_policy(about.base, device="cpu", **about.config.policy)
     average = state.get("average", {}).get("mean") or state["weights"]
     try:
@@ -50,13 +51,14 @@ def export_run(
     except (KeyError, RuntimeError) as error:
         raise DataError(f"the checkpoint is not of {about.base} as it is now: {' '.join(str(error).split())[:200]}",
                         where=str(run)) from None  # fmt: skip
-    facts = Facts(**{**about.facts, "data": tuple(about.facts["data"]), "config": about.config.model_dump(mode="json")})
-    if name is not None:
-        facts = Facts(**{**vars(facts), "name": name})
+    facts = Facts(**{**about.facts, "name": name or about.facts["name"], "data": tuple(about.facts["data"]),
+                     "config": about.config.model_dump(mode="json")})  # fmt: skip
     check = None if state.get("check") is None else Check(**state["check"])
     if check is not None and check.step != state["step"]:
         check = None  # measured before: not of these weights
     base = (state.get("guardrails") or {}).get("base")
+    if replaced:
+        shutil.rmtree(out)  # only now that there is something to put in its place
     return write_model(policy, out, facts, step=int(state["step"]), check=check,
                        base=None if base is None else Check(**base))  # fmt: skip
 

@@ -6,8 +6,6 @@ of training. Small sizes have the same structure and run on a CPU in seconds.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +27,7 @@ from reasonx_ft.policies.base import Judged, Visit
 from reasonx_ft.policies.chain import Chain
 from reasonx_ft.policies.diffusion import Diffusion
 from reasonx_ft.policies.marigold import LatentMaps
-from reasonx_ft.tuning.clock import Clock
+from reasonx_ft.tuning.clock import Clock, process_peak
 from reasonx_ft.tuning.config import Objective
 from reasonx_ft.tuning.objective import Draw, terms
 from reasonx_ft.tuning.processes import Processes
@@ -333,5 +331,4 @@ def _device_name(device: torch.device) -> str:
 def _peak(watch: Stopwatch, device: torch.device) -> float:
     if device.type == "cuda":
         return max(watch.peaks.values()) / 2**30
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / 2**30 if sys.platform == "darwin" else used / 2**20
+    return process_peak() / 2**30

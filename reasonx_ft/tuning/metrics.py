@@ -18,6 +18,7 @@ import torch
 from reasonx_eval.errors import UsageError
 from reasonx_ft.policies.base import Rollout
 from reasonx_ft.training_files import JsonLog
+from reasonx_ft.tuning.clock import process_peak
 from reasonx_ft.tuning.objective import Seen, Worth
 
 
@@ -78,9 +79,7 @@ def memory_mib(device: torch.device) -> dict[str, float]:
         peak = torch.cuda.max_memory_allocated(device) / 2**20
         torch.cuda.reset_peak_memory_stats(device)
         return {"device": round(peak, 1)}
-    import resource
-
-    return {"process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
+    return {"process": round(process_peak() / 2**20, 1)}
 
 
 class Log:

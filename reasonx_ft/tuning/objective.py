@@ -185,7 +185,8 @@ def _of_answers(draw: Draw, direct: FeedForward | None, rehearsed: Batch | None,
         draw.take()  # advantages may compare all photos
     scale = _Scale.of(draw)
     for part in parts:
-        images = draw.visit.images[part]
+        # the very tensor where it is whole: what a policy has encoded of it is known by it
+        images = draw.visit.images if len(parts) == 1 else draw.visit.images[part]
         # one pass for both, where they go together
         beside = rehearsed if rehearsed is not None and len(parts) == 1 and _fits(images, rehearsed.images) else None
         named = modalities if beside is None else list(draw.policy.modalities)
@@ -196,7 +197,7 @@ def _of_answers(draw: Draw, direct: FeedForward | None, rehearsed: Batch | None,
             draw.take(mine)
             found = [_piece(draw, Piece(m, 0, part, slice(None)), direct.means_of(mine, draw.visit.judged[m].of(part)))
                      for m in draw.rollouts]  # fmt: skip
-        losses = _supervised(draw, part, mine, scale) if wanted else {}
+        losses = _supervised(draw, part, images, mine, scale) if wanted else {}
         if beside is not None:
             rehearsed = None
             losses["rehearsal"] = _rehearsed(draw, {m: c[len(images) :] for m, c in codes.items()}, beside)
@@ -272,20 +273,11 @@ def _by_pair(
 
 def _part(step: Transition, piece: Piece) -> Transition:
     """The images and samples of a piece."""
-
-    def cut(value: Tensor | None) -> Tensor | None:
-        if value is None:
-            return None
-        samples = piece.samples if value.shape[1] > 1 else slice(None)
-        return value[piece.images, samples]
-
-    after, mean = cut(step.after), cut(step.mean)
-    assert after is not None
-    assert mean is not None
-    std = step.std
+    std, reference = step.std, step.reference
     if isinstance(std, Tensor) and std.ndim == step.after.ndim and std.shape[0] > 1:
         std = std[piece.images]
-    return replace(step, state=None, after=after, mean=mean, std=std, reference=cut(step.reference))
+    return replace(step, state=None, after=piece.of(step.after), mean=piece.of(step.mean), std=std,
+                   reference=None if reference is None else piece.of(reference))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -306,12 +298,14 @@ class _Scale:
                    total(len(draw.visit.images)))  # fmt: skip
 
 
-def _supervised(draw: Draw, part: slice, codes: Mapping[str, Tensor], scale: _Scale) -> dict[str, Tensor]:
+def _supervised(
+    draw: Draw, part: slice, images: Tensor, codes: Mapping[str, Tensor], scale: _Scale
+) -> dict[str, Tensor]:
     """Ranking loss, expected agreement and distance to the base of the answers to some photos, weighted."""
     objective, policy, modalities = draw.objective, draw.policy, list(draw.visit.judged)
     hard, balanced, same = objective.reward == "hard", objective.balanced, objective.same_distance
     far = {m: per_modality(objective.distance, m) for m in modalities}
-    base = _base_codes(policy, draw.visit.images[part], modalities) if any(far.values()) else {}
+    base = _base_codes(policy, images, modalities) if any(far.values()) else {}
     found: dict[str, list[Tensor]] = {}
     for m in modalities:
         judged, groups = draw.visit.judged[m].of(part), max(scale.groups[m], 1)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from reasonx_ft.determinism import deterministic
 from reasonx_ft.grpo import RunningSpread
 from reasonx_ft.tuning.clock import Clock
-from reasonx_ft.tuning.config import TuneConfig, largest, per_modality
+from reasonx_ft.tuning.config import Objective, TuneConfig, per_modality
 from reasonx_ft.tuning.objective import Draw, terms
 from reasonx_ft.tuning.photo_set import Progress
 from reasonx_ft.tuning.prepare import Prepared, Sources, prepare
@@ -22,7 +24,8 @@ def make_plan(sources: Sources, config: TuneConfig, *, progress: Progress | None
     """The plan of a run; its cost is that of its second step, which is computed and thrown away."""
     prepared = prepare(sources, config, progress=progress)
     try:
-        return {**_what(prepared), "clip range": _clip(prepared), "cost": _cost(prepared),
+        cost, elements = _cost(prepared)
+        return {**_what(prepared), "clip range": _clip(config.objective, elements), "cost": cost,
                 "not published, and chosen here": list(about(config.preset).unknown)}  # fmt: skip
     finally:
         prepared.close()
@@ -52,38 +55,39 @@ def _what(prepared: Prepared) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _clip(prepared: Prepared) -> dict[str, Any]:
-    """The clip range in both of its units, by modality."""
-    objective = prepared.config.objective
-    if not largest(objective.grpo):
-        return {}
-    rollouts = prepared.policy.rollout(prepared.visits.at(0), objective.group, 0, reference=False)
-    found: dict[str, Any] = {}
-    for modality, rollout in rollouts.items():
-        after = rollout.transitions[0].after
-        pairs = objective.credit == "pairs"
-        elements = after.shape[-1] * after.shape[-2] if pairs else prepared.policy.elements(rollout)
-        found[modality] = {"sum over elements": objective.clip_range_sum, "elements": elements,
-                           "mean": objective.clip_range_sum / elements}  # fmt: skip
-    if objective.inner == 1:
+def _clip(objective: Objective, elements: Mapping[str, int]) -> dict[str, Any]:
+    """The clip range in both of its units, by modality that is sampled."""
+    found: dict[str, Any] = {
+        m: {"sum over elements": objective.clip_range_sum, "elements": n, "mean": objective.clip_range_sum / n}
+        for m, n in elements.items()
+    }
+    if found and objective.inner == 1:
         found["note"] = "one update on each set of samples: the ratio is 1, nothing is clipped"
     return found
 
 
-def _cost(prepared: Prepared) -> dict[str, Any]:
-    """Seconds of a step, and of all; checks and reading of photos not counted."""
+def _cost(prepared: Prepared) -> tuple[dict[str, Any], dict[str, int]]:
+    """Seconds of a step, and of all (checks and reading of photos not counted); elements of a log-ratio by modality."""
+    device = next(prepared.policy.network.parameters()).device
+    with deterministic(prepared.config.machine.threads, cpu=device.type == "cpu"):
+        return _steps(prepared, device)
+
+
+def _steps(prepared: Prepared, device: torch.device) -> tuple[dict[str, Any], dict[str, int]]:
     config, policy = prepared.config, prepared.policy
-    seconds, device = 0.0, next(policy.network.parameters()).device
+    seconds, elements = 0.0, dict[str, int]()
     for step in range(min(2, prepared.steps)):
         start = time.perf_counter()
         draw = Draw(policy, prepared.visits.at(step), config.objective, RunningSpread(), prepared.processes,
                     Clock(device), step)  # fmt: skip
         rehearsed = prepared.rehearsal.at(step) if prepared.rehearsal is not None else None
-        for term in terms(draw, rehearsed, config.machine.micro):
-            term.value.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+        for _ in range(config.objective.inner):
+            for term in terms(draw, rehearsed, config.machine.micro):
+                term.value.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+                elements |= {s.modality: s.elements for s in term.seen}
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
     policy.network.zero_grad(set_to_none=True)
-    return {"seconds a step": seconds, "minutes in all": seconds * prepared.steps / 60,
-            "device": str(device)}  # fmt: skip
+    cost = {"seconds a step": seconds, "minutes in all": seconds * prepared.steps / 60, "device": str(device)}
+    return cost, elements

@@ -20,7 +20,7 @@ from reasonx_ft.policies.load import make_policy
 from reasonx_ft.tuning.answers import Answers, read_answers
 from reasonx_ft.tuning.config import TuneConfig, largest
 from reasonx_ft.tuning.export import Facts
-from reasonx_ft.tuning.photo_set import PhotoSet, Progress
+from reasonx_ft.tuning.photo_set import PhotoSet, Progress, held_out
 from reasonx_ft.tuning.processes import Processes
 from reasonx_ft.tuning.rehearsal import Rehearsal
 from reasonx_ft.tuning.sharding import Shards, asked_for
@@ -126,9 +126,8 @@ def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None =
     device = next(policy.network.parameters()).device
     steps = config.optimiser.steps or 0
     if not steps:
-        # the held-out photos are known once visits are; their number decides how long an epoch is
-        training = Visits(photos, config.data, list(answers.tables), seed=config.seed, steps=1).training
-        steps = max(1, math.ceil(config.optimiser.epochs * len(training) / config.data.images))
+        training = sum(not held_out(e.digest, config.data.held_out) for e in photos.entries)
+        steps = max(1, math.ceil(config.optimiser.epochs * training / config.data.images))
     visits = Visits(photos, config.data, list(answers.tables), seed=config.seed, steps=steps, rank=processes.rank,
                     world=processes.world, device=device)  # fmt: skip
     rehearsal = Rehearsal(policy, config, processes, progress) if config.objective.rehearsal else None

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, nn
 
 
@@ -24,7 +24,11 @@ class Processes:
 
     def __init__(self, *, cpu: bool = False) -> None:
         launched = "RANK" in os.environ or "LOCAL_RANK" in os.environ
-        self._state = PartialState(cpu=cpu) if launched else None
+        self._state: Any = None
+        if launched:
+            from accelerate import PartialState  # long to import, and one process does without
+
+            self._state = PartialState(cpu=cpu)
         self.rank = self._state.process_index if self._state else 0
         self.world = self._state.num_processes if self._state else 1
 

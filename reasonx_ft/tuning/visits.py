@@ -143,13 +143,12 @@ class Visits:
         places = np.zeros((len(entries), n, 2), dtype=np.int64)
         probability = np.full((len(entries), n), 0.5, dtype=np.float32)
         weight = np.zeros((len(entries), n), dtype=np.float32)
-        for k, (entry, pairs, turn) in enumerate(zip(entries, drawn, mirrored, strict=True)):
-            width, m = entry.size[1], len(pairs)
-            rows, cols = np.divmod(pairs.place.astype(np.int64), width)
-            places[k, :m] = rows * width + (width - 1 - cols if turn else cols)
-            probability[k, :m], weight[k, :m] = pairs.probability, 1.0
+        for k, pairs in enumerate(drawn):
+            m = len(pairs)
+            places[k, :m], probability[k, :m], weight[k, :m] = pairs.place, pairs.probability, 1.0
         width = entries[0].size[1]
         rows, cols = np.divmod(places, width)
+        cols = np.where(np.array(mirrored)[:, None, None], width - 1 - cols, cols)
         return Judged(modality, *(torch.from_numpy(a).to(self._device) for a in (rows, cols, probability, weight)))
 
     def _draw(self, entry: Entry, modality: str, step: int | None) -> Pairs:

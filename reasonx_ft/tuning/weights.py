@@ -119,12 +119,9 @@ class Average:
 
     def distance(self) -> float:
         """Length of the difference between the weights and their average, over the length of the weights."""
-        weights = trained(self._network)
         if not self._mean:
             return 0.0
-        apart = sum(float(whole((weights[k].detach() - v).square().sum())) for k, v in self._mean.items())
-        length = sum(float(whole(w.detach().square().sum())) for w in weights.values())
-        return float((apart / length) ** 0.5)
+        return relative_change([w.detach() for w in trained(self._network).values()], list(self._mean.values()))
 
     def state_dict(self) -> dict[str, object]:
         return {"updates": self._updates, "mean": {k: whole(v).to("cpu", copy=True) for k, v in self._mean.items()}}

@@ -17,8 +17,8 @@ from reasonx_eval.types import Sample
 from reasonx_ft.grpo import advantages, kl_divergence, log_ratio
 from reasonx_ft.kernels import Kernel
 from reasonx_ft.policies.base import Judged, Rollout, Visit
-from reasonx_ft.policies.chain import Chain
-from reasonx_ft.policies.flow import FlowPolicy, _photo_seeds
+from reasonx_ft.policies.chain import Chain, photo_seeds
+from reasonx_ft.policies.flow import FlowPolicy
 from reasonx_ft.policies.flow_network import TinyFlowNetwork
 from reasonx_ft.policies.load import make_policy
 from reasonx_ft.policies.noise import standard_normal
@@ -278,7 +278,7 @@ def test_the_state_at_pure_noise_is_the_noise() -> None:
     """One step of Euler from the answer's noise is what `answer` gives."""
     policy, seen = small(), visit(1)
     with torch.no_grad():
-        noise = standard_normal(_photo_seeds(seen.images), (3, 16, 24), "answer", "albedo", device=torch.device("cpu"))
+        noise = standard_normal(photo_seeds(seen.images), (3, 16, 24), "answer", "albedo", device=torch.device("cpu"))
         condition = policy.network.encode(seen.images)  # type: ignore[operator]
         index = torch.tensor([MODALITIES.index("albedo")])
         expected = euler(policy.network, noise, index, condition, 1)  # type: ignore[arg-type]
