@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,13 @@ class ModelRef(_Part):
     reward: str | None = None
     options: dict[str, Any] = {}
     notes: list[str] = []
+
+    @property
+    def rewarded(self) -> tuple[str, ...]:
+        """Metrics that the model was tuned on, as its card says; empty for a model that was not, or does not say."""
+        tuning = self.options.get("tuning")
+        listed = tuning.get("rewarded") if isinstance(tuning, Mapping) else None
+        return tuple(str(m) for m in listed) if isinstance(listed, Sequence) and not isinstance(listed, str) else ()
 
 
 class ProtocolRef(_Part):

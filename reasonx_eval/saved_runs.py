@@ -73,7 +73,7 @@ class SavedRun:
         kind = self.result.model.kind
         prediction = self.predictions.predict([sample], kind, 0)[0]  # type: ignore[arg-type]  # a kind, as stored
         stored = self.records[sample.id].prediction
-        if stored not in (array_digest(prediction), array_digest(_halved(prediction))):
+        if stored != array_digest(prediction) and stored != array_digest(_halved(prediction)):
             raise DataError("the saved prediction is not the one that was scored: it was replaced or edited",
                             where=f"{self.folder}: sample {sample.id}",
                             fix=rerun_command(self.folder, self.result))  # fmt: skip

@@ -18,7 +18,8 @@ from reasonx_eval.aggregate import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, SampleError, UndefinedScore, UsageError, unknown
 from reasonx_eval.files import canonical_json
-from reasonx_eval.paired import Column, Joined, Run, column, holm, join, pair_p_values
+from reasonx_eval.paired import Column, Joined, Run, column, join
+from reasonx_eval.paired.ranks import told_apart
 from reasonx_eval.protocol import Protocol
 from reasonx_eval.results import DatasetRef, Value
 from reasonx_eval.saved_runs import SavedRun, load_sample
@@ -54,6 +55,11 @@ class Row:
     order: tuple[int, ...]
     apart: NDArray[np.bool_]
     reversed: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def told_apart(self) -> list[tuple[int, int]]:
+        """Pairs (better, worse) that tests tell apart."""
+        return [(a, b) for k, a in enumerate(self.order) for b in self.order[k + 1 :] if self.apart[a, b]]
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,10 @@ def _score(
     def one(sample_id: str) -> list[list[Record]]:
         sample = load_sample(data, runs[0], sample_id) if verified else data.load(sample_id, {runs[0].protocol.reads})
         predictions = [run.load(sample) for run in runs]
-        return [[_record(sample, p, v) for p in predictions] for v in group]
+        # all variants are scored against the same ground truth
+        target = sample.targets.get(runs[0].protocol.reads)
+        truth = array_digest(target) if target is not None else "absent"
+        return [[_record(sample, p, v, truth) for p in predictions] for v in group]
 
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="reasonx") as pool:
         for found in pool.map(one, ids):
@@ -182,17 +191,16 @@ def _score(
     return records
 
 
-def _record(sample: Sample, prediction: Prediction, variant: Variant) -> Record:
+def _record(sample: Sample, prediction: Prediction, variant: Variant, truth: str) -> Record:
     protocol = variant.protocol
     shown = replace(prediction, kind=variant.kind(prediction.kind))  # type: ignore[arg-type]  # a kind either way
-    target = sample.targets.get(protocol.reads)
     try:
         scored = score_sample(sample=sample, prediction=shown, protocol=protocol)
     except UndefinedScore as error:
         return Record(sample.id, undefined=error.what)
     except (SampleError, UsageError) as error:
         return Record(sample.id, error=error.what)
-    record = to_record(sample, scored, array_digest(target) if target is not None else "absent", "")
+    record = to_record(sample, scored, truth, "")
     if protocol.pool == "pixel" and protocol.target == "depth":
         sums = {m: v * record.n_valid for m, v in record.metrics.items() if m in _MEANS and v is not None}
         record = replace(record, stats={"count": float(record.n_valid), **sums})
@@ -228,7 +236,7 @@ def _row(variant: Variant, kept: Sequence[int], absent: Sequence[Value], joined:
     values, apart = list(absent), _untested(len(absent))
     signatures: list[str | None] = [None] * len(absent)
     if data.reason is None:
-        apart[np.ix_(kept, kept)] = _apart(data)
+        apart[np.ix_(kept, kept)] = told_apart(data)
     for place, k in enumerate(kept):
         run = joined.runs[place]
         values[k], signatures[k] = _value(data, place, run), run.signature
@@ -282,27 +290,10 @@ def _untested(runs: int) -> NDArray[np.bool_]:
     return np.zeros((runs, runs), dtype=bool)
 
 
-def _apart(data: Column) -> NDArray[np.bool_]:
-    """Which runs paired tests tell apart, bool [runs, runs]."""
-    runs = len(data.top)
-    apart = _untested(runs)
-    if runs > 1:
-        top, weight = data.units(*range(runs))
-        rows, cols = np.triu_indices(runs, 1)
-        p = pair_p_values(top, weight, root=data.root)[rows, cols]
-        apart[rows, cols] = apart[cols, rows] = np.array(holm(list(p))) < ALPHA
-    return apart
-
-
 def _against_first(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Mark in each row the pairs that are told apart the other way round than in the first."""
     if not rows:
         return ()
-    first = set(_told_apart(rows[0]))
-    return tuple(replace(row, reversed=tuple((b, a) for a, b in _told_apart(row) if (b, a) in first)) for row in rows)
-
-
-def _told_apart(row: Row) -> list[tuple[int, int]]:
-    """Pairs (better, worse) that tests tell apart."""
-    return [(a, b) for k, a in enumerate(row.order) for b in row.order[k + 1 :] if row.apart[a, b]]
+    first = set(rows[0].told_apart)
+    return tuple(replace(row, reversed=tuple((b, a) for a, b in row.told_apart if (b, a) in first)) for row in rows)
 

@@ -60,11 +60,6 @@ def _align_space(protocol: Protocol) -> Iterator[tuple[str, Protocol]]:
         yield space, _depth(protocol, align=protocol.depth.align.model_copy(update={"space": space}))
 
 
-def _crop(protocol: Protocol) -> Iterator[tuple[str, Protocol]]:
-    for crop in ("none", "eigen", "garg", "eigen-kitti"):
-        yield crop, _depth(protocol, crop=crop)
-
-
 def _range(protocol: Protocol) -> Iterator[tuple[str, Protocol]]:
     for label, span in (("mask", None), ("0.001-10m", (0.001, 10.0)), ("0.001-80m", (0.001, 80.0))):
         yield label, _depth(protocol, range_m=span, clip_m=span)
@@ -78,7 +73,8 @@ def _pool(protocol: Protocol) -> Iterator[tuple[str, Protocol]]:
 
 #: target -> axis -> its values as protocols
 AXES: Final[Mapping[str, Mapping[str, Callable[[Protocol], Iterator[tuple[str, Protocol]]]]]] = {
-    "depth": {"align_space": _align_space, "crop": _crop, "range": _range, "pool": _pool},
+    "depth": {"align_space": _align_space, "crop": _table("depth", "crop", ("none", "eigen", "garg", "eigen-kitti")),
+              "range": _range, "pool": _pool},
     "normals": {"pool": _pool, "resize": _table("normals", "resize", ("bilinear", "nearest"))},
     "judgements": {"space": _table("whdr", "space", ("linear", "gamma", "srgb", "stored")),
                    "transfer": _table("whdr", "transfer", ("srgb", "gamma2.2")),

@@ -104,7 +104,7 @@ def bootstrap_ratio_ci(
     # a contiguous row per metric: sums then round the same way whatever the other metrics are
     num = np.ascontiguousarray(num.reshape(len(num), -1).T)
     if groups is not None:
-        num, den = _sum_by_group(num, den, groups)
+        num, den = sum_by_group(num, den, groups)
     if len(den) < 2:
         return None
     theta = num.sum(axis=1) / den.sum()
@@ -184,10 +184,11 @@ def _resampled(residual: Floats, den: Floats, resamples: int, seed: int) -> Floa
     return out
 
 
-def _sum_by_group(num: Floats, den: Floats, groups: Sequence[str]) -> tuple[Floats, Floats]:
+def sum_by_group(num: Floats, den: Floats, groups: Sequence[str]) -> tuple[Floats, Floats]:
+    """Sums over the samples of each group, [k, groups] of [k, n] and [groups] of [n], in order of first appearance."""
     if len(groups) != len(den):
         raise ValueError(f"{len(groups)} group labels for {len(den)} samples")
-    # in order of first appearance, so that unrepeated labels change nothing
+    # in this order unrepeated labels change nothing
     index = {label: i for i, label in enumerate(dict.fromkeys(groups))}
     rows = np.array([index[label] for label in groups])
     num_sum, den_sum = np.zeros((len(num), len(index))), np.zeros(len(index))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -89,9 +90,10 @@ def add(runs: Sequence[Path], to: Path, *, force: bool = False, pictures: bool =
     there = [p for p in targets if p.exists()]
     if there and not force:
         raise UsageError("there already", where=", ".join(map(str, there[:3])), fix="--force to replace it")
+    # drawn before anything is written: a missing prediction must not leave half of the runs added
+    pictured = [_pictures(run, read, to, targets) if pictures else ([], "not asked for") for run in read]
     added = []
-    for path, run in zip(paths, read, strict=True):
-        drawn, why = _pictures(run, read, to) if pictures else ([], "not asked for")
+    for path, run, (drawn, why) in zip(paths, read, pictured, strict=True):
         write_reviewed(path, sealed(run.reviewed.model_copy(update={"pictures": drawn})))
         added.append(Added(path, len(drawn), why))
     for path, judge in judges.items():
@@ -147,7 +149,9 @@ def _stripped(value: Any) -> Any:
     return [_stripped(v) for v in value] if isinstance(value, list) else value
 
 
-def _pictures(run: _Run, others: Sequence[_Run], to: Path) -> tuple[list[Picture], str | None]:
+def _pictures(
+    run: _Run, others: Sequence[_Run], to: Path, replaced: Collection[Path]
+) -> tuple[list[Picture], str | None]:
     result = run.reviewed.result
     if not result.dataset.name.startswith(_OWN):
         return [], f"pictures of {result.dataset.name} are not this package's to publish"
@@ -156,18 +160,18 @@ def _pictures(run: _Run, others: Sequence[_Run], to: Path) -> tuple[list[Picture
     metric = next(iter(result.aggregate))
     if metric not in run.reviewed.samples.values or len(run.reviewed.samples.ids) < 2:
         return [], "fewer than two images have a value"
-    base = _base(run, others, to)
+    base = _base(run, others, to, replaced)
     return [_picture(run, base, others, metric, *choice) for choice in _chosen(run.reviewed, base, metric)], None
 
 
-def _base(run: _Run, others: Sequence[_Run], to: Path) -> Reviewed | None:
-    """The reviewed result of the model that this one was tuned from: among the runs, or added before."""
+def _base(run: _Run, others: Sequence[_Run], to: Path, replaced: Collection[Path]) -> Reviewed | None:
+    """The reviewed result of the model that this one was tuned from: among the runs, or added before and kept."""
     ref, model = run.reviewed.result.protocol, run.reviewed.result.model
     if model.base is None:
         return None
     folder = to / f"{ref.name}@{ref.version}"
-    before = [read_reviewed(p) for p in sorted(folder.glob("*.json"))]
-    for one in [*(o.reviewed for o in others), *(b for b in before if isinstance(b, Reviewed))]:
+    before = (read_reviewed(p) for p in sorted(folder.glob("*.json")) if p not in replaced)
+    for one in chain((o.reviewed for o in others), (b for b in before if isinstance(b, Reviewed))):
         same = one.result.protocol.digest == ref.digest and one.result.data_sha256 == run.reviewed.result.data_sha256
         if same and model.base in (one.result.model.name, one.result.model.source):
             return one

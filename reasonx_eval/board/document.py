@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from reasonx_eval.board.board import Board, PublishedTable
 from reasonx_eval.board.tables import Row, Table
 from reasonx_eval.metrics.info import known_metric
+from reasonx_eval.report.tables import spreadsheet
 from reasonx_eval.results import Value
 
 #: raise it when a field changes its meaning
@@ -184,15 +185,8 @@ def board_csv(board: Board, document: BoardOut) -> str:
     writer = csv.DictWriter(buffer, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for line in [*_measured(document), *_published(board.published), *_judged(document)]:
-        writer.writerow({k: _guarded(v) for k, v in line.items()})
+        writer.writerow({k: spreadsheet(v) for k, v in line.items()})
     return buffer.getvalue()
-
-
-def _guarded(value: object) -> object:
-    """Text that a spreadsheet would take for a formula gets an apostrophe; numbers and None are as they are."""
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
-        return "'" + value
-    return value
 
 
 def _about(metric: str) -> dict[str, object]:

@@ -186,8 +186,7 @@ def _check_same(signature: str, group: Sequence[Reviewed]) -> None:
 
 def _plain_row(reviewed: Reviewed, metrics: Sequence[str]) -> Row:
     result = reviewed.result
-    tuning = result.model.options.get("tuning")
-    rewarded = tuning.get("rewarded", []) if isinstance(tuning, Mapping) else []
+    rewarded = result.model.rewarded
     absent = Value(value=None, n=0, reason="not in the result")
     cells = {m: Cell(result.aggregate.get(m, absent), rewarded=m in rewarded) for m in metrics}
     trained = seen(result.model.trained_on, result.dataset.name)

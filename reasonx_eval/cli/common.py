@@ -72,6 +72,11 @@ _EVALUATION = [
 ]  # fmt: skip
 
 
+def listed(text: str | None) -> list[str]:
+    """``"a, b"`` to its parts; nothing for None."""
+    return [part.strip() for part in text.split(",") if part.strip()] if text else []
+
+
 def check_outputs(paths: Sequence[Path], suffixes: Sequence[str], *, force: bool) -> None:
     """Refuse files to write before any work is done for them.
 

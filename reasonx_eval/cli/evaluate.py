@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reasonx_eval.cli.common import exit_code, parse_options, print_results, prints_to_stderr, progress_bar
+from reasonx_eval.cli.common import exit_code, listed, parse_options, print_results, prints_to_stderr, progress_bar
 from reasonx_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ def evaluate_model(model: Model, context: click.Context) -> int:
     from reasonx_eval.runner import RunOptions, run
 
     options = context.params
-    if options["samples"] is not None and not _listed(options["samples"]):
+    if options["samples"] is not None and not listed(options["samples"]):
         raise UsageError("--samples names none", fix="--samples ID[,ID], or leave it out")
     selection = Selection(limit=options["limit"], shard=options["shard"],
-                          samples=_listed(options["samples"]) or None)  # fmt: skip
+                          samples=listed(options["samples"]) or None)  # fmt: skip
     passed, defaulted = _recorded(context)
     run_options = RunOptions(
         seed=options["seed"], selection=selection, workers=options["workers"], force=options["force"],
@@ -40,7 +40,7 @@ def evaluate_model(model: Model, context: click.Context) -> int:
     finished: list[tuple[Result, Path]] = []
     with prints_to_stderr():
         work = plan(
-            model=model, datasets=_listed(options["datasets"]), protocols=_listed(options["protocols"]),
+            model=model, datasets=listed(options["datasets"]), protocols=listed(options["protocols"]),
             task=options["task"], root=options["root"], split=options["split"],
             dataset_options=parse_options(options["dataset_options"], "--dataset-option"),
         )  # fmt: skip
@@ -64,10 +64,6 @@ def evaluate_model(model: Model, context: click.Context) -> int:
 def _run_name(model: Model, dataset: str, protocol_dataset: str) -> str:
     """Generic protocols serve many datasets: the folder says which."""
     return f"{model.info.name}.{dataset}" if protocol_dataset == "any" else model.info.name
-
-
-def _listed(text: str | None) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()] if text else []
 
 
 def _recorded(context: click.Context) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from reasonx_eval.cli.common import listed
 from reasonx_eval.errors import UsageError
 
 FORMATS = ("md", "csv", "latex", "json", "hf-eval-results", "model-index")
@@ -36,7 +37,7 @@ def command(runs: tuple[Path, ...], form: str, metrics: str | None, interval: bo
     from reasonx_eval.paired import find_runs
     from reasonx_eval.report.export import Style, render, tabulate
 
-    names = tuple(m.strip() for m in metrics.split(",") if m.strip()) if metrics else ()
+    names = tuple(listed(metrics))
     hub = form in ("hf-eval-results", "model-index")
     if (hub_dataset and not hub) or (source_url and form != "hf-eval-results"):
         raise UsageError(f"--{'hub-dataset' if hub_dataset and not hub else 'source-url'} is not for --format {form}")
@@ -53,7 +54,7 @@ def command(runs: tuple[Path, ...], form: str, metrics: str | None, interval: bo
 
         text = to_model_index(found, names, dataset=hub_dataset)
     else:
-        text = render(tables, form, Style(metrics=names, interval=interval, percent=percent))
+        text = render(tables, form, Style(interval=interval, percent=percent))
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reasonx_eval.cli.common import check_outputs, print_json, prints_to_stderr, progress_bar
+from reasonx_eval.cli.common import check_outputs, listed, print_json, prints_to_stderr, progress_bar
 
 if TYPE_CHECKING:
     from reasonx_eval.report.gallery import Gallery
@@ -45,8 +45,7 @@ def command(runs: tuple[Path, ...], metric: str | None, worst: int, best: int, c
     from reasonx_eval.saved_runs import open_dataset, open_run
 
     check_outputs(outs, (".html", ".png"), force=force)
-    chosen = tuple(s.strip() for s in samples.split(",") if s.strip()) if samples else ()
-    choice = Choice(metric=metric, worst=worst, best=best, changed=changed, samples=chosen)
+    choice = Choice(metric=metric, worst=worst, best=best, changed=changed, samples=tuple(listed(samples)))
     with prints_to_stderr():
         opened = [open_run(path) for path in runs]
         data = open_dataset(opened[0].result, dataset=dataset, root=root)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reasonx_eval.cli.common import print_json, prints_to_stderr, progress_bar
+from reasonx_eval.cli.common import listed, print_json, prints_to_stderr, progress_bar
 
 if TYPE_CHECKING:
     from reasonx_eval.sensitivity import Row, Sensitivity
@@ -41,8 +41,8 @@ def command(runs: tuple[Path, ...], vary: str | None, metrics: str | None, datas
     from reasonx_eval.saved_runs import open_dataset, open_run
     from reasonx_eval.sensitivity import analyse
 
-    names = [m.strip() for m in metrics.split(",") if m.strip()] if metrics else []
-    rules = None if vary is None else [v.strip() for v in vary.split(",") if v.strip() and v.strip() != "none"]
+    names = listed(metrics)
+    rules = None if vary is None else [v for v in listed(vary) if v != "none"]
     with prints_to_stderr():
         opened = [open_run(path) for path in runs]
         with progress_bar("sensitivity", quiet) as progress:
@@ -144,7 +144,6 @@ def _row(row: Row, names: Sequence[str]) -> dict[str, Any]:
         "values": {n: {**v.model_dump(mode="json"), "signature": s}
                    for n, v, s in zip(names, row.values, row.signatures, strict=True)},
         "best_first": [names[k] for k in row.order],
-        "told_apart": [[names[a], names[b]] for k, a in enumerate(row.order) for b in row.order[k + 1 :]
-                       if row.apart[a, b]],
+        "told_apart": [[names[a], names[b]] for a, b in row.told_apart],
         "reversed": [[names[a], names[b]] for a, b in row.reversed],
     }  # fmt: skip

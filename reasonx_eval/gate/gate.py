@@ -59,16 +59,21 @@ class GateResult:
     inconclusive: Inconclusive
 
     @property
-    def exit_code(self) -> int:
-        """4 before 3 before 5 before 0: a gate that could not compare everything has not judged."""
+    def outcome(self) -> Literal["pass", "regressed", "cannot tell", "not comparable"]:
+        """The worst of all: a gate that could not compare everything has not judged."""
         outcomes = {j.check.outcome for j in self.judged}
         if self.refused or not self.judged:
-            return EXIT_NOT_COMPARABLE
+            return "not comparable"
         if "regressed" in outcomes:
-            return EXIT_REGRESSION
-        if "cannot tell" in outcomes:
-            return {"report": EXIT_CANNOT_TELL, "fail": EXIT_REGRESSION, "pass": EXIT_OK}[self.inconclusive]
-        return EXIT_OK
+            return "regressed"
+        return "cannot tell" if "cannot tell" in outcomes else "pass"
+
+    @property
+    def exit_code(self) -> int:
+        """4, 3, 5 or 0; see `outcome` and `inconclusive`."""
+        undecided = {"report": EXIT_CANNOT_TELL, "fail": EXIT_REGRESSION, "pass": EXIT_OK}[self.inconclusive]
+        return {"not comparable": EXIT_NOT_COMPARABLE, "regressed": EXIT_REGRESSION, "cannot tell": undecided,
+                "pass": EXIT_OK}[self.outcome]  # fmt: skip
 
 
 def run_gate(
@@ -93,7 +98,7 @@ def run_gate(
     stored = baseline_runs(load_baseline(baseline), baseline)
     runs = [run for path in paths for run in find_runs(path)]
     rules = load_policy(policy, also=[run.protocol.ref for run in [*stored, *runs]])
-    settings = Settings(confidence=rules.confidence, resamples=RESAMPLES, seed=seed, alpha=1 - rules.confidence)
+    settings = Settings(confidence=rules.confidence, resamples=RESAMPLES, seed=seed)
     pairs, refused = _paired_up(stored, runs)
     notes: list[str] = []
     found: list[tuple[Run, Run, Check]] = []

@@ -63,7 +63,8 @@ def check(column: Column, rule: Rule, settings: Settings) -> Check:
     rule : of the policy
     settings : confidence, resamples and seed
     """
-    result = paired(column, settings=settings)
+    # the gate has a test of its own, against the margin
+    result = paired(column, settings=settings, tested=False)
     margin = rule.allowed(result.base)
     if rule.exact:
         beyond = tuple(w for w in result.worst if w.worse_by > margin)

@@ -84,17 +84,9 @@ class Verdict(_Part):
 
 
 def make_verdict(gate: GateResult) -> Verdict:
-    outcomes = {j.check.outcome for j in gate.judged}
-    outcome: Literal["pass", "regressed", "cannot tell", "not comparable"] = "pass"
-    if gate.refused or not gate.judged:
-        outcome = "not comparable"
-    elif "regressed" in outcomes:
-        outcome = "regressed"
-    elif "cannot tell" in outcomes:
-        outcome = "cannot tell"
     s = gate.settings
     return Verdict(
-        schema=SCHEMA, outcome=outcome, exit_code=gate.exit_code, inconclusive=gate.inconclusive,
+        schema=SCHEMA, outcome=gate.outcome, exit_code=gate.exit_code, inconclusive=gate.inconclusive,
         confidence=s.confidence, resamples=s.resamples, exchanges=s.exchanges, seed=s.seed,
         checks=[_check(j) for j in gate.judged], refused=list(gate.refused), notes=list(gate.notes),
     )  # fmt: skip

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import DataError, NotComparable
 from reasonx_eval.metrics.info import MetricInfo, metric_info
 from reasonx_eval.paired.join import Joined
+from reasonx_eval.stats import sum_by_group
 from reasonx_eval.types import Record
 
 Floats = NDArray[np.float64]
@@ -75,14 +76,7 @@ class Column:
         Units are what is resampled and what tests exchange, in order of first appearance.
         """
         top = self.top[list(runs)]
-        if self.groups is None:
-            return top, self.weight
-        index = {label: k for k, label in enumerate(dict.fromkeys(self.groups))}
-        rows = np.array([index[g] for g in self.groups])
-        summed, weight = np.zeros((len(top), len(index))), np.zeros(len(index))
-        for total, part in ((weight, self.weight), *zip(summed, top, strict=True)):
-            np.add.at(total, rows, part)
-        return summed, weight
+        return (top, self.weight) if self.groups is None else sum_by_group(top, self.weight, self.groups)
 
 
 def column(joined: Joined, name: str) -> Column:

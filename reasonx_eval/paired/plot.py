@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.files import write_bytes
 from reasonx_eval.paired.columns import column
 from reasonx_eval.paired.comparison import Comparison
 from reasonx_eval.paired.statistics import Paired
-from reasonx_eval.report.tables import printable
+from reasonx_eval.report.figures import plain, save_png
 
 _BETTER, _WORSE = "#2b6ca3", "#c8682a"
 _COLUMNS = 3
@@ -60,13 +58,10 @@ def draw_differences(path: Path, comparison: Comparison) -> None:
         _panel(axis, comparison, k, row)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.suptitle(_plain("\n".join([f"minus {comparison.base.name}, per sample, sorted; blue is better, orange worse",
+    figure.suptitle(plain("\n".join([f"minus {comparison.base.name}, per sample, sorted; blue is better, orange worse",
                                       *dict.fromkeys(r.signature for r in comparison.joined.runs)])),
                     fontsize=7)  # fmt: skip
-    buffer = io.BytesIO()
-    # no date and no version in the file: the same picture is the same bytes
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    save_png(path, figure)
 
 
 def _panel(axis: Any, c: Comparison, k: int, row: Paired) -> None:
@@ -81,11 +76,6 @@ def _panel(axis: Any, c: Comparison, k: int, row: Paired) -> None:
         if row.ci_low is not None and row.ci_high is not None:
             axis.axhspan(row.ci_low, row.ci_high, color="black", alpha=0.15, linewidth=0)
     unit = f" [{row.info.unit}]" if row.info.unit else ""
-    axis.set_title(_plain(f"{c.joined.runs[k].name}: {row.info.label}{unit}, {row.finding}"), fontsize=8)
+    axis.set_title(plain(f"{c.joined.runs[k].name}: {row.info.label}{unit}, {row.finding}"), fontsize=8)
     axis.tick_params(labelsize=6)
     axis.set_xlabel(f"{row.wins} better, {row.losses} worse, {row.ties} equal", fontsize=7)
-
-
-def _plain(text: str) -> str:
-    """Text that matplotlib does not read as mathematics."""
-    return printable(text).replace("$", r"\$") if "\n" not in text else "\n".join(map(_plain, text.split("\n")))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reasonx_eval.paired.columns import Column
 from reasonx_eval.paired.significance import holm, pair_p_values
@@ -22,6 +23,17 @@ class Rank:
 
     def __str__(self) -> str:
         return str(self.best) if self.best == self.worst else f"{self.best}-{self.worst}"
+
+
+def told_apart(column: Column, *, alpha: float = ALPHA) -> NDArray[np.bool_]:
+    """Which runs paired tests tell apart, bool [runs, runs]: all pairs, with Holm's correction over them."""
+    runs = len(column.top)
+    top, weight = column.units(*range(runs))
+    rows, cols = np.triu_indices(runs, 1)
+    p = pair_p_values(top, weight, root=column.root)[rows, cols]
+    apart = np.zeros((runs, runs), dtype=bool)
+    apart[rows, cols] = apart[cols, rows] = np.array(holm(list(p))) < alpha
+    return apart
 
 
 def rank_ranges(column: Column, *, alpha: float = ALPHA) -> list[Rank]:
@@ -42,12 +54,7 @@ def rank_ranges(column: Column, *, alpha: float = ALPHA) -> list[Rank]:
     """
     if column.reason is not None:
         raise ValueError(f"{column.name}: {column.reason}")
-    runs = len(column.top)
-    top, weight = column.units(*range(runs))
-    rows, cols = np.triu_indices(runs, 1)
-    p = pair_p_values(top, weight, root=column.root)[rows, cols]
-    apart = np.zeros((runs, runs), dtype=bool)
-    apart[rows, cols] = apart[cols, rows] = np.array(holm(list(p))) < alpha
+    runs, apart = len(column.top), told_apart(column, alpha=alpha)
     score = column.sign * np.array(column.means)
     better = apart & (score[:, None] > score[None, :])
     return [Rank(1 + int(b), runs - int(w)) for b, w in zip(better.sum(axis=0), better.sum(axis=1), strict=True)]

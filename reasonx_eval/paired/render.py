@@ -14,7 +14,7 @@ from reasonx_eval.paired.runs import Run
 from reasonx_eval.paired.statistics import Paired
 from reasonx_eval.report import latex
 from reasonx_eval.report.markdown import escape as markdown
-from reasonx_eval.report.tables import arrow, decimals, print_table, printable
+from reasonx_eval.report.tables import arrow, decimals, print_table, printable, spreadsheet
 from reasonx_eval.results import Value
 
 _RIGHT = (1, 2, 3, 5, 6)
@@ -169,11 +169,12 @@ def _csv(comparisons: Sequence[Comparison]) -> str:
             for r in rows:
                 numbers = [None if math.isnan(x) else x for x in (r.base, r.other, r.difference)]
                 p = [None] * 2 if r.reason is not None else [r.p, r.p_adjusted]
-                writer.writerow([c.joined.protocol.ref, r.name, r.info.unit, r.info.higher_is_better,
+                line = [c.joined.protocol.ref, r.name, r.info.unit, r.info.higher_is_better,
                                  r.name in run.rewarded, c.base.name, run.name, *numbers, r.ci_low, r.ci_high,
                                  c.settings.confidence, *p, r.wins, r.losses, r.ties, r.n, r.units, r.finding,
                                  r.reason, gone[0], lost, c.settings.seed, c.base.signature,
-                                 run.signature])  # fmt: skip
+                                 run.signature]  # fmt: skip
+                writer.writerow([spreadsheet(cell) for cell in line])
     return out.getvalue()
 
 

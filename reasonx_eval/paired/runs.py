@@ -53,10 +53,8 @@ class Run:
 
     @property
     def rewarded(self) -> tuple[str, ...]:
-        """Metrics that the model was tuned on, as its card says; empty for a model that was not, or does not say."""
-        tuning = self.model.options.get("tuning")
-        listed = tuning.get("rewarded") if isinstance(tuning, Mapping) else None
-        return tuple(str(m) for m in listed) if isinstance(listed, Sequence) and not isinstance(listed, str) else ()
+        """Metrics that the model was tuned on, see `ModelRef.rewarded`."""
+        return self.model.rewarded
 
 
 def load_run(path: str | Path, *, records: str | Path | None = None) -> Run:

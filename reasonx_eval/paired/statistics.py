@@ -110,12 +110,15 @@ class Paired:
         return "worse" if self.worse_by > 0 else "improved"
 
 
-def paired(column: Column, *, base: int = 0, other: int = 1, settings: Settings | None = None) -> Paired:
+def paired(
+    column: Column, *, base: int = 0, other: int = 1, settings: Settings | None = None, tested: bool = True
+) -> Paired:
     """Compare two runs of a column; the p-value is not yet corrected for other metrics (see `adjust`).
 
     Parameters
     ----------
     base, other : positions of the runs in the join
+    tested : whether to compute the p-value; NaN without
     """
     chosen = settings or Settings()
     gap = column.values[other] - column.values[base]
@@ -134,7 +137,9 @@ def paired(column: Column, *, base: int = 0, other: int = 1, settings: Settings 
     )  # fmt: skip
     if column.reason is not None:
         return common
-    p = exchange_test(top[0], top[1], weight, seed=chosen.seed, root=column.root, exchanges=chosen.exchanges)
+    p = math.nan
+    if tested:
+        p = exchange_test(top[0], top[1], weight, seed=chosen.seed, root=column.root, exchanges=chosen.exchanges)
     ends = interval(top[0], top[1], weight, root=column.root, settings=chosen)
     low, high = (None, None) if ends is None else ends
     return replace(common, p=p, p_adjusted=p, ci_low=low, ci_high=high)

@@ -16,7 +16,7 @@ from reasonx_eval.metrics.info import MetricInfo, metric_info
 from reasonx_eval.paired import Rank, Run, column, differences, join, rank_ranges
 from reasonx_eval.report import latex
 from reasonx_eval.report.markdown import escape as markdown
-from reasonx_eval.report.tables import arrow, printable
+from reasonx_eval.report.tables import arrow, printable, spreadsheet
 from reasonx_eval.results import Value
 
 BOLD = ("Bold: not told apart from the best by paired tests on the same images "
@@ -28,12 +28,10 @@ _MARKS = {"†": "trained on this dataset: not tested", "*": "other images than 
 class Style:
     """How numbers are written.
 
-    metrics : which, in this order; none takes all that the protocol reports
     interval : with both ends of the 95 % interval
     percent : shares as 100 times their value
     """
 
-    metrics: tuple[str, ...] = ()
     interval: bool = False
     percent: bool = False
 
@@ -250,15 +248,8 @@ def to_csv(tables: Sequence[Table]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(_FIELDS)
     for row in records(tables):
-        writer.writerow([_harmless(cell) for cell in row.values()])
+        writer.writerow([spreadsheet(cell) for cell in row.values()])
     return out.getvalue()
-
-
-def _harmless(cell: Any) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    shown = printable(cell)
-    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
 def render(tables: Sequence[Table], form: str, style: Style) -> str:

@@ -10,9 +10,9 @@ from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import SampleError, UsageError, unknown
 from reasonx_eval.metrics.info import metric_info
 from reasonx_eval.paired import Joined, join
+from reasonx_eval.report.figures import plain
 from reasonx_eval.report.gallery_panels import panels
 from reasonx_eval.report.pictures import Panel, draw_rows, error_limit
-from reasonx_eval.report.tables import printable
 from reasonx_eval.saved_runs import SavedRun, load_sample
 from reasonx_eval.types import Record
 
@@ -185,12 +185,12 @@ def write_png(path: Path, gallery: Gallery) -> None:
     """The gallery as one picture: a row a sample, all errors on one scale, the signatures above."""
     rows = []
     for entry in gallery.entries:
-        row = [replace(p, caption=_plain(t)) for p, t in zip(entry.panels, caption(gallery, entry), strict=True)]
+        row = [replace(p, caption=plain(t)) for p, t in zip(entry.panels, caption(gallery, entry), strict=True)]
         # one colour bar of each kind: the ground truth's and the last error's
         rows.append([replace(p, unit="") if k in range(2, len(row) - 1) else p for k, p in enumerate(row)])
     names = [f"{letter} {run.name}".strip() for letter, run in zip(letters(gallery), gallery.runs, strict=True)]
     lines = [*names, *dict.fromkeys(run.result.signature for run in gallery.runs)]
-    draw_rows(path, rows, title="\n".join(map(_plain, lines)), shared_errors=True)
+    draw_rows(path, rows, title="\n".join(map(plain, lines)), shared_errors=True)
 
 
 def letters(gallery: Gallery) -> list[str]:
@@ -211,8 +211,3 @@ def caption(gallery: Gallery, entry: Entry) -> list[str]:
 def show_number(value: float | None, unit: str = "") -> str:
     """Four significant digits with the unit, or a dash where a record has no value."""
     return "-" if value is None else f"{value:.4g} {unit}".rstrip()
-
-
-def _plain(text: str) -> str:
-    """Text as matplotlib shows it: "$" would start a formula."""
-    return printable(text).replace("$", r"\$")

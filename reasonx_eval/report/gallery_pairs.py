@@ -9,17 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval import color
-from reasonx_eval.metrics.ordinal import relation
 from reasonx_eval.metrics.whdr import darker_point
 from reasonx_eval.protocol import Protocol
 from reasonx_eval.report.pictures import Panel
 from reasonx_eval.scoring.judgements import judged_lightness
+from reasonx_eval.scoring.pairs import implied_relation
 from reasonx_eval.types import (
     DIFFERENT,
     FIRST,
@@ -69,13 +68,7 @@ def relation_panels(
     counted = reference != LEFT_OUT
     maps, answers = [], []
     for prediction in predictions:
-        value: NDArray[Any] = prediction.value
-        if prediction.kind == "albedo_srgb":
-            value = color.srgb_to_linear(value)
-        found = relation(value=value, points=target.points, pairs=target.pairs, modality=spec.modality, margin=0.0,
-                         same_distance=spec.same_distance,
-                         larger_is_closer=prediction.kind == "disparity_affine")  # fmt: skip
-        wrong = (found != reference)[counted]
+        wrong = (implied_relation(target, prediction, spec) != reference)[counted]
         maps.append(Panel("", _shown(prediction), "rgb"))
         answers.append(Panel("", draw_answers(sample.image, target.points, target.pairs[counted], wrong), "rgb",
                              caption=_wrong(wrong)))  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval import color
-from reasonx_eval.files import write_bytes
+from reasonx_eval.report.figures import save_png
 
 Style = Literal["rgb", "linear", "depth", "normal", "error"]
 
@@ -79,10 +78,7 @@ def draw_rows(
                 bar.set_label(panel.unit, fontsize=7)
     if title:
         figure.suptitle(title, fontsize=9)
-    buffer = io.BytesIO()
-    # no date and no version in the file: the same picture is the same bytes
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    save_png(path, figure)
 
 
 def _error_limits(rows: Sequence[Sequence[Panel]], columns: int) -> list[float]:

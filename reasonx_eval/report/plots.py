@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ import click
 import numpy as np
 
 from reasonx_eval.errors import unknown
-from reasonx_eval.files import sha256_file, write_bytes
+from reasonx_eval.files import sha256_file
 from reasonx_eval.metrics.info import known_metric, metric_info
 from reasonx_eval.paired import Joined, column, join, load_run
 from reasonx_eval.records import read_records
+from reasonx_eval.report.figures import plain, save_png
 from reasonx_eval.report.sparklines import BLOCKS, EIGHTHS, PLAIN, can_print, distribution_row, histogram
 from reasonx_eval.report.tables import arrow, print_table, printable
 from reasonx_eval.results import Result
@@ -137,11 +137,8 @@ def draw_distributions(path: Path, folders: Sequence[Path], metric: str | None =
     signatures = dict.fromkeys(printable(run.signature) for run in joined.runs)
     whose = f"{joined.runs[0].name}, " if len(joined.runs) == 1 else ""
     heading = f"{whose}{len(joined.ids)} images; thin lines are medians"
-    figure.suptitle("\n".join(_plain(line) for line in [heading, *signatures]), fontsize=7)
-    buffer = io.BytesIO()
-    # no date and no version in the file: the same picture is the same bytes
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_bytes(path, buffer.getvalue())
+    figure.suptitle("\n".join(plain(line) for line in [heading, *signatures]), fontsize=7)
+    save_png(path, figure)
 
 
 def _curves(axis: Any, joined: Joined, name: str) -> None:
@@ -151,7 +148,9 @@ def _curves(axis: Any, joined: Joined, name: str) -> None:
         colour, dash = STYLES[k % len(STYLES)]
         ordered = np.sort(data.values[k])
         share = np.arange(1, len(ordered) + 1) / max(len(ordered), 1)
-        axis.step(ordered, share, where="post", color=colour, linestyle=dash, linewidth=1.4, label=_plain(run.name))
+        # a label that begins with "_" would not be shown
+        label = f" {plain(run.name)}" if run.name.startswith("_") else plain(run.name)
+        axis.step(ordered, share, where="post", color=colour, linestyle=dash, linewidth=1.4, label=label)
         if len(ordered):
             axis.axvline(float(np.median(ordered)), color=colour, linestyle=dash, linewidth=0.6)
     better = "higher is better" if info.higher_is_better else "lower is better"
@@ -161,9 +160,3 @@ def _curves(axis: Any, joined: Joined, name: str) -> None:
     axis.set_ylabel("share of images", fontsize=7)
     axis.tick_params(labelsize=6)
     axis.grid(linewidth=0.3)
-
-
-def _plain(text: str) -> str:
-    """Text as matplotlib shows it: "$" would start a formula, a leading "_" would hide a label."""
-    shown = printable(text).replace("$", r"\$")
-    return f" {shown}" if shown.startswith("_") else shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -40,6 +41,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 def printable(text: str) -> str:
     r"""Control characters as ``\x1b``: a name in somebody's result must not steer the terminal."""
     return "".join(c if c.isprintable() or c == " " else f"\\x{ord(c):02x}" for c in text)
+
+
+def spreadsheet(cell: Any) -> Any:
+    """A cell for a CSV file: text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    if not isinstance(cell, str):
+        return cell
+    shown = printable(cell)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
 def arrow(name: str) -> str:

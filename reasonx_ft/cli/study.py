@@ -50,8 +50,10 @@ def command(out: Path, sets: tuple[str, ...], steps: tuple[str, ...], workers: i
     from reasonx_ft.study.settings import DEFAULT_STEPS, StudySettings
 
     chosen = {k: v for k, v in {**flags, "seeds": seeds}.items() if v is not None}
-    if steps:
-        chosen["steps"] = DEFAULT_STEPS | parse_options(steps, "--steps")
+    given = parse_options(steps, "--steps")
+    if given:
+        # a base that is named by itself means all its methods
+        chosen["steps"] = {k: n for k, n in DEFAULT_STEPS.items() if k.partition("/")[0] not in given} | given
     try:
         settings = StudySettings.model_validate({**chosen, "sets": parse_options(sets, "--set")})
     except ValidationError as error:
