@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,7 +30,7 @@ from reasonx_eval.judge_results import JudgeResult, load_judge_result
 from reasonx_eval.metrics.info import metric_info
 from reasonx_eval.records import read_records
 from reasonx_eval.results import Result, load_result, load_timing
-from reasonx_eval.types import Record
+from reasonx_eval.saved_runs import SavedRun, load_sample, open_dataset, open_run
 from reasonx_eval.verify import verify_run
 
 #: datasets whose pictures may be published: those this package renders; photos of others have licences of their own
@@ -58,7 +59,11 @@ class Added:
 class _Run:
     folder: Path
     reviewed: Reviewed
-    records: dict[str, Record]
+
+    @cached_property
+    def saved(self) -> SavedRun | None:
+        """The run with its predictions; None where they were not kept."""
+        return open_run(self.folder) if (self.folder / "predictions").is_dir() else None
 
 
 def add(runs: Sequence[Path], to: Path, *, force: bool = False, pictures: bool = True) -> list[Added]:
@@ -121,7 +126,7 @@ def _read(run: Path) -> _Run:
     public = without_folders(result)
     reviewed = Reviewed(schema=REVIEWED_SCHEMA, digest="", result=public, timing=load_timing(run), samples=samples)
     check_samples(reviewed, str(run))
-    return _Run(run, reviewed, {r.sample_id: r for r in records})
+    return _Run(run, reviewed)
 
 
 def _judge(run: Path) -> ReviewedJudge:
@@ -155,7 +160,9 @@ def _pictures(
     result = run.reviewed.result
     if not result.dataset.name.startswith(_OWN):
         return [], f"pictures of {result.dataset.name} are not this package's to publish"
-    if not (run.folder / "predictions").is_dir():
+    if result.protocol.rules.get("target") == "agreement":
+        return [], "the depth beside the normals is not saved"
+    if run.saved is None:
         return [], "the run has no saved predictions (--save-predictions)"
     metric = next(iter(result.aggregate))
     if metric not in run.reviewed.samples.values or len(run.reviewed.samples.ids) < 2:
@@ -200,18 +207,19 @@ def _picture(
     run: _Run, base: Reviewed | None, others: Sequence[_Run], metric: str, why: str, sample_id: str
 ) -> Picture:  # fmt: skip
     from reasonx_eval.board.thumbnails import Shown, draw_strip
-    from reasonx_eval.images import read_npy
-    from reasonx_eval.registry import get_dataset
 
-    result = run.reviewed.result
-    dataset = get_dataset(result.dataset.name, None, result.dataset.split)
-    sample = dataset.load(sample_id, {str(result.protocol.rules["task"])})
+    assert run.saved is not None
+    result = run.saved.result
+    task, dataset = str(result.protocol.rules["task"]), open_dataset(result, dataset=result.dataset.name)
+    sample = load_sample(dataset, run.saved, sample_id)
+    if task not in sample.targets:  # judged pairs were scored; the map is shown
+        sample = dataset.load(sample_id, {task})
     shown = []
     with_base = [o for o in others if base is not None and o.reviewed is base and why in ("better", "worse")]
-    for one in [*with_base, run]:
-        saved = read_npy(one.folder / "predictions" / f"{sample_id}.npy")
-        model = one.reviewed.result.model
-        shown.append(Shown(model.name, saved, model.kind, one.records[sample_id].alignment))
+    for saved in (one.saved for one in [*with_base, run]):
+        if saved is not None:
+            prediction = saved.load(sample)
+            shown.append(Shown(saved.name, prediction.value, prediction.kind, saved.records[sample_id].alignment))
     strip = draw_strip(sample, shown)
 
     def value_of(reviewed: Reviewed) -> float | None:

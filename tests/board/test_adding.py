@@ -159,6 +159,31 @@ def test_the_most_changed_images_show_base_and_tuned(pictured: Path, tmp_path: P
     assert worse.panels == ["photo", "ground truth", "plane-depth", "tuned"]
     assert worse.base_value is not None
     assert worse.value > worse.base_value
+    alone = tmp_path / "plane-depth"
+    shutil.copytree(base, alone, ignore=shutil.ignore_patterns("predictions"))
+    pictures = {p.why: p for p in _one(add([tuned, alone], tmp_path / "alone")[0].path).pictures}
+    assert pictures["worse"].panels == ["photo", "ground truth", "tuned"], "the base's predictions were not kept"
+    assert pictures["worse"].base_value == worse.base_value
+
+
+def test_a_picture_is_never_of_another_prediction_than_the_scored_one(pictured: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(pictured / "normals/scenes-synthetic@1/mean-normal", run)
+    for path in sorted((run / "predictions").rglob("*.npy")):
+        write_npy(path, -read_npy(path))
+    with pytest.raises(DataError, match="not the one that was scored"):
+        add([run], tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+    assert add([run], tmp_path / "to", pictures=False)[0].pictures == 0
+
+
+def test_pictures_of_judged_pairs_show_the_map(tmp_path: Path) -> None:
+    for protocol in ("albedo/scenes-synthetic-whdr", "ordinal/scenes-synthetic-albedo"):
+        command = ["run", "--model", "retinex", "--protocol", protocol, "--out", str(tmp_path / "runs"), "--limit", "2",
+                   "--save-predictions", "-q"]  # fmt: skip
+        assert run_cli(cli, command) == 0
+        (added,) = add([tmp_path / f"runs/{protocol}@1/retinex"], tmp_path / "to")
+        assert added.pictures == 2
 
 
 def test_folders_of_absolute_paths_are_nobodys_business(tmp_path: Path) -> None:
