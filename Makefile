@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint gate page browser clean
+.PHONY: demo test lint gate bench page browser clean
 .DEFAULT_GOAL := demo
 
 # The stamp is newer than what it was installed from, so `make` installs once and again after a change.
@@ -27,6 +27,13 @@ gate: $(VENV)/.installed
 	  $(BIN)/reasonx-eval run --model $$model --dataset scenes-synthetic,scenes-wild --limit 20 --out build/gate --force --quiet >/dev/null || exit; \
 	done
 	$(BIN)/reasonx-eval gate build/gate
+
+# Speed: benchmarks/README.md from one run, on a machine that does nothing else. Equals sign: see benchmarks/pytest.ini.
+bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	mkdir -p build
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=build/bench.json
+	$(BIN)/python -m benchmarks.report build/bench.json
 
 # leaderboards/index.html and what is beside it, from leaderboards/results.
 page: $(VENV)/.installed

@@ -1,0 +1,49 @@
+"""What is aimed at, as data: one line a goal, checked by the report against the run it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: peer, library: their time / ours; bound: our time / the bound's; against: our time / its, in turns;
+#: seconds: our time; memory: MiB above the inputs; growth: slope of log time over log size (1: linear)
+Quantity = Literal["peer", "library", "bound", "against", "seconds", "memory", "growth"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal of a group.
+
+    group : as its tests name it
+    quantity : what is compared
+    at_least, at_most : exactly one of them
+    form : the beginning of the other form's words, where a group has several of its role
+    size : which size of a sweep; None takes the largest
+    """
+
+    group: str
+    quantity: Quantity
+    at_least: float | None = None
+    at_most: float | None = None
+    form: str = ""
+    size: float | None = None
+
+
+GOALS: tuple[Goal, ...] = (
+    Goal("WHDR, one image, 1,000 judgements", "peer", at_least=200),
+    Goal("WHDR, corpus from files", "against", at_most=1.15),
+    Goal("depth: affine fit and all metrics, 480x640", "peer", at_least=10),
+    Goal("depth: affine fit and all metrics, 4032x6048", "peer", at_least=30),
+    Goal("depth: affine fit and all metrics, 4032x6048", "memory", at_most=10),
+    Goal("normals: all statistics of one image, 480x640", "peer", at_least=14),
+    Goal("normals: pooled over images", "peer", at_least=15, size=60),
+    Goal("normals: pooled over images", "growth", at_most=1.15),
+    Goal("bootstrap: 8 metrics, 1,000 images, 10,000 resamples", "against", at_most=1.0),
+    Goal("command: --help", "seconds", at_most=0.15),
+    Goal("import reasonx_eval", "seconds", at_most=0.3),
+)
+
+#: group -> file of its plot (time over size), beside the report
+PLOTS: dict[str, str] = {
+    "normals: pooled over images": "pooled_normals.svg",
+}
