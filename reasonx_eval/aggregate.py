@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,10 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 #: the bootstrap has a seed of its own: the interval of a set of records never depends on the run's seed
 BOOTSTRAP_SEED = 12345
+#: pooled metrics that are the root of a mean over pixels
+ROOTS = frozenset({"rmse_deg"})
+#: pooled metric -> name of its sum in a record's stats, where the two differ
+_SUMS = {"mean_deg": "sum", "rmse_deg": "sum_sq"}
 
 
 def aggregate(records: Sequence[Record], protocol: Protocol, pixels: Path | None = None) -> dict[str, Value]:
@@ -39,7 +43,7 @@ def aggregate(records: Sequence[Record], protocol: Protocol, pixels: Path | None
     return _image_means(scored, protocol)
 
 
-def _skips(name: str) -> bool:
+def may_lack(name: str) -> bool:
     """Metrics that some ground truth does not define: their authors average over the images that have them."""
     return name.startswith("whdr") and name.endswith(("_eq", "_ineq"))
 
@@ -49,7 +53,7 @@ def _image_means(records: Sequence[Record], protocol: Protocol) -> dict[str, Val
     complete: list[str] = []
     for name in protocol.metrics:
         missing = [r.sample_id for r in records if r.metrics.get(name) is None]
-        if missing and not (_skips(name) and len(missing) < len(records)):
+        if missing and not (may_lack(name) and len(missing) < len(records)):
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             out[name] = Value(value=None, n=len(records) - len(missing),
                               reason=f"undefined for {len(missing)} samples: {shown}")  # fmt: skip
@@ -61,13 +65,14 @@ def _image_means(records: Sequence[Record], protocol: Protocol) -> dict[str, Val
     return {name: out[name] for name in protocol.metrics}
 
 
+def repeated(groups: Sequence[str | None]) -> list[str] | None:
+    """The scene of each sample if scenes repeat, else None: images of one scene are not independent."""
+    known = [g for g in groups if g is not None]
+    return known if len(known) == len(groups) and len(set(known)) < len(known) else None
+
+
 def _groups(records: Sequence[Record]) -> list[str] | None:
-    """Scene of each record when scenes repeat: images of one scene are not independent."""
-    names = [r.group for r in records]
-    known = [n for n in names if n is not None]
-    if len(known) != len(names) or len(set(known)) == len(known):
-        return None
-    return known
+    return repeated([r.group for r in records])
 
 
 def _means(records: Sequence[Record], names: Sequence[str]) -> dict[str, Value]:
@@ -124,30 +129,42 @@ def _pooled(records: Sequence[Record], protocol: Protocol, pixels: Path | None) 
     return out
 
 
+def pooled_sum(name: str) -> str | None:
+    """What a record's ``stats`` calls the sum that, over ``count``, gives a pooled metric; None for the median."""
+    return None if name == "median_deg" else _SUMS.get(name, name)
+
+
+def pooled_finish(name: str, ratio: float) -> float:
+    """A pooled metric from its sum over ``count``."""
+    return math.sqrt(ratio) if name in ROOTS else ratio
+
+
+def pooled_value(sums: Mapping[str, Sequence[float]], name: str) -> float | None:
+    """A pooled metric from the sums of each image, by their names; None for the median, which sums don't hold.
+
+    Raises
+    ------
+    KeyError
+        The sums lack one that it is made of.
+    """
+    key = pooled_sum(name)
+    return None if key is None else pooled_finish(name, math.fsum(sums[key]) / math.fsum(sums["count"]))
+
+
 def pooled_from_stats(records: Sequence[Record], name: str) -> float | None:
-    """A pooled value from the sums in the records; None for the median, which sums don't hold."""
-    if name == "median_deg":
-        return None
-    numerator, finish = _ratio(name)
-    top = math.fsum(r.stats[numerator] for r in records)
-    return finish(top / math.fsum(r.stats["count"] for r in records))
-
-
-def _ratio(name: str) -> tuple[str, Callable[[float], float]]:
-    if name == "mean_deg":
-        return "sum", float
-    if name == "rmse_deg":
-        return "sum_sq", math.sqrt
-    return name, float
+    """The same from records."""
+    key = pooled_sum(name)
+    return None if key is None else pooled_value({k: [r.stats[k] for r in records] for k in (key, "count")}, name)
 
 
 def _ratio_interval(records: Sequence[Record], name: str) -> tuple[float | None, float | None]:
-    numerator, finish = _ratio(name)
+    key = pooled_sum(name)
+    assert key is not None
     ends = stats.bootstrap_ratio_ci(
-        np.array([r.stats[numerator] for r in records]), np.array([r.stats["count"] for r in records]),
+        np.array([r.stats[key] for r in records]), np.array([r.stats["count"] for r in records]),
         confidence=CONFIDENCE, resamples=RESAMPLES, seed=BOOTSTRAP_SEED, groups=_groups(records),
     )  # fmt: skip
-    return (None, None) if ends is None else (finish(float(ends[0])), finish(float(ends[1])))
+    return (None, None) if ends is None else (pooled_finish(name, float(ends[0])), pooled_finish(name, float(ends[1])))
 
 
 def _median_interval(files: _PixelFiles, records: Sequence[Record]) -> tuple[float | None, float | None]:

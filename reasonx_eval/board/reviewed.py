@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from reasonx_eval.aggregate import pooled_value
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.files import canonical_json, encode_json, safe_name, sha256_text, write_bytes
 from reasonx_eval.judge_results import JudgeResult
@@ -214,19 +215,35 @@ def check_samples(reviewed: Reviewed, where: str) -> None:
             raise DataError(f"{name}: a value beyond {_LARGEST:g} is no measurement", where=where, fix=_AGAIN)
     if len(samples.ids) != result.n_scored:
         raise DataError(f"{len(samples.ids)} images for a result of {result.n_scored}", where=where, fix=_AGAIN)
+    missing = [m for m in result.protocol.rules["metrics"] if m not in result.aggregate]
+    if missing:
+        raise DataError(f"no '{missing[0]}' among its numbers, which {result.protocol.name} reports", where=where,
+                        fix=_AGAIN)  # fmt: skip
     pooled = result.protocol.rules.get("pool") == "pixel"
     for name, value in result.aggregate.items():
-        if pooled:
-            continue  # a pooled value is no mean of the images' values
         if name not in samples.values:
             raise DataError(f"{name} has an average and no values", where=where, fix=_AGAIN)
-        if value.value is None:
-            continue
-        known = [v for v in samples.values[name] if v is not None]
-        mean = math.fsum(known) / len(known) if known else math.nan
-        if len(known) != value.n or not math.isclose(mean, value.value, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
-            raise DataError(f"{name}: the result says {value.value} of {value.n}, the images give {mean} of "
-                            f"{len(known)}", where=where, fix=_AGAIN)  # fmt: skip
+        if value.value is not None:
+            n, again = _pooled(samples, name, value.value, where) if pooled else _mean(samples.values[name])
+            if n != value.n or not math.isclose(again, value.value, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
+                raise DataError(f"{name}: the result says {value.value} of {value.n}, the images give {again} of {n}",
+                                where=where, fix=_AGAIN)  # fmt: skip
+
+
+def _mean(values: Sequence[float | None]) -> tuple[int, float]:
+    known = [v for v in values if v is not None]
+    return len(known), math.fsum(known) / len(known) if known else math.nan
+
+
+def _pooled(samples: Samples, name: str, stored: float, where: str) -> tuple[int, float]:
+    """From the sums of the images; they don't hold a pooled median, which is taken as it is."""
+    try:
+        again = pooled_value(samples.sums, name)
+    except KeyError as error:
+        raise DataError(f"{name} is pooled, and the images have no sum {error}", where=where, fix=_AGAIN) from None
+    except (ZeroDivisionError, ValueError):
+        raise DataError(f"{name}: sums that no pixels give", where=where, fix=_AGAIN) from None
+    return len(samples.ids), stored if again is None else again
 
 
 def reviewed_path(reviewed: Reviewed) -> Path:

@@ -6,10 +6,11 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 
+from reasonx_eval.aggregate import ROOTS, pooled_sum, repeated
 from reasonx_eval.board.contamination import seen
 from reasonx_eval.board.differences import intervals
 from reasonx_eval.board.reviewed import Reviewed
@@ -20,9 +21,6 @@ from reasonx_eval.results import ModelRef, Value
 from reasonx_eval.types import TASKS
 
 Finding = Literal["better", "worse", "unclear"]
-
-#: pooled metric -> name of its sum, where the two differ
-_SUMS: Final = {"mean_deg": "sum", "rmse_deg": "sum_sq"}
 
 
 @dataclass(frozen=True)
@@ -264,8 +262,6 @@ def _column(reviewed: Sequence[Reviewed], info: MetricInfo) -> Column | None:
     """One metric of complete results as the paired statistics read it; None where nothing can be paired."""
     name = info.name
     first = reviewed[0].samples
-    if any(name not in r.samples.values for r in reviewed):
-        return None
     order = [_order(first.ids, r.samples.ids) for r in reviewed]
     values = np.stack([r.samples.column(name)[o] for r, o in zip(reviewed, order, strict=True)])
     kept = np.flatnonzero(np.isfinite(values).all(axis=0))
@@ -273,16 +269,18 @@ def _column(reviewed: Sequence[Reviewed], info: MetricInfo) -> Column | None:
         return None
     top, weight, root = values, np.ones(len(first.ids)), False
     if reviewed[0].result.protocol.rules.get("pool") == "pixel":
-        key = _SUMS.get(name, name)
-        if any(key not in r.samples.sums or "count" not in r.samples.sums for r in reviewed):
-            return None  # a pooled median is not made of sums
+        key = pooled_sum(name)
+        if key is None:
+            return None  # nothing per image adds up to a pooled median
         top = np.stack([np.array(r.samples.sums[key])[o] for r, o in zip(reviewed, order, strict=True)])
-        weight, root = np.array(first.sums["count"]), name == "rmse_deg"
-    groups = None if first.groups is None else tuple(first.groups[k] for k in kept)
-    if groups is not None and len(set(groups)) == len(groups):
-        groups = None
+        if any(not np.array_equal(np.array(r.samples.sums["count"])[o], first.sums["count"])
+               for r, o in zip(reviewed, order, strict=True)):  # fmt: skip
+            raise NotComparable("models were scored on different numbers of pixels", where=whole_signature(reviewed[0]),
+                                fix="run them again with this version and the same files")  # fmt: skip
+        weight, root = np.array(first.sums["count"]), name in ROOTS
+    groups = None if first.groups is None else repeated([first.groups[k] for k in kept])
     return Column(info, tuple(first.ids[k] for k in kept), values[:, kept], top[:, kept], weight[kept], root=root,
-                  groups=groups)  # fmt: skip
+                  groups=None if groups is None else tuple(groups))  # fmt: skip
 
 
 def _order(ids: Sequence[str], own: Sequence[str]) -> list[int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval.aggregate import ROOTS, may_lack, pooled_sum, repeated
 from reasonx_eval.errors import DataError, NotComparable
 from reasonx_eval.metrics.info import MetricInfo, metric_info
 from reasonx_eval.paired.join import Joined
@@ -17,9 +17,6 @@ from reasonx_eval.stats import sum_by_group
 from reasonx_eval.types import Record
 
 Floats = NDArray[np.float64]
-
-#: pooled metric -> name of its sum in a record's stats, where the two differ
-_SUMS: Final = {"mean_deg": "sum", "rmse_deg": "sum_sq"}
 
 
 @dataclass(frozen=True)
@@ -102,18 +99,19 @@ def column(joined: Joined, name: str) -> Column:
     groups = _kept_groups(joined, kept)
     values = np.array([[row[k] for k in kept] for row in rows], dtype=np.float64).reshape(len(rows), len(kept))
     reason = None
-    if len(kept) < len(joined.ids) and not (_may_lack(name) and kept):
+    if len(kept) < len(joined.ids) and not (may_lack(name) and kept):
         lacking = [i for k, i in enumerate(joined.ids) if k not in set(kept)]
         shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
         reason = f"undefined for {len(lacking)} samples: {shown}"
     if joined.protocol.pool == "image":
         return Column(info, ids, values, values, np.ones(len(kept)), groups=groups, reason=reason)
-    if name == "median_deg":
+    key = pooled_sum(name)
+    if key is None:
         reason = reason or "no test: a pooled median is not made of sums over images"
         return Column(info, ids, values, values, np.ones(len(kept)), groups=groups, reason=reason,
                       stored=_stored(joined, name))  # fmt: skip
-    top, weight = _sums(joined, name, kept)
-    return Column(info, ids, values, top, weight, root=name == "rmse_deg", groups=groups, reason=reason)
+    top, weight = _sums(joined, key, kept)
+    return Column(info, ids, values, top, weight, root=name in ROOTS, groups=groups, reason=reason)
 
 
 def columns(joined: Joined) -> list[Column]:
@@ -126,11 +124,6 @@ def _stored(joined: Joined, name: str) -> tuple[float, ...] | None:
     whole = all(len(run.scored) == len(joined.ids) for run in joined.runs)
     known = tuple(v for v in values if v is not None)
     return known if whole and len(known) == len(values) else None
-
-
-def _may_lack(name: str) -> bool:
-    """Metrics that some ground truth does not define, averaged over the images that have them."""
-    return name.startswith("whdr") and name.endswith(("_eq", "_ineq"))
 
 
 def _defined(joined: Joined, name: str, rows: list[list[float | None]]) -> list[int]:
@@ -149,13 +142,11 @@ def _defined(joined: Joined, name: str, rows: list[list[float | None]]) -> list[
 def _kept_groups(joined: Joined, kept: list[int]) -> tuple[str, ...] | None:
     if joined.groups is None:
         return None
-    names = tuple(joined.groups[k] for k in kept)
-    return names if len(set(names)) < len(names) else None
+    names = repeated([joined.groups[k] for k in kept])
+    return None if names is None else tuple(names)
 
 
-def _sums(joined: Joined, name: str, kept: list[int]) -> tuple[Floats, Floats]:
-    key = _SUMS.get(name, name)
-
+def _sums(joined: Joined, key: str, kept: list[int]) -> tuple[Floats, Floats]:
     def read(record: Record, what: str, where: str) -> float:
         if what not in record.stats:
             raise DataError(f"sample {record.sample_id} lacks the sum '{what}' of a pooled metric", where=where,

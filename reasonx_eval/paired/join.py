@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reasonx_eval.aggregate import repeated
 from reasonx_eval.errors import DataError, NotComparable
 from reasonx_eval.paired.runs import Run
 from reasonx_eval.protocol import Protocol
@@ -129,5 +130,5 @@ def _check_truth(a: Run, b: Run, first: Sequence[Record], second: Sequence[Recor
 
 def _groups(records: Sequence[Record]) -> tuple[str, ...] | None:
     """As aggregates have them: scenes count where every sample has one and one repeats."""
-    known = tuple(r.group for r in records if r.group is not None)
-    return known if len(known) == len(records) and len(set(known)) < len(known) else None
+    found = repeated([r.group for r in records])
+    return None if found is None else tuple(found)

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from reasonx_eval.board.adding import add
 from reasonx_eval.board.reviewed import Reviewed, read_all, read_reviewed, reviewed_path, write_reviewed
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 
+from ..paired.planted import POOLED, pooled_records, write_run
 from .makers import make, with_pictures, write
 
 VALUES = {"abs_rel": [0.1, 0.2, 0.4], "delta1": [0.9, 0.8, 0.7]}
@@ -76,6 +79,51 @@ def test_a_new_digest_does_not_make_wrong_columns_right(tmp_path: Path, samples:
     path = write(tmp_path, [one]) / reviewed_path(one)
     with pytest.raises(DataError, match="not a reviewed result" if "ids" in samples else message):
         read_reviewed(path)
+
+
+@pytest.fixture
+def pooled(tmp_path: Path) -> Reviewed:
+    """A run whose metrics pool the pixels of all images."""
+    errors = [np.random.default_rng(k).uniform(0, 40, 50 + k) for k in range(4)]
+    run = write_run(tmp_path / "run", pooled_records(errors), protocol=POOLED, pixels=errors)
+    found = read_reviewed(add([run], tmp_path / "reviewed")[0].path)
+    assert isinstance(found, Reviewed)
+    assert found.result.aggregate["rmse_deg"].value == pytest.approx(np.sqrt((np.concatenate(errors) ** 2).mean()))
+    return found
+
+
+@pytest.mark.parametrize("name", [m for m in POOLED.metrics if m != "median_deg"])
+def test_a_pooled_average_is_that_of_the_stored_sums(tmp_path: Path, pooled: Reviewed, name: str) -> None:
+    value = pooled.result.aggregate[name].value
+    assert value is not None
+    changed = pooled.result.aggregate[name].model_copy(update={"value": value * 1.001})
+    result = pooled.result.model_copy(update={"aggregate": {**pooled.result.aggregate, name: changed}})
+    forged = _forged(pooled.model_copy(update={"result": result}))
+    with pytest.raises(DataError, match=f"{name}: the result says"):
+        read_reviewed(write(tmp_path / "to", [forged]) / reviewed_path(forged))
+
+
+@pytest.mark.parametrize(("kind", "key", "column", "message"), [
+    ("sums", "sum_sq", None, "rmse_deg is pooled, and the images have no sum 'sum_sq'"),
+    ("sums", "count", None, "have no sum 'count'"),
+    ("sums", "count", [0.0] * 4, "sums that no pixels give"),
+    ("values", "median_deg", None, "median_deg has an average and no values"),
+])  # fmt: skip
+def test_pooled_columns_are_all_there(
+    tmp_path: Path, pooled: Reviewed, kind: str, key: str, column: list[float] | None, message: str
+) -> None:
+    columns = {k: v for k, v in getattr(pooled.samples, kind).items() if k != key}
+    forged = _forged(pooled, **{kind: columns if column is None else {**columns, key: column}})
+    with pytest.raises(DataError, match=message):
+        read_reviewed(write(tmp_path / "to", [forged]) / reviewed_path(forged))
+
+
+def test_a_metric_that_vanished_is_missed(tmp_path: Path) -> None:
+    one = make("net", VALUES)
+    rest = {k: v for k, v in one.result.aggregate.items() if k != "delta1"}
+    forged = _forged(one.model_copy(update={"result": one.result.model_copy(update={"aggregate": rest})}))
+    with pytest.raises(DataError, match="no 'delta1' among its numbers"):
+        read_reviewed(write(tmp_path, [forged]) / reviewed_path(forged))
 
 
 def test_a_sample_may_not_be_there_twice(tmp_path: Path) -> None:

@@ -129,6 +129,10 @@ def test_pooled_columns_use_sums_over_pixels_and_their_root() -> None:
         assert found.value == pytest.approx(wanted["tuned"][k] - wanted["base"][k], rel=1e-12)
         assert str(tuned.cells[metric].rank) == "1"
     assert tuned.cells["median_deg"].difference is None, "a pooled median is not made of sums"
+    other = {**rows[1].samples.sums, "count": [c + 1 for c in count]}
+    odd = rows[1].model_copy(update={"samples": rows[1].samples.model_copy(update={"sums": other})})
+    with pytest.raises(NotComparable, match="different numbers of pixels"):
+        make_tables([rows[0], odd])
 
 
 def test_same_signature_other_ground_truth_is_refused() -> None:
