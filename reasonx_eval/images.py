@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval.decoders import quick_rgb
 from reasonx_eval.errors import SampleError
 
 _T = TypeVar("_T")
@@ -71,7 +72,10 @@ def read_rgb(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
                     return np.repeat(grey[..., None], 3, axis=-1)
                 if image.mode in ("I", "F"):
                     raise ValueError(f"mode {image.mode}: a map of 32-bit values, not a photo")
-                return np.asarray(image.convert("RGB"))
+                quick = quick_rgb(image, raw)
+                if quick is not None:
+                    return quick
+                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
     return decode_file(path, data, decode)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -12,6 +13,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval.blocks import row_blocks
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
 from reasonx_eval.datasets.reading import choice, require_id, wanted
 from reasonx_eval.datasets.splits import split_lines
@@ -68,12 +70,8 @@ class ETH3D(Dataset):
         targets: dict[str, Target] = {}
         meta: dict[str, Any] = {}
         if wanted(want, "depth"):
-            depth = read_depth(self._store, sample_id)
-            # NaN fails both comparisons
-            valid = depth > 0
-            valid &= depth < np.inf
-            targets["depth"] = DepthTarget(depth, valid)
-            if not_a_number := int(np.count_nonzero(np.isnan(depth))):
+            targets["depth"], not_a_number = read_depth(self._store, sample_id)
+            if not_a_number:
                 meta["nan_pixels"] = not_a_number
         return Sample(id=sample_id, source=partial(self._store.photo, sample_id), targets=targets,
                       group=sample_id.split("/")[0], meta=meta)  # fmt: skip
@@ -94,8 +92,8 @@ class _Store(ABC):
         """Name for messages, and bytes, of the depth file."""
 
     @abstractmethod
-    def depth(self, sample_id: str, count: int) -> NDArray[np.float32]:
-        """The first `count` values of the depth file."""
+    def depth_reader(self, sample_id: str) -> AbstractContextManager[Callable[[memoryview, int], None]]:
+        """A function that fills a view with the bytes of the depth file from an offset on."""
 
     @abstractmethod
     def files(self, sample_id: str) -> Sequence[Path]: ...
@@ -128,10 +126,21 @@ class _Folders(_Store):
         path = self._find(_DEPTH, sample_id, "_dslr_depth.7z")
         return str(path), path.stat().st_size
 
-    def depth(self, sample_id: str, count: int) -> NDArray[np.float32]:
+    @contextmanager
+    def depth_reader(self, sample_id: str) -> Iterator[Callable[[memoryview, int], None]]:
         path = self._find(_DEPTH, sample_id, "_dslr_depth.7z")
+
+        def fill(view: memoryview, start: int) -> None:
+            handle.seek(start)
+            while view:
+                got = handle.readinto(view)
+                if not got:
+                    raise SampleError("became shorter while it was read", where=str(path))
+                view = view[got:]
+
         try:
-            return np.fromfile(path, dtype=_FLOAT, count=count)
+            with path.open("rb", buffering=0) as handle:
+                yield fill
         except OSError as error:
             raise SampleError(f"can't be read: {error.strerror or error}", where=str(path)) from None
 
@@ -166,13 +175,13 @@ class _Tar(_Store):
         name = self._find(_DEPTH, sample_id)
         return f"{self._tar.path}:{name}", self._tar.size(name)
 
-    def depth(self, sample_id: str, count: int) -> NDArray[np.float32]:
-        values: NDArray[Any] = self._tar.read_array(self._find(_DEPTH, sample_id), _FLOAT, count)
-        return values
+    @contextmanager
+    def depth_reader(self, sample_id: str) -> Iterator[Callable[[memoryview, int], None]]:
+        yield partial(self._tar.read_into, self._find(_DEPTH, sample_id))
 
 
-def read_depth(store: _Store, sample_id: str) -> NDArray[np.float32]:
-    """Depth of the photo's size, float32 [H, W], metres, as stored.
+def read_depth(store: _Store, sample_id: str) -> tuple[DepthTarget, int]:
+    """Depth of the photo's size, metres, as stored, with its mask, and how many values are NaN.
 
     Raises
     ------
@@ -185,7 +194,18 @@ def read_depth(store: _Store, sample_id: str) -> NDArray[np.float32]:
     if size != expected:
         raise SampleError(f"expected {expected} bytes ({height} x {width} float32, the photo's size), got {size}: "
                           f"{_size_cause(size, expected)}", where=where)  # fmt: skip
-    return store.depth(sample_id, height * width).reshape(height, width)
+    depth = np.empty((height, width), dtype=_FLOAT)
+    valid = np.empty((height, width), dtype=bool)
+    not_a_number = 0
+    with store.depth_reader(sample_id) as fill:
+        # each block is tested while it is in the cache: the mask costs half a read, not a read and a half
+        for rows in row_blocks(height, width):
+            block = depth[rows]
+            fill(block.reshape(-1).view(np.uint8).data, rows.start * width * _FLOAT.itemsize)
+            # NaN fails both comparisons
+            np.logical_and(block > 0, block < np.inf, out=valid[rows])
+            not_a_number += int(np.count_nonzero(np.isnan(block)))
+    return DepthTarget(depth, valid), not_a_number
 
 
 def _size_cause(size: int, expected: int) -> str:

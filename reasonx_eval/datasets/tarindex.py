@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Mapping
-from contextlib import suppress
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reasonx_eval.errors import DataError, SampleError
@@ -39,8 +38,8 @@ class TarIndex:
     """Offset and size of each regular file in a tar.
 
     Headers are scanned once, on first use. The index of a large archive is kept in the user's cache folder, keyed by
-    the archive's path, size and time of change. Reads open the file anew, so that threads, forked workers and pickled
-    copies never share a position.
+    the archive's path, size and time of change. The archive is opened once and read by offset, so that threads and
+    forked workers, which share the handle, never share a position.
 
     Parameters
     ----------
@@ -52,6 +51,15 @@ class TarIndex:
         self.path = path
         self._keep_above = keep_above
         self._stamp = self._stat()
+
+    def __getstate__(self) -> Mapping[str, object]:
+        return {key: value for key, value in self.__dict__.items() if key != "_handle"}
+
+    @cached_property
+    def _handle(self) -> int:
+        handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, handle)
+        return handle
 
     def _stat(self) -> tuple[int, int]:
         try:
@@ -118,13 +126,28 @@ class TarIndex:
         return self.members[name][1]
 
     def read(self, name: str, limit: int | None = None) -> bytes:
-        """A member's bytes, or its first `limit`."""
+        """A member's bytes, or its first `limit`.
+
+        Raises
+        ------
+        SampleError
+            No such member, or a failed read.
+        DataError
+            The archive changed since it was indexed.
+        """
         size = self.size(name)
         count = size if limit is None else min(size, limit)
-        return self.read_array(name, np.dtype(np.uint8), count).tobytes()
+        with self._reading(name):
+            found = os.pread(self._handle, count, self.members[name][0])
+        if len(found) == count:
+            return found
+        # one call gives 2 GB at most
+        buffer = bytearray(count)
+        self.read_into(name, memoryview(buffer))
+        return bytes(buffer)
 
-    def read_array(self, name: str, dtype: np.dtype[np.generic], count: int) -> NDArray[np.generic]:
-        """The first `count` items of a member, read straight into a new array [count].
+    def read_into(self, name: str, view: memoryview, start: int = 0) -> None:
+        """Fill `view` with a member's bytes from `start` on.
 
         Raises
         ------
@@ -133,24 +156,25 @@ class TarIndex:
         DataError
             The archive changed since it was indexed.
         """
-        if self.size(name) < count * dtype.itemsize:
-            raise SampleError(f"{name} has {self.size(name)} bytes, {count * dtype.itemsize} are needed",
-                              where=str(self.path))  # fmt: skip
+        have, needed = self.size(name), start + view.nbytes
+        if have < needed:
+            raise SampleError(f"{name} has {have} bytes, {needed} are needed", where=str(self.path))
+        place = self.members[name][0] + start
+        with self._reading(name):
+            while view:
+                got = os.preadv(self._handle, [view], place)
+                if not got:
+                    raise SampleError(f"ends inside {name}", where=str(self.path))
+                view, place = view[got:], place + got
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
         if self._stat() != self._stamp:
             raise DataError("changed since it was indexed", where=str(self.path), fix="run the command again")
-        array = np.empty(count, dtype=dtype)
         try:
-            with self.path.open("rb", buffering=0) as handle:
-                handle.seek(self.members[name][0])
-                view = array.view(np.uint8).data
-                while view:
-                    got = handle.readinto(view)
-                    if not got:
-                        raise SampleError(f"ends inside {name}", where=str(self.path))
-                    view = view[got:]
+            yield
         except OSError as error:
             raise SampleError(f"{name} can't be read: {error.strerror}", where=str(self.path)) from None
-        return array
 
 
 def cache_folder() -> Path:

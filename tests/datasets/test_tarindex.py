@@ -40,8 +40,12 @@ def test_members_and_bytes(tmp_path: Path, prefix: str) -> None:
         assert index.size(name) == len(data)
         assert index.read(name) == data
         assert index.read(name, limit=3) == data[:3]
-    floats = np.frombuffer(expected["b/block.bin"], "<f4")
-    assert index.read_array("b/block.bin", np.dtype("<f4"), 128).tobytes() == floats.tobytes()
+    floats = np.empty(128, "<f4")
+    index.read_into("b/block.bin", floats.view(np.uint8).data)
+    assert floats.tobytes() == expected["b/block.bin"]
+    part = bytearray(300)
+    index.read_into("b/large.bin", memoryview(part), start=5000)
+    assert part == expected["b/large.bin"][5000:5300]
 
 
 @pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
@@ -70,7 +74,7 @@ def test_wrong_names_and_counts(tmp_path: Path) -> None:
     with pytest.raises(SampleError, match=r"c/no\.bin is not in the archive"):
         index.read("c/no.bin")
     with pytest.raises(SampleError, match="has 512 bytes, 516 are needed"):
-        index.read_array("b/block.bin", np.dtype("<f4"), 129)
+        index.read_into("b/block.bin", memoryview(bytearray(512)), start=4)
     with pytest.raises(DataError, match="can't be read"):
         TarIndex(tmp_path / "y.tar")
 
