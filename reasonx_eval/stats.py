@@ -111,17 +111,32 @@ def bootstrap_ratio_ci(
     # resampling residuals keeps the digits that a large common offset would eat
     residual = num - theta[:, None] * den
     spread = _resampled(residual, den, resamples, seed)
-    tail = (1 - confidence) / 2
-    ends = np.empty((2, len(num)))
-    for j in range(len(num)):
-        if _constant(residual[j], num[j]):
-            ends[:, j] = theta[j]
-            continue
-        levels = np.array([tail, 1 - tail])
-        if method == "bca":
-            levels = bca_levels(levels, spread[j], acceleration(residual[j], den))
-        ends[:, j] = theta[j] + np.quantile(spread[j], levels)
+    ends = np.array([spread_ends(spread[j], theta[j], num[j], den, confidence=confidence, method=method)
+                     for j in range(len(num))]).reshape(len(num), 2).T  # fmt: skip
     return ends[0].reshape(shape)[()], ends[1].reshape(shape)[()]
+
+
+def spread_ends(
+    spread: Floats, theta: float, num: Floats, den: Floats, *, confidence: float, method: Method = "bca"
+) -> tuple[float, float]:
+    """Both ends of the interval of one ratio of sums, read off its resamples.
+
+    Parameters
+    ----------
+    spread : float64 [b], resampled minus observed statistic
+    theta : float, the observed one: sum(num) / sum(den)
+    num, den : float64 [g], of each unit
+    confidence, method : as in `bootstrap_ci`
+    """
+    residual = num - theta * den
+    if np.abs(residual).max() <= 8 * np.finfo(np.float64).eps * np.abs(num).max():
+        return float(theta), float(theta)  # all units have the same ratio, up to rounding of their sums
+    tail = (1 - confidence) / 2
+    levels = np.array([tail, 1 - tail])
+    if method == "bca":
+        levels = bca_levels(levels, spread, acceleration(residual, den))
+    low, high = theta + np.quantile(spread, levels)
+    return float(low), float(high)
 
 
 def acceleration(residual: Floats, den: Floats) -> float:
@@ -195,11 +210,6 @@ def sum_by_group(num: Floats, den: Floats, groups: Sequence[str]) -> tuple[Float
     for total, part in ((den_sum, den), *zip(num_sum, num, strict=True)):
         np.add.at(total, rows, part)
     return num_sum, den_sum
-
-
-def _constant(residual: Floats, num: Floats) -> bool:
-    """Whether all units have the same ratio, up to rounding of their sums."""
-    return bool(np.abs(residual).max() <= 8 * np.finfo(np.float64).eps * np.abs(num).max())
 
 
 def _check(num: Floats, den: Floats, confidence: float, resamples: int, method: str) -> None:

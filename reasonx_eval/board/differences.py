@@ -61,14 +61,4 @@ def _bca(gap: Floats, weight: Floats, drawn: Floats, confidence: float) -> list[
     theta = gap.sum(axis=1) / weight.sum()
     residual = gap - theta[:, None] * weight
     spread = (residual @ drawn.T) / (drawn @ weight)  # [pairs, resamples]
-    tail = (1 - confidence) / 2
-    out: list[tuple[float, float] | None] = []
-    for k in range(len(gap)):
-        size = np.abs(gap[k]).max()
-        if np.abs(residual[k]).max() <= 8 * np.finfo(np.float64).eps * size:
-            out.append((float(theta[k]), float(theta[k])))
-            continue
-        levels = stats.bca_levels(np.array([tail, 1 - tail]), spread[k], stats.acceleration(residual[k], weight))
-        low, high = theta[k] + np.quantile(spread[k], levels)
-        out.append((float(low), float(high)))
-    return out
+    return [stats.spread_ends(*one, weight, confidence=confidence) for one in zip(spread, theta, gap, strict=True)]

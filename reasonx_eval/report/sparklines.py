@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from reasonx_eval.report.rounding import round_step
+
 BLOCKS = "▁▂▃▄▅▆▇█"
 #: the same eight levels for a terminal that has no block characters
 PLAIN = "_.:-=+*#"
@@ -90,9 +92,7 @@ def round_edges(low: float, high: float, bins: int) -> list[float]:
     span = high - low
     if span == 0:
         span = abs(low) or 1.0
-    raw = span / bins
-    power = 10.0 ** np.floor(np.log10(raw))
-    step = next(float(factor * power) for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
+    step = round_step(span, bins)
     first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
     # multiples of the step rather than sums of it, so that 0.3 is 0.3
     return [k * step for k in range(first, max(last, first + 1) + 1)]

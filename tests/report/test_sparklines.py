@@ -5,12 +5,12 @@ import doctest
 import numpy as np
 import pytest
 
-from reasonx_eval.report import sparklines
+from reasonx_eval.report import rounding, sparklines
 from reasonx_eval.report.sparklines import BLOCKS, PLAIN, distribution_row, histogram, round_edges, sparkline
 
 
 def test_examples() -> None:
-    assert doctest.testmod(sparklines).failed == 0
+    assert doctest.testmod(sparklines).failed == doctest.testmod(rounding).failed == 0
 
 
 @pytest.mark.parametrize(

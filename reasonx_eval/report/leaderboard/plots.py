@@ -15,6 +15,7 @@ import numpy as np
 
 from reasonx_eval.board.tables import Row, Table
 from reasonx_eval.board.words import difference_digits, metric_head, seconds_text, shown_value, signed
+from reasonx_eval.report.rounding import round_step
 from reasonx_eval.report.tables import printable
 
 WIDTH: Final = 440
@@ -43,9 +44,7 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart) inside [low, high], at most `most` + 1 of them."""
     if not high > low:
         return [low]
-    raw = (high - low) / most
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
+    step = round_step(high - low, most)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [k * step for k in range(first, last + 1)]
 
