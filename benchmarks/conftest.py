@@ -65,7 +65,8 @@ class Measure:
         size, unit : how much of what a form works on, where a group is a sweep over sizes
         memory : peak above the inputs in an extra call: "traced" by Python, "resident" of the process (torch,
             decoders), "none", or a function that gives it in MiB (`Command.peak`)
-        rounds : how many; otherwise as many as fit a budget
+        rounds : how many; otherwise as many as fit a budget. 1 round of a form whose memory is "resident" is one call
+            in all: it is timed while its peak is watched
         setup : runs untimed before each round (drops a cache, say); every round is then one call
         """
         bench = self._benchmark
@@ -74,6 +75,9 @@ class Measure:
             for call in (setup, function, against):
                 if call is not None:
                     call()
+            return
+        if rounds == 1 and memory == "resident" and against is None:
+            bench.pedantic(lambda: bench.extra_info.update(memory_mib=resident_peak(function)), setup=setup)
             return
         if setup is not None:
             setup()
