@@ -77,8 +77,8 @@ def listed(text: str | None) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()] if text else []
 
 
-def check_outputs(paths: Sequence[Path], suffixes: Sequence[str], *, force: bool) -> None:
-    """Refuse files to write before any work is done for them.
+def check_outputs(paths: Sequence[Path], suffixes: Sequence[str], *, force: bool, flag: str = "--out") -> None:
+    """Refuse files to write before any work is done for them; `flag` named them.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def check_outputs(paths: Sequence[Path], suffixes: Sequence[str], *, force: bool
             raise UsageError("is named twice", where=str(path))
         if path.is_dir() or (path.exists() and not force):
             raise UsageError("a folder is there" if path.is_dir() else "the file is already there", where=str(path),
-                             fix="another --out" if path.is_dir() else "--force, or another --out")  # fmt: skip
+                             fix=f"another {flag}" if path.is_dir() else f"--force, or another {flag}")  # fmt: skip
 
 
 @contextmanager

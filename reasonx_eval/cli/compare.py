@@ -16,13 +16,14 @@ import click
 @click.option("--worst", type=click.IntRange(min=0), default=5, help="How many of the worst samples are named.")
 @click.option("--canaries", is_flag=True, help="Rewarded metrics first, then what became of all others.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw every sample's difference.")
+@click.option("--force", is_flag=True, help="Replace the picture.")
 @click.option("--seed", type=int, default=0, help="Of the bootstrap and of the random exchanges.")
 @click.option("--resamples", type=click.IntRange(min=100), default=10_000,
               help="Of the bootstrap; and random exchanges.")  # fmt: skip
 @click.option("--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95,
               help="Of the intervals.")  # fmt: skip
 def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, worst: int, canaries: bool,
-            plot: Path | None, seed: int, resamples: int, confidence: float) -> int:  # fmt: skip
+            plot: Path | None, force: bool, seed: int, resamples: int, confidence: float) -> int:  # fmt: skip
     """Compare runs with the first of them, paired by sample.
 
     A, B, ... are run folders, or folders that hold many runs, which are then paired by protocol. For each metric:
@@ -34,21 +35,28 @@ def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, wo
     reasonx-eval compare results/depth/nyuv2@1/base results/depth/nyuv2@1/tuned
     reasonx-eval compare before after --canaries
     """
-    from reasonx_eval.cli.common import print_json
-    from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL
+    from reasonx_eval.cli.common import check_outputs, print_json
+    from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL, UsageError
     from reasonx_eval.paired.comparison import as_json as document
     from reasonx_eval.paired.comparison import compare_folders
     from reasonx_eval.paired.render import print_comparisons
     from reasonx_eval.paired.statistics import Settings
 
     settings = Settings(seed=seed, resamples=resamples, exchanges=resamples, confidence=confidence)
+    if plot is not None:  # how many pictures it will be is known only once the runs are paired
+        check_outputs([plot], (".png",), force=True, flag="--plot")
+    elif force:
+        raise UsageError("--force belongs to --plot", fix="--plot FILE.png")
     found, left_over = compare_folders(runs, settings, by=by, need_reward=canaries)
     form = "json" if as_json else form
     if plot is not None:
-        from reasonx_eval.paired.plot import draw_all
+        from reasonx_eval.paired.plot import draw_differences, picture_paths
 
-        for drawn in draw_all(plot, found):
-            click.echo(f"-> {drawn}", err=True)
+        paths = picture_paths(plot, found)
+        check_outputs(paths, (".png",), force=force, flag="--plot")
+        for path, comparison in zip(paths, found, strict=True):
+            draw_differences(path, comparison)
+            click.echo(f"-> {path}", err=True)
     if form == "json":
         print_json(document(found, left_over, worst=worst))
     else:

@@ -74,5 +74,5 @@ def _picture(
     path = Path(plot)
     if path.suffix.lower() != ".png" and path.exists():
         return (*runs, path), None
-    check_outputs([path], (".png",), force=force)
+    check_outputs([path], (".png",), force=force, flag="--plot")
     return runs, path

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from reasonx_eval.errors import UsageError
 from reasonx_eval.paired.columns import column
 from reasonx_eval.paired.comparison import Comparison
 from reasonx_eval.paired.statistics import Paired
@@ -19,24 +18,12 @@ _BETTER, _WORSE = "#2b6ca3", "#c8682a"
 _COLUMNS = 3
 
 
-def draw_all(path: Path, comparisons: Sequence[Comparison]) -> list[Path]:
-    """A picture for each comparison: `path`, or with the protocol in the name where there are several.
-
-    Raises
-    ------
-    UsageError
-        The name does not end in .png.
-    """
-    if path.suffix.lower() != ".png":
-        raise UsageError("the picture is a PNG", where=str(path), fix=f"--plot {path.with_suffix('.png')}")
-    written = []
-    for c in comparisons:
-        rules = f"{c.joined.protocol.ref} {c.base.dataset.name}"
-        own = path.with_stem(f"{path.stem}.{re.sub(r'[^A-Za-z0-9@.-]+', '-', rules)}")
-        name = path if len(comparisons) == 1 else own
-        draw_differences(name, c)
-        written.append(name)
-    return written
+def picture_paths(path: Path, comparisons: Sequence[Comparison]) -> list[Path]:
+    """A file for each comparison: `path`, or with the protocol in the name where there are several."""
+    if len(comparisons) == 1:
+        return [path]
+    rules = [f"{c.joined.protocol.ref} {c.base.dataset.name}" for c in comparisons]
+    return [path.with_stem(f"{path.stem}.{re.sub(r'[^A-Za-z0-9@.-]+', '-', name)}") for name in rules]
 
 
 def draw_differences(path: Path, comparison: Comparison) -> None:

@@ -129,12 +129,24 @@ def test_edited_records_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     [
         (["--by", "absrel"], "did you mean 'abs_rel'"),
         (["--canaries"], "no run says which metrics it was rewarded for"),
-        (["--plot", "x.jpg"], "the picture is a PNG"),
+        (["--plot", "x.jpg"], "writes .png, not '.jpg'"),
+        (["--force"], "--force belongs to --plot"),
     ],
 )
 def test_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str) -> None:
     assert run(*pair(tmp_path), *more) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_picture_is_not_replaced_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = pair(tmp_path)
+    picture = tmp_path / "x.png"
+    picture.write_text("mine")
+    assert run(a, b, "--plot", picture) == 2
+    assert "already there\n  try: --force, or another --plot" in capsys.readouterr().err
+    assert picture.read_text() == "mine"
+    assert run(a, b, "--plot", picture, "--force") == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_one_run_is_not_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +201,7 @@ def test_hostile_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     name = "\x1b[31m$x|<script>_{%"
     a, b = pair(tmp_path, name=name)
     for form in ("table", "md", "latex", "csv", "json"):
-        plot = ["--plot", tmp_path / "x.png"] if form == "table" else []
+        plot = ["--plot", tmp_path / "x.png", "--force"] if form == "table" else []
         assert run(a, b, "--format", form, *plot) == 0
         out = capsys.readouterr().out
         if form != "csv":  # a file of data keeps the name as it is
