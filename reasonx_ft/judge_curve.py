@@ -12,7 +12,7 @@ from reasonx_ft.judge_config import JudgeConfig
 from reasonx_ft.judge_report import write_curve
 from reasonx_ft.judge_training import Progress, train_tiny
 from reasonx_ft.judges.tiny_files import WEIGHTS, CurvePoint, JudgeCard, read_card
-from reasonx_ft.training_files import check_same
+from reasonx_ft.training_files import check_same, claim
 
 PICTURE: Final = "curve.png"
 
@@ -32,14 +32,16 @@ def parse_numbers(text: str) -> tuple[int, ...]:
 
 
 def train_curve(
-    config: JudgeConfig, scenes: Sequence[int], out: Path, *, workers: int = 2, progress: Progress | None = None
-) -> JudgeCard:
+    config: JudgeConfig, scenes: Sequence[int], out: Path, *, workers: int = 2, force: bool = False,
+    progress: Progress | None = None,
+) -> JudgeCard:  # fmt: skip
     """Train once for each number of scenes of the first source alone, all else alike; the scores go on a card.
 
     Parameters
     ----------
     out : folder with the finished weights whose card gets the curve, and a picture of it, curve.png; the trainings go
         to OUT/curve-N, and a point whose training is there already is not trained again
+    force : train every point again, and replace a curve with other points
 
     Returns
     -------
@@ -48,16 +50,22 @@ def train_curve(
     Raises
     ------
     UsageError
-        No finished weights in the folder.
+        No finished weights in the folder; or their card has a curve with points that this one would lose.
     """
     weights = out / WEIGHTS.name
     card = read_card(weights)
+    lost = [str(point.scenes) for point in card.curve if point.scenes not in scenes]
+    if lost and not force:
+        raise UsageError(f"the curve on the card has points that are not asked for: {', '.join(lost)} scenes",
+                         where=str(out), fix="name them too, or --force to replace the curve")  # fmt: skip
     curve = []
     for n in scenes:
         source = config.sources[0].model_copy(update={"scenes": n})
         folder = out / f"curve-{n}"
         made = folder / WEIGHTS.name
         each = config.model_copy(update={"sources": (source,)})
+        if force:
+            claim(folder, WEIGHTS.stem, force=True)
         if not made.is_file():
             train_tiny(each, folder, workers=workers, progress=progress)
         point = read_card(made)

@@ -35,7 +35,7 @@ _TINY = ("steps", "images", "scenes", "seed", "threads", "learning_rate", "adam_
 @click.option("--trust-remote-code", is_flag=True, help="mllm: run Python code that comes with the checkpoint.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True,
               help="tiny: processes that render; they change nothing in the result.")
-@click.option("--force", is_flag=True, help="Replace what is in the folder.")
+@click.option("--force", is_flag=True, help="Replace what is in the folder; with --curve, the curve.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
 def command(judge: str, out: Path, file: Path | None, workers: int, force: bool, as_json: bool, quiet: bool,
@@ -55,7 +55,8 @@ def command(judge: str, out: Path, file: Path | None, workers: int, force: bool,
     if judge == "tiny":
         _refuse(flags, ("data", "device", "dtype", "trust_remote_code"), judge)
         if flags["curve"] is not None:
-            return _curve(out, file, {k: flags[k] for k in (*_TINY, "bfloat16")}, flags["curve"], workers, quiet)
+            return _curve(out, file, {k: flags[k] for k in (*_TINY, "bfloat16")}, flags["curve"], workers, force,
+                          as_json, quiet)  # fmt: skip
         return _tiny(out, file, {k: flags[k] for k in (*_TINY, "bfloat16")}, workers, force, as_json, quiet)
     if judge.startswith("mllm:"):
         _refuse(flags, ("images", "adam_rate", "scenes", "threads", "bfloat16", "curve"), judge)
@@ -94,14 +95,19 @@ def _tiny(out: Path, file: Path | None, flags: dict[str, Any], workers: int, for
     return 0
 
 
-def _curve(out: Path, file: Path | None, flags: dict[str, Any], numbers: str, workers: int, quiet: bool) -> int:
+def _curve(out: Path, file: Path | None, flags: dict[str, Any], numbers: str, workers: int, force: bool,
+           as_json: bool, quiet: bool) -> int:  # fmt: skip
+    from reasonx_eval.cli.common import print_json
     from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.judge_config import read_config
     from reasonx_ft.judge_curve import PICTURE, parse_numbers, train_curve
 
     scenes, config = parse_numbers(numbers), read_config(file, flags)
     with stage_bars(quiet) as progress:
-        card = train_curve(config, scenes, out, workers=workers, progress=progress)
+        card = train_curve(config, scenes, out, workers=workers, force=force, progress=progress)
+    if as_json:
+        print_json(card.model_dump(mode="json", by_alias=True))
+        return 0
     for point in card.curve:
         for score in point.scores:
             click.echo(f"{point.scenes:>6} scenes  {point.steps} steps  {_line(score)}")

@@ -25,7 +25,7 @@ from reasonx_ft.judge_config import JudgeConfig, Source, read_config
 from reasonx_ft.judge_curve import PICTURE, parse_numbers, train_curve
 from reasonx_ft.judge_pairs import draw_pairs
 from reasonx_ft.judge_training import answer_losses, batch_at, pace, train_tiny
-from reasonx_ft.judges.tiny_files import read_card
+from reasonx_ft.judges.tiny_files import WEIGHTS, read_card
 from reasonx_ft.judges.tiny_net import JUDGED
 from reasonx_ft.muon import Muon, orthogonal
 from reasonx_ft.scenes_batches import Scenes, load_scenes
@@ -295,6 +295,15 @@ def test_the_command(tmp_path: Path, capsys):
     assert all(s["base"] == "tiny" for s in card["scores"])
     assert run_cli(cli, line) == 2
     assert "there already" in capsys.readouterr().err
+    assert run_cli(cli, [*line, "--curve", "1"]) == 0
+    assert [p["scenes"] for p in json.loads(capsys.readouterr().out)["curve"]] == [1]
+    assert run_cli(cli, [*line, "--curve", "2"]) == 2
+    assert "--force to replace the curve" in capsys.readouterr().err
+    old = tmp_path / "out" / "curve-2" / WEIGHTS.name
+    old.parent.mkdir()
+    old.write_text("of another training")
+    assert run_cli(cli, [*line, "--curve", "2", "--force"]) == 0
+    assert [p["scenes"] for p in json.loads(capsys.readouterr().out)["curve"]] == [2]
     for wrong in (["--judge", "oracle"], ["--judge", "tiny", "--data", "x"], ["--judge", "mllm:x"],
                   ["--judge", "mllm:x", "--scenes", "3"]):
         assert run_cli(cli, ["judge-train", *wrong, "--out", str(tmp_path / "x"), "-q"]) == 2
@@ -324,6 +333,9 @@ def test_a_learning_curve_goes_on_the_card_and_changes_no_weights(tmp_path: Path
     assert read_card(weights) == card
     assert weights.read_bytes() == before
     assert read_png(tmp_path / PICTURE).ndim == 3
+    with pytest.raises(UsageError, match="points that are not asked for: 3 scenes"):
+        train_curve(config, (2,), tmp_path, workers=1)
+    assert read_card(weights) == card
     for wrong in ("", "0", "5,5", "a"):
         with pytest.raises(UsageError, match="no list of numbers"):
             parse_numbers(wrong)
