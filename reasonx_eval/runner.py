@@ -66,7 +66,8 @@ def select(ids: Sequence[str], selection: Selection) -> list[str]:
     """
     chosen = list(ids)
     if selection.samples is not None:
-        missing = [s for s in selection.samples if s not in set(ids)]
+        known = set(ids)
+        missing = [s for s in selection.samples if s not in known]
         if missing:
             raise UsageError(f"no such sample: {', '.join(missing[:3])}; the split has {len(ids)}, e.g. {ids[0]}")
         wanted = set(selection.samples)

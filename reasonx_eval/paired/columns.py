@@ -100,7 +100,8 @@ def column(joined: Joined, name: str) -> Column:
     values = np.array([[row[k] for k in kept] for row in rows], dtype=np.float64).reshape(len(rows), len(kept))
     reason = None
     if len(kept) < len(joined.ids) and not (may_lack(name) and kept):
-        lacking = [i for k, i in enumerate(joined.ids) if k not in set(kept)]
+        has = set(kept)
+        lacking = [i for k, i in enumerate(joined.ids) if k not in has]
         shown = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
         reason = f"undefined for {len(lacking)} samples: {shown}"
     if joined.protocol.pool == "image":
