@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval.datasets.hdf5_rows import Rows
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import DataError, SampleError
 
 IMAGES = 1449
 HEIGHT, WIDTH = 480, 640
-_CHUNK_CACHE = 16 << 20  # bytes per array: holds a compressed block that spans several images, and no more
 _PREPARE = "reasonx-eval doctor nyuv2 --prepare"
 
 
@@ -47,6 +47,8 @@ class LabelledMat:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._file: Any = None
+        self._rows: dict[str, Rows] = {}
+        self._scenes: tuple[Any, ...] | None = None
         _READERS.add(self)
 
     def __getstate__(self) -> Mapping[str, Any]:
@@ -62,7 +64,7 @@ class LabelledMat:
         with self._lock:
             if self._file is None:
                 try:
-                    self._file = h5py.File(self.path, "r", rdcc_nbytes=_CHUNK_CACHE)
+                    self._file = h5py.File(self.path, "r")
                 except OSError as error:
                     detail = " ".join(str(error).split())
                     cause = ("the download or copy stopped early" if "truncated" in detail
@@ -92,9 +94,13 @@ class LabelledMat:
         self._file = None
 
     def _row(self, key: str, number: int) -> NDArray[Any]:
+        """Image `number` of an array, [H, W] or [H, W, C]."""
         file = self._open()
         try:
-            return np.asarray(file[key][number - 1])
+            rows = self._rows.get(key)
+            if rows is None:
+                rows = self._rows[key] = Rows(file, key)
+            return rows.turned(number - 1)
         except (OSError, RuntimeError) as error:
             detail = " ".join(str(error).split())[:160]
             raise SampleError(f"image {number} of '{key}' can't be read ({detail}): a damaged download?",
@@ -102,11 +108,11 @@ class LabelledMat:
 
     def photo(self, number: int) -> NDArray[np.uint8]:
         """Image `number` (1 to 1449), uint8 [480, 640, 3]."""
-        return np.ascontiguousarray(self._row("images", number).transpose(2, 1, 0))
+        return self._row("images", number)
 
     def depth(self, number: int) -> NDArray[np.float32]:
         """Its depth, float32 [480, 640], metres, as stored."""
-        return np.ascontiguousarray(self._row(self._depth, number).T)
+        return self._row(self._depth, number)
 
     def scene(self, number: int) -> str | None:
         """Its scene, such as kitchen_0004; None where the file doesn't say."""
@@ -114,10 +120,13 @@ class LabelledMat:
 
         file = self._open()
         try:
-            cells = file.get("scenes")
-            if cells is None or h5py.check_ref_dtype(cells.dtype) is None or cells.size != IMAGES:
+            if self._scenes is None:
+                cells = file.get("scenes")
+                missing = cells is None or h5py.check_ref_dtype(cells.dtype) is None or cells.size != IMAGES
+                self._scenes = () if missing else tuple(cells[()].ravel())
+            if not self._scenes:
                 return None
-            name = np.asarray(file[cells[()].ravel()[number - 1]][()])
+            name = np.asarray(file[self._scenes[number - 1]][()])
             return "".join(map(chr, name.ravel()))
         except Exception as error:  # h5py raises of all kinds, by what is damaged
             detail = " ".join(str(error).split())[:160]
