@@ -38,12 +38,12 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """What to call it: the last part of the hub id, or the folder's name."""
-        return self.hub_id.rpartition("/")[2] if self.revision else self.folder.resolve().name
+        return self.folder.resolve().name if self.hub_id is None else self.hub_id.rpartition("/")[2]
 
     @property
-    def hub_id(self) -> str:
-        """The source without a revision; a hub id only where the source is one."""
-        return self.source.partition("@")[0]
+    def hub_id(self) -> str | None:
+        """``owner/name``; None for a folder, even one whose path looks like a hub id: it may hold anything."""
+        return None if self.revision is None else self.source.partition("@")[0]
 
     @cached_property
     def index(self) -> Mapping[str, Any] | None:

@@ -58,9 +58,9 @@ class _Catalogue(BaseModel):
     model: list[Named]
 
 
-def listed(hub_id: str) -> Named | None:
-    """The entry of the catalogue with this hub id; a folder, whatever its name, has none."""
-    return next((entry for entry in catalogue().values() if entry.hub == hub_id), None)
+def listed(hub_id: str | None) -> Named | None:
+    """The entry of the catalogue with this hub id; a folder has no hub id, and so no entry."""
+    return None if hub_id is None else next((one for one in catalogue().values() if one.hub == hub_id), None)
 
 
 @cache

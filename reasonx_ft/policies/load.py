@@ -83,7 +83,7 @@ def _find(model: str, runtime: Runtime, micro: int | None) -> tuple[Callable[...
     if not path.is_dir() and not is_hub_id(model):
         raise unknown("model", model, (*EMBEDDED, "a folder", "owner/name of the hub"))
     found = find_checkpoint(model, allow_pickle=True)
-    return _of_checkpoint(found, Source(found.hub_id if found.revision else model, runtime, micro))
+    return _of_checkpoint(found, Source(found.hub_id or model, runtime, micro))
 
 
 def _of_checkpoint(checkpoint: Checkpoint, source: Source) -> tuple[Callable[..., Policy], Source]:

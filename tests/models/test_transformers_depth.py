@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.models.depth_kinds import describe
 from reasonx_eval.models.depth_processors import network_input
 from reasonx_eval.models.hub import Checkpoint, find_checkpoint
+from reasonx_eval.models.named import catalogue
 from reasonx_eval.models.torch_support import Runtime
 from reasonx_eval.models.transformers_depth import TransformersDepth
 from reasonx_eval.types import Sample
@@ -277,6 +279,20 @@ def test_from_the_hubs_cache(folders: dict[str, Path], tmp_path: Path, monkeypat
     local = adapter(folders["depth_anything"])
     assert model.info.weights_sha256 == local.info.weights_sha256
     assert predicted(model, image)[0].tobytes() == predicted(local, image)[0].tobytes()
+
+
+def test_a_folder_that_is_named_like_a_hub_id_gets_nothing_from_the_catalogue(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = catalogue()["depth-anything-v2-small"]
+    assert named.hub is not None
+    assert named.licence is not None
+    shutil.copytree(folders["depth_anything"], tmp_path / named.hub)
+    monkeypatch.chdir(tmp_path)
+    found = find_checkpoint(named.hub)
+    assert (found.hub_id, found.name) == (None, named.hub.rpartition("/")[2])
+    info = adapter(found).info
+    assert (info.licence, info.trained_on) == (None, ())
 
 
 @pytest.mark.slow
