@@ -22,7 +22,9 @@ Memory = Literal["traced", "resident", "none"]
 _BUDGET_S = 1.5
 #: calls that are shorter than this are timed several at a time
 _ROUND_S = 2e-3
-_ROUNDS = (3, 40)
+_ROUNDS = (5, 40)
+#: no extra call is spent on timing what takes longer
+_LONG_S = 0.5
 #: at least so many rounds where two forms are compared closely
 _INTERLEAVED = (9, 40)
 _ABSENT: pytest.StashKey[list[dict[str, str]]] = pytest.StashKey()
@@ -72,18 +74,19 @@ class Measure:
         bench = self._benchmark
         bench.extra_info.update(role=role, form=form, size=size, unit=unit)
         if bench.disabled:
-            for call in (setup, function, against):
-                if call is not None:
-                    call()
-            return
-        if rounds == 1 and memory == "resident" and against is None:
-            bench.pedantic(lambda: bench.extra_info.update(memory_mib=resident_peak(function)), setup=setup)
+            if against is not None:
+                against()
+            bench.pedantic(function, setup=setup)
             return
         if setup is not None:
             setup()
+        start = time.perf_counter()
         # the first call also warms up caches and lazy imports
         bench.extra_info["memory_mib"] = _peak(function, memory)
-        once, other = _timed(function), 0.0 if against is None else _timed(against)
+        once = time.perf_counter() - start
+        if once < _LONG_S:
+            once = _timed(function)
+        other = 0.0 if against is None else _timed(against)
         inner = 1 if setup is not None else max(1, math.ceil(_ROUND_S / max(once, 1e-9)))
         low, high = _ROUNDS if against is None else _INTERLEAVED
         fitting = int((_BUDGET_S if against is None else 4 * _BUDGET_S) / (inner * (once + other)))
