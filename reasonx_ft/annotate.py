@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -21,6 +22,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from reasonx_eval.errors import PartialRun, SampleError, UsageError
+from reasonx_ft.ahead import ahead
 from reasonx_ft.interrupts import interrupts
 from reasonx_ft.judgements import Store, Writer
 from reasonx_ft.judges.base import ORDERS, Judge, Order, Photo, Question
@@ -93,7 +95,8 @@ def annotate(
     """Ask everything about the photos that the store in `folder` has no answer to.
 
     The judge gets whole pictures: the questions about one pair in one colour order stay in one batch, in the order of
-    `plan.modalities`, and a batch holds at least `judge.batch_size` questions, unless nothing is left.
+    `plan.modalities`, and a batch holds at least `judge.batch_size` questions, unless nothing is left. The next batch
+    is made ready while the judge works on one.
 
     Raises
     ------
@@ -110,8 +113,10 @@ def annotate(
     began = time.monotonic()
     total = len(photos) * plan.per_photo()
     asker = _Asker(store, judge, questions, plan, summary)
-    with interrupts() as stop, store.writer(judge.info, questions, rows=plan.rows, seconds=plan.seconds) as writer:
-        for pictures in _batches(asker.pictures(photos), max(judge.batch_size, 1)):
+    batches = ahead(_batches(asker.pictures(photos), max(judge.batch_size, 1)))
+    with interrupts() as stop, store.writer(judge.info, questions, rows=plan.rows, seconds=plan.seconds) as writer, \
+            closing(batches):  # fmt: skip
+        for pictures in batches:
             _ask(judge, pictures, writer, summary)
             if progress is not None:
                 skipped = (len(summary.unreadable) + summary.repeated) * plan.per_photo()
