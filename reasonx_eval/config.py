@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError
 
 
@@ -40,8 +41,7 @@ def user_config() -> UserConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
     except ValidationError as error:
-        detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(f"{detail}. Known: [roots] NAME = \"folder\"", where=str(path)) from None
+        raise UsageError(f"{explain(error)}. Known: [roots] NAME = \"folder\"", where=str(path)) from None
 
 
 def dataset_root(name: str, flag: str | Path | None) -> Path | None:

@@ -7,15 +7,14 @@ reasonx-ft judge-eval; read here without it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from reasonx_eval.errors import DataError, NotComparable
+from reasonx_eval.documents import explain, refuse_newer
+from reasonx_eval.errors import DataError
 from reasonx_eval.files import write_json
-from reasonx_eval.models.saved_formats import explain
 from reasonx_eval.provenance import Provenance
 from reasonx_eval.results import DatasetRef, ModelRef, Selection, Value
 
@@ -158,9 +157,7 @@ def load_judge_result(path: str | Path) -> JudgeResult:
         raise DataError("no such file", where=str(file), fix="reasonx-ft judge-eval writes one") from None
     except (ValueError, OSError) as error:
         raise DataError(f"not a readable JSON file: {error}", where=str(file)) from None
-    if isinstance(raw, Mapping) and isinstance(raw.get("schema"), int) and raw["schema"] > JUDGE_SCHEMA:
-        raise NotComparable(f"schema {raw['schema']} is newer than this program reads ({JUDGE_SCHEMA})",
-                            where=str(file), fix="pip install --upgrade reasonx")  # fmt: skip
+    refuse_newer(raw, JUDGE_SCHEMA, str(file))
     try:
         return JudgeResult.model_validate(raw)
     except ValidationError as error:

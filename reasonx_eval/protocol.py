@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -26,6 +25,7 @@ from pydantic import (
 )
 
 from reasonx_eval import __version__
+from reasonx_eval.documents import explain, near
 from reasonx_eval.errors import DataError, UsageError, unknown
 from reasonx_eval.files import canonical_json, sha256_text
 from reasonx_eval.metrics.info import whdr_name
@@ -206,7 +206,7 @@ class Protocol(_Spec):
         known = metric_names(self.target, self.whdr)
         for name in self.metrics:
             if name not in known:
-                raise ValueError(f"unknown metric '{name}' for target '{self.target}'{_near(name, known)}")
+                raise ValueError(f"unknown metric '{name}' for target '{self.target}'{near(name, known)}")
         if len(set(self.metrics)) < len(self.metrics):
             raise ValueError(f"a metric is listed twice in {list(self.metrics)}")
         return self
@@ -242,8 +242,8 @@ class Protocol(_Spec):
         try:
             return cls.model_validate({**finite, "title": str(rules.get("name", ""))})
         except ValidationError as error:
-            lines = "; ".join(_explain(e["loc"], e["type"], e["msg"]) for e in error.errors()[:3])
-            raise DataError(f"not the rules of a protocol: {lines}", where="protocol.rules of the result") from None
+            raise DataError(f"not the rules of a protocol: {explain(error, most=3)}",
+                            where="protocol.rules of the result") from None  # fmt: skip
 
     @property
     def digest(self) -> str:
@@ -298,12 +298,6 @@ def metric_names(target: str, whdr: WhdrSpec | None = None) -> tuple[str, ...]:
     return tuple(whdr_name(d, judged) for d in whdr.deltas for judged in ("", "eq", "ineq"))
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    return (f"; did you mean '{near[0]}'?" if near else ".") + " Known: " + ", ".join(names)
-
-
 def _resize(how: str) -> str:
     return "none" if how == "none" else "pred->gt" if how == "bilinear" else f"pred->gt.{how}"
 
@@ -333,13 +327,6 @@ _TABLES: Final[Mapping[tuple[int | str, ...], type[_Spec]]] = {
 }  # fmt: skip
 
 
-def _explain(loc: tuple[int | str, ...], kind: str, message: str) -> str:
-    where = ".".join(map(str, loc)) or "file"
-    if kind == "extra_forbidden" and loc[:-1] in _TABLES:
-        return f"{where}: unknown key{_near(str(loc[-1]), _TABLES[loc[:-1]].model_fields)}"
-    return f"{where}: {message.removeprefix('Value error, ')}"
-
-
 def parse_protocol(text: str, where: str) -> Protocol:
     """A protocol from TOML text.
 
@@ -353,8 +340,8 @@ def parse_protocol(text: str, where: str) -> Protocol:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not valid TOML: {error}", where=where) from None
     except ValidationError as error:
-        lines = "; ".join(_explain(e["loc"], e["type"], e["msg"]) for e in error.errors())
-        raise UsageError(lines, where=where, fix="reasonx-eval info depth/nyuv2  (a complete example)") from None
+        raise UsageError(explain(error, tables=_TABLES), where=where,
+                         fix="reasonx-eval info depth/nyuv2  (a complete example)") from None  # fmt: skip
 
 
 def _toml_files(folder: Traversable) -> list[Traversable]:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.protocol import all_protocols
 
@@ -131,8 +132,7 @@ def _parse(text: str, where: str) -> _File:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"not valid TOML: {error}", where=where) from None
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(lines, where=where) from None
+        raise UsageError(explain(error), where=where) from None
 
 
 def _packaged_text() -> tuple[str, str]:

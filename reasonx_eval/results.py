@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from reasonx_eval.errors import DataError, NotComparable
+from reasonx_eval.documents import explain, refuse_newer
+from reasonx_eval.errors import DataError
 from reasonx_eval.files import canonical_json, sha256_text, write_json
 from reasonx_eval.provenance import Provenance
 
@@ -168,8 +169,7 @@ def _read(path: Path) -> Any:
 
 
 def _validated(error: ValidationError, path: Path, what: str) -> DataError:
-    first = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3])
-    return DataError(f"not a {what} of this program: {first}", where=str(path))
+    return DataError(f"not a {what} of this program: {explain(error, most=3)}", where=str(path))
 
 
 def result_path(run: Path) -> Path:
@@ -189,9 +189,7 @@ def load_result(run: str | Path) -> Result:
     """
     path = result_path(Path(run))
     raw = _read(path)
-    if isinstance(raw, Mapping) and isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
-        raise NotComparable(f"schema {raw['schema']} is newer than this program reads ({SCHEMA})", where=str(path),
-                            fix="pip install --upgrade reasonx")  # fmt: skip
+    refuse_newer(raw, SCHEMA, str(path))
     try:
         return Result.model_validate(raw)
     except ValidationError as error:

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.models.saved_formats import explain
 
 ModelName = Literal["tiny", "tiny-flow"]
 MODEL_NAMES: Final[tuple[str, ...]] = get_args(ModelName)

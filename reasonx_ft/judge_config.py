@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.models.saved_formats import explain
 from reasonx_ft.config import read_toml
 
 

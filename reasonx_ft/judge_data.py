@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.files import canonical_json, safe_name, sha256_lines, write_bytes, write_json, write_text
-from reasonx_eval.models.saved_formats import explain
 from reasonx_eval.results import DatasetRef, Selection
 from reasonx_eval.runner import select
 from reasonx_eval.seeding import rng

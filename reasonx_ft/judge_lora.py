@@ -27,10 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 from torch.nn import functional
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import DataError, UsageError, unknown
 from reasonx_eval.files import write_json
 from reasonx_eval.images import read_rgb
-from reasonx_eval.models.saved_formats import explain
 from reasonx_eval.models.torch_support import Runtime
 from reasonx_eval.provenance import collect
 from reasonx_eval.seeding import rng, stream_seed

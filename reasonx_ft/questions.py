@@ -15,9 +15,9 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.files import canonical_json, sha256_text
-from reasonx_eval.models.saved_formats import explain
 from reasonx_ft.judges.base import Order
 
 Meaning: TypeAlias = Literal["red", "green", "same", "different"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonx_eval.aggregate import pooled_value
-from reasonx_eval.errors import DataError, NotComparable, UsageError
+from reasonx_eval.documents import explain, refuse_newer
+from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.files import canonical_json, encode_json, safe_name, sha256_text, write_bytes
 from reasonx_eval.judge_results import JudgeResult
 from reasonx_eval.results import Result, Timing, run_folder
@@ -170,11 +171,9 @@ def read_reviewed(path: Path) -> Reviewed | ReviewedJudge:
     try:
         reviewed = kind.model_validate_json(raw)
     except ValidationError as error:
-        _refuse_newer(raw, path)
-        first = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()[:3])
-        raise DataError(f"not a reviewed result: {first}", where=str(path), fix=_AGAIN) from None
-    if reviewed.schema_ > REVIEWED_SCHEMA:
-        _refuse_newer(raw, path)
+        refuse_newer(_parsed(raw), REVIEWED_SCHEMA, str(path))
+        raise DataError(f"not a reviewed result: {explain(error, most=3)}", where=str(path), fix=_AGAIN) from None
+    refuse_newer({"schema": reviewed.schema_}, REVIEWED_SCHEMA, str(path))
     if reviewed.digest != _digest(reviewed, path):
         raise DataError("its digest is not that of its contents: the file was edited", where=str(path), fix=_AGAIN)
     if isinstance(reviewed, Reviewed):
@@ -189,15 +188,11 @@ def _digest(reviewed: Reviewed | ReviewedJudge, path: Path) -> str:
         raise DataError(f"not a reviewed result: {error}", where=str(path), fix=_AGAIN) from None
 
 
-def _refuse_newer(raw: bytes, path: Path) -> None:
+def _parsed(raw: bytes) -> Any:
     try:
-        document = json.loads(raw)
+        return json.loads(raw)
     except ValueError:
-        return
-    schema = document.get("schema") if isinstance(document, Mapping) else None
-    if isinstance(schema, int) and schema > REVIEWED_SCHEMA:
-        raise NotComparable(f"schema {schema} is newer than this program reads ({REVIEWED_SCHEMA})", where=str(path),
-                            fix="pip install --upgrade reasonx")  # fmt: skip
+        return None
 
 
 def check_samples(reviewed: Reviewed, where: str) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import DataError, UsageError
 
 CARD_NAME = "dataset.toml"
@@ -187,12 +188,5 @@ def read_card(path: Path) -> Card:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
     except ValidationError as error:
-        lines = "; ".join(_explain(e["loc"], e["msg"]) for e in error.errors())
-        raise UsageError(lines, where=str(path), fix=f"compare with a complete example:\n\n{EXAMPLE}") from None
-
-
-def _explain(loc: tuple[int | str, ...], message: str) -> str:
-    where = ".".join(map(str, loc)) or "file"
-    if message.startswith("Extra inputs"):
-        return f"unknown key '{where}'"
-    return f"{where}: {message.removeprefix('Value error, ')}"
+        raise UsageError(explain(error), where=str(path),
+                         fix=f"compare with a complete example:\n\n{EXAMPLE}") from None  # fmt: skip

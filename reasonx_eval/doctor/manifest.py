@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.doctor.findings import Finding, some
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.files import sha256_file, write_text
 
@@ -81,8 +82,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"not valid TOML: {error}", where=where) from None
     except ValidationError as error:
-        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
-        raise DataError(f"not a manifest: {lines}", where=where) from None
+        raise DataError(f"not a manifest: {explain(error, most=5)}", where=where) from None
 
 
 def official_manifest(name: str) -> Manifest | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from reasonx_eval.documents import explain, refuse_newer
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.files import canonical_json, encode_json, sha256_text, write_bytes
 from reasonx_eval.paired.runs import Run, check_values
@@ -117,15 +118,12 @@ def load_baseline(path: Path) -> Baseline:
         raise NotComparable("no baseline: there is nothing to compare with", where=str(path), fix=UPDATE) from None
     except (ValueError, OSError) as error:
         raise DataError(f"not a readable JSON file: {error}", where=str(path)) from None
-    if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
-        raise NotComparable(f"schema {raw['schema']} is newer than this program reads ({SCHEMA})", where=str(path),
-                            fix="pip install --upgrade reasonx")  # fmt: skip
+    refuse_newer(raw, SCHEMA, str(path))
     try:
         baseline = Baseline.model_validate(raw)
         edited = baseline.sha256 != baseline.digest
     except ValidationError as error:
-        detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:3])
-        raise DataError(f"not a baseline: {detail}", where=str(path)) from None
+        raise DataError(f"not a baseline: {explain(error, most=3)}", where=str(path)) from None
     except ValueError:  # NaN has no canonical form
         edited = True
     if edited:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.protocol import Protocol, all_protocols
 
@@ -98,8 +99,7 @@ def load_policy(path: Path, also: Collection[str] = ()) -> Policy:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
     except ValidationError as error:
-        detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4])
-        raise UsageError(detail, where=str(path), fix=EXAMPLE) from None
+        raise UsageError(explain(error, most=4), where=str(path), fix=EXAMPLE) from None
     installed = all_protocols()
     for ref, rules in policy.protocol.items():
         if ref in installed:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.files import sha256_file, write_bytes, write_json
-from reasonx_eval.models.saved_formats import explain
 
 if TYPE_CHECKING:
     from torch import nn

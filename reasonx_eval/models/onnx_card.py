@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.saved_formats import NormalsFrame, explain
+from reasonx_eval.models.saved_formats import NormalsFrame
 from reasonx_eval.types import TASK_OF_KIND, Kind
 
 Triple = tuple[FiniteFloat, FiniteFloat, FiniteFloat]

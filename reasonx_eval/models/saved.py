@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.files import safe_name, sha256_file, sha256_lines, write_json
 from reasonx_eval.images import write_npy
@@ -26,7 +27,6 @@ from reasonx_eval.models.saved_formats import (
     NormalsFrame,
     PredictionsMeta,
     Suffix,
-    explain,
     read_map,
     read_meta,
 )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from reasonx_eval import images
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.types import TASK_OF_KIND, Kind
 
@@ -106,11 +107,6 @@ def read_meta(folder: Path) -> PredictionsMeta | None:
     except ValidationError as error:
         raise UsageError(explain(error), where=str(path),
                          fix=f"keys: {', '.join(PredictionsMeta.model_fields)}") from None  # fmt: skip
-
-
-def explain(error: ValidationError) -> str:
-    """A validation error in one line."""
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from reasonx_eval.errors import NotComparable, UsageError
+from reasonx_eval.documents import explain, refuse_newer
+from reasonx_eval.errors import UsageError
 from reasonx_eval.models.base import Model, ModelInfo
 from reasonx_eval.models.hub import Checkpoint, read_json
 from reasonx_eval.models.torch_support import Runtime
@@ -67,15 +68,11 @@ def read_tuned_card(folder: Path) -> TunedCard:
     raw = read_json(where)
     if raw is None:
         raise UsageError(f"no {CARD_NAME}: not a tuned checkpoint", where=str(folder))
-    schema = raw.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise NotComparable(f"schema {schema} is newer than this program reads ({SCHEMA})", where=str(where),
-                            fix="pip install --upgrade reasonx")  # fmt: skip
+    refuse_newer(raw, SCHEMA, str(where))
     try:
         card = TunedCard.model_validate(raw)
     except ValidationError as error:
-        detail = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise UsageError(detail, where=str(where)) from None
+        raise UsageError(explain(error), where=str(where)) from None
     inside = (folder / card.path).resolve()
     if folder.resolve() not in inside.parents or not inside.exists():
         raise UsageError(f"path '{card.path}' is not a file or folder in the checkpoint", where=str(where))

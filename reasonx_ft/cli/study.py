@@ -43,8 +43,8 @@ def command(out: Path, sets: tuple[str, ...], steps: tuple[str, ...], workers: i
     from pydantic import ValidationError
 
     from reasonx_eval.cli.common import parse_options, prints_to_stderr
+    from reasonx_eval.documents import explain
     from reasonx_eval.errors import UsageError
-    from reasonx_eval.models.saved_formats import explain
     from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.study.run import run_study
     from reasonx_ft.study.settings import DEFAULT_STEPS, StudySettings

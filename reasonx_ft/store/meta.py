@@ -11,9 +11,9 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import DataError
 from reasonx_eval.files import write_json
-from reasonx_eval.models.saved_formats import explain
 from reasonx_ft.store.schema import SCHEMA
 from reasonx_ft.store.shards import About
 

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
+from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.models.saved_formats import explain
 from reasonx_ft.config import read_toml
 from reasonx_ft.tuning.config import METHODS, TuneConfig
 

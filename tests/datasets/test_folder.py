@@ -97,8 +97,8 @@ def test_an_id_of_the_list_without_files_is_an_error_of_its_sample(root: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name = 'x'\nimages = 'rgb/{id}.png'\ncolour = 1", "unknown key 'colour'"),
-        ("name = 'x'\nimages = 'rgb/{id}.png'\n[depth]\npath='d/{id}.png'\nscales = 1", r"unknown key 'depth\.scales'"),
+        ("name = 'x'\nimages = 'rgb/{id}.png'\ncolour = 1", "colour: unknown key"),
+        ("name = 'x'\nimages = 'rgb/{id}.png'\n[depth]\npath='d/{id}.png'\nscales = 1", r"depth\.scales: unknown key"),
         ("name = 'x'\nimages = 'rgb/1.png'", "no {id} in it"),
         ("name = 'x'\nimages = '../rgb/{id}.png'", "inside the dataset's folder"),
         ("name = 'x'\nimages = '/rgb/{id}.png'", "inside the dataset's folder"),

@@ -246,7 +246,7 @@ def test_card_elsewhere(tmp_path: Path) -> None:
         (identity(), {"size": [30, 32], "multiple_of": 32}, "no multiple of 32"),
         (identity(), {"colour": "linear", "range": "0-255"}, 'needs range "0-1"'),
         (identity(), {"size": {"short_side": 2, "long_side": 3}}, "not both"),
-        (identity(), {"colour_space": "srgb"}, "colour_space: Extra inputs"),
+        (identity(), {"colour_space": "srgb"}, "colour_space: unknown key"),
         (identity(), {"output": {"transform": "intensity_to_albedo"}, "kind": "albedo_srgb"}, "gives kind"),
         (identity(), {"output": {"normals_frame": "dsine"}}, "normals_frame is stated"),
         (identity(), {"output": {"layout": "NHW"}}, "has no channels"),

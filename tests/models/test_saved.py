@@ -141,7 +141,7 @@ def test_kind_from_meta_and_conflicts(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"kind is given as 'depth_metric', but meta.json says 'disparity_affine'"):
         Saved(tmp_path, kind="depth_metric")
     meta.write_text(json.dumps({"kind": "disparity_affine", "scale": 2}))
-    with pytest.raises(UsageError, match="scale: Extra inputs"):
+    with pytest.raises(UsageError, match="scale: unknown key"):
         Saved(tmp_path)
     meta.write_text("{")
     with pytest.raises(UsageError, match="JSON"):

@@ -61,7 +61,7 @@ def test_identity_is_of_all_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rewards": 1}, "rewards: Extra inputs"),
+        ({"rewards": 1}, "rewards: unknown key"),
         ({"steps": -1}, "steps: "),
         ({"path": "../tiny.safetensors"}, "not a file or folder in the checkpoint"),
         ({"path": "other.safetensors"}, "not a file or folder in the checkpoint"),
