@@ -101,8 +101,9 @@ def in_batches(
 
 def to_tensor(image: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
     """A photo uint8 [H, W, 3] as float32 [3, H, W] in [0, 1] on `device`."""
-    # a copy of the bytes, because decoders give arrays that can't be written and torch warns of them
-    raw = torch.from_numpy(np.array(image, order="C")).to(device)
+    # torch warns of arrays that can't be written, which some decoders give, although nothing is written here
+    shared = image if image.flags.writeable and image.flags.c_contiguous else np.array(image, order="C")
+    raw = torch.from_numpy(shared).to(device)
     return raw.permute(2, 0, 1).to(torch.float32).div_(255.0)
 
 
