@@ -114,8 +114,11 @@ def parse_references(text: str, where: str) -> tuple[Reference, ...]:
         Broken TOML, an unknown or missing key, a row of the wrong length, a protocol that doesn't exist,
         or a metric that it doesn't report.
     """
-    tables = _parse(text, where).table
-    found = tuple(r for t in tables for r in t.references())
+    return _checked(_parse(text, where), where)
+
+
+def _checked(file: _File, where: str) -> tuple[Reference, ...]:
+    found = tuple(r for t in file.table for r in t.references())
     metrics = {p.name: p.metrics for p in all_protocols().values()}
     for r in found:
         if r.protocol not in metrics:
@@ -135,20 +138,23 @@ def _parse(text: str, where: str) -> _File:
         raise UsageError(explain(error), where=where) from None
 
 
-def _packaged_text() -> tuple[str, str]:
-    path = resources.files("reasonx_eval") / "protocols" / "references.toml"
-    return path.read_text(encoding="utf-8"), str(path)
+_PACKAGED = resources.files("reasonx_eval") / "protocols" / "references.toml"
+
+
+@cache
+def _packaged_file() -> _File:
+    return _parse(_PACKAGED.read_text(encoding="utf-8"), str(_PACKAGED))
 
 
 @cache
 def _packaged() -> tuple[Reference, ...]:
-    return parse_references(*_packaged_text())
+    return _checked(_packaged_file(), str(_PACKAGED))
 
 
 @cache
 def published_names() -> Mapping[str, tuple[str, ...]]:
     """A model of the catalogue -> what published tables call it; several where they measured it in several ways."""
-    return {model: tuple(names) for model, names in _parse(*_packaged_text()).names.items()}
+    return {model: tuple(names) for model, names in _packaged_file().names.items()}
 
 
 def references(protocol: str | None = None, model: str | None = None) -> list[Reference]:

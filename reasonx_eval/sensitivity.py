@@ -237,9 +237,8 @@ def _row(variant: Variant, kept: Sequence[int], absent: Sequence[Value], joined:
     signatures: list[str | None] = [None] * len(absent)
     if data.reason is None:
         apart[np.ix_(kept, kept)] = told_apart(data)
-    for place, k in enumerate(kept):
-        run = joined.runs[place]
-        values[k], signatures[k] = _value(data, place, run), run.signature
+    for k, run, value in zip(kept, joined.runs, _values(data, joined.runs), strict=True):
+        values[k], signatures[k] = value, run.signature
     known = {k: v.value for k, v in enumerate(values) if v.value is not None}
     order = sorted(known, key=lambda k: (-data.sign * known[k], k))
     return Row(variant, data.name, tuple(values), tuple(signatures), tuple(order), apart)
@@ -274,16 +273,18 @@ def _run(run: SavedRun, variant: Variant, data: Dataset, records: Sequence[Recor
     )  # fmt: skip
 
 
-def _value(data: Column, place: int, run: Run) -> Value:
-    """The aggregate of one run with its interval, as a result has it."""
+def _values(data: Column, runs: Sequence[Run]) -> list[Value]:
+    """The aggregate of each run with its interval, as its result has it; all runs see the same resamples."""
     if data.stored is not None:
-        return run.aggregate[data.name]
+        return [run.aggregate[data.name] for run in runs]
     if data.reason is not None:
-        return Value(value=None, n=len(data.ids), reason=data.reason)
-    ends = stats.bootstrap_ratio_ci(data.top[place], data.weight, confidence=CONFIDENCE, resamples=RESAMPLES,
+        return [Value(value=None, n=len(data.ids), reason=data.reason)] * len(runs)
+    ends = stats.bootstrap_ratio_ci(data.top.T, data.weight, confidence=CONFIDENCE, resamples=RESAMPLES,
                                     seed=BOOTSTRAP_SEED, groups=data.groups)  # fmt: skip
-    low, high = (None, None) if ends is None else (data.finish(float(ends[0])), data.finish(float(ends[1])))
-    return Value(value=data.means[place], ci_low=low, ci_high=high, n=len(data.ids))
+    pairs = [(None, None)] * len(runs) if ends is None else [
+        (data.finish(float(low)), data.finish(float(high))) for low, high in zip(*ends, strict=True)]  # fmt: skip
+    return [Value(value=mean, ci_low=low, ci_high=high, n=len(data.ids))
+            for mean, (low, high) in zip(data.means, pairs, strict=True)]  # fmt: skip
 
 
 def _untested(runs: int) -> NDArray[np.bool_]:

@@ -101,12 +101,16 @@ def _valid(found: Gathered) -> Iterator[Finding]:
         share = found.column(target, "valid")
         if not share:
             continue
-        few = [i for i, v in share.items() if v < FEW_VALID]
+        none = [i for i, v in share.items() if v == 0]
+        few = [i for i, v in share.items() if 0 < v < FEW_VALID]
         mean = 100 * float(np.mean(list(share.values())))
+        if none:
+            yield Finding("valid", "fail", f"{target}: no valid pixel in {len(none)} of {len(share)} samples, so "
+                          f"that no prediction can be scored there: {some(none)}")  # fmt: skip
         if few:
             yield Finding("valid", "warn", f"{target}: {len(few)} samples have less than {FEW_VALID:.0%} valid pixels: "
                           f"{some(few)}")  # fmt: skip
-        else:
+        if not none and not few:
             yield Finding("valid", "ok", f"{target}: {mean:.1f} % of pixels valid, "
                           f"least {100 * min(share.values()):.1f} %")  # fmt: skip
 

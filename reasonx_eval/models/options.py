@@ -31,21 +31,20 @@ def parse_options(
     Raises
     ------
     UsageError
-        An unknown option (with the nearest match), or text that is not of the option's type.
+        An unknown option (with the nearest match), text that is not of the option's type, or a type that can't be
+        resolved.
     """
     known = option_parameters(factory, hidden)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in _signature(factory))
-    hints = _hints(factory)
+    names = _names(factory)
     parsed = {}
     for name, value in options.items():
-        if name not in known:
-            if not open_ended or name in hidden:
-                raise unknown("option", name, known, where=where)
+        if name not in known and (not open_ended or name in hidden):
+            raise unknown("option", name, known, where=where)
+        if name in known and isinstance(value, str):
+            parsed[name] = convert(value, _hint(known[name], names, where), f"option {name}", where)
+        else:
             parsed[name] = value
-            continue
-        default = known[name].default
-        fallback = type(default) if default is not inspect.Parameter.empty and default is not None else str
-        parsed[name] = convert(value, hints.get(name, fallback), f"option {name}", where)
     return parsed
 
 
@@ -62,12 +61,30 @@ def _signature(factory: Callable[..., Any]) -> list[inspect.Parameter]:
         return []
 
 
-def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    target = factory.__init__ if inspect.isclass(factory) else factory
-    try:
-        return typing.get_type_hints(target)
-    except Exception:  # a plug-in's annotations may name things that can't be resolved here
-        return {}
+def _hint(parameter: inspect.Parameter, names: dict[str, Any], where: str) -> Any:
+    """The type of one option: its annotation, the type of its default where there is none, else text.
+
+    One at a time, so that an annotation that can't be resolved spoils no other option.
+    """
+    empty = inspect.Parameter.empty
+    if parameter.annotation is not empty:
+        alone = types.SimpleNamespace(__annotations__={"hint": parameter.annotation})
+        try:
+            return typing.get_type_hints(alone, names)["hint"]
+        except Exception as error:  # an annotation may be any expression
+            failure = error
+    if parameter.default is not empty and parameter.default is not None:
+        return type(parameter.default)
+    if parameter.annotation is empty:
+        return str
+    raise UsageError(f"the type of option {parameter.name}, '{parameter.annotation}', can't be resolved: {failure}",
+                     where=where, fix="import what it names at run time, not under TYPE_CHECKING alone")  # fmt: skip
+
+
+def _names(factory: Callable[..., Any]) -> dict[str, Any]:
+    """What a factory's annotations may name."""
+    target = inspect.unwrap(factory.__init__ if inspect.isclass(factory) else factory)
+    return getattr(target, "__globals__", {})
 
 
 def convert(value: Any, hint: Any, what: str, where: str) -> Any:

@@ -13,7 +13,7 @@ from reasonx_eval import align
 from reasonx_eval.errors import SampleError
 from reasonx_eval.metrics import image
 from reasonx_eval.metrics.normals import angular_errors
-from reasonx_eval.protocol import DepthSpec, MapSpec
+from reasonx_eval.protocol import DepthSpec, MapSpec, NormalsSpec
 from reasonx_eval.report.gallery_pairs import judgement_panels, relation_panels
 from reasonx_eval.report.pictures import Panel
 from reasonx_eval.resize import resize
@@ -86,22 +86,23 @@ def _titled(drawn: Sequence[Panel], runs: int) -> list[Panel]:
 def _maps(
     target: Target, runs: Sequence[SavedRun], predictions: Sequence[Prediction], sample_id: str, metric: str
 ) -> list[Panel]:
-    shown: list[tuple[Panel, Panel]] = []
-    truth = Panel("", np.empty((0, 0)), "rgb")
-    for run, prediction in zip(runs, predictions, strict=True):
-        if isinstance(target, DepthTarget):
-            assert run.protocol.depth is not None
-            truth = Panel("", np.where(target.valid, target.depth, np.nan), "depth", "m")
-            shown.append(_depth(target, prediction, run.records[sample_id], run.protocol.depth, metric))
-        elif isinstance(target, NormalTarget):
-            truth = Panel("", np.where(target.valid[..., None], target.normal, np.nan), "normal")
-            shown.append(_normals(target, prediction, run))
-        else:
-            assert isinstance(target, MapTarget)
-            assert run.protocol.map is not None
-            level = display_level(target)
-            truth = Panel("", np.where(target.valid[..., None], target.value / level, np.nan), "linear")
-            shown.append(_map(target, prediction, run.protocol.map, metric, level))
+    if isinstance(target, DepthTarget):
+        depth = runs[0].protocol.depth
+        assert depth is not None
+        truth = Panel("", np.where(target.valid, target.depth, np.nan), "depth", "m")
+        shown = [_depth(target, prediction, run.records[sample_id], depth, metric)
+                 for run, prediction in zip(runs, predictions, strict=True)]  # fmt: skip
+    elif isinstance(target, NormalTarget):
+        normals = runs[0].protocol.normals
+        assert normals is not None
+        truth = Panel("", np.where(target.valid[..., None], target.normal, np.nan), "normal")
+        shown = [_normals(target, prediction, normals) for prediction in predictions]
+    else:
+        assert isinstance(target, MapTarget)
+        maps, level = runs[0].protocol.map, display_level(target)
+        assert maps is not None
+        truth = Panel("", np.where(target.valid[..., None], target.value / level, np.nan), "linear")
+        shown = [_map(target, prediction, maps, metric, level) for prediction in predictions]
     return [truth, *(p for p, _ in shown), *(e for _, e in shown)]
 
 
@@ -147,9 +148,7 @@ def _depth(
     return Panel("", depth, "depth", "m"), Panel("", depth_error(depth, target, spec, metric), "error", unit)
 
 
-def _normals(target: NormalTarget, prediction: Prediction, run: SavedRun) -> tuple[Panel, Panel]:
-    spec = run.protocol.normals
-    assert spec is not None
+def _normals(target: NormalTarget, prediction: Prediction, spec: NormalsSpec) -> tuple[Panel, Panel]:
     mask = normals_mask(target, spec)
     value = match_size(prediction.value, target.normal.shape, spec.resize)
     angle = np.full(mask.shape, np.nan)

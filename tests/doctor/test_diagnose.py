@@ -112,7 +112,10 @@ def test_a_sample_without_any_valid_pixel_is_named_not_averaged() -> None:
     data = Memory(split="test")
     data.samples = {i: {"depth": depth(2.0, 0.0 if i == "s2" else 1.0)} for i in IDS}
     report = diagnose(data)
-    assert "s2" in of(report, "valid")[0][1]
+    ((status, message),) = of(report, "valid")
+    assert status == "fail"
+    assert message == f"depth: no valid pixel in 1 of {len(IDS)} samples, so that no prediction can be scored there: s2"
+    assert report.exit_code == 4
     assert of(report, "units")[0][0] == "ok"
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.options import parse_options
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 
 def factory(
@@ -80,3 +83,21 @@ def test_open_ended_factories_take_anything() -> None:
     def free(**options: Any) -> None: ...
 
     assert parse_options(free, {"anything": "1"}, where="m") == {"anything": "1"}
+
+
+def partly(*, n: int = 1, maybe: int | None = None, share: Fraction | None = None, known: Fraction = 1.5) -> None:  # type: ignore[assignment]  # the default's type is what counts
+    ...
+
+
+class Partly:
+    def __init__(self, *, n: int = 1, maybe: int | None = None, share: Fraction | None = None) -> None: ...
+
+
+@pytest.mark.parametrize("made_by", [partly, Partly])
+def test_a_type_that_only_checkers_import_spoils_no_other_option(made_by: Any) -> None:
+    given = {"n": "2", "maybe": "3", "share": 0.5}
+    assert parse_options(made_by, given, where="m") == {"n": 2, "maybe": 3, "share": 0.5}
+    with pytest.raises(UsageError, match="TYPE_CHECKING") as caught:
+        parse_options(made_by, {"share": "0.5"}, where="m")
+    assert "the type of option share, 'Fraction | None', can't be resolved: name 'Fraction'" in str(caught.value)
+    assert parse_options(partly, {"known": "2.5"}, where="m") == {"known": 2.5}
