@@ -71,7 +71,8 @@ def fit(
     rows, cols = subsample_indices(target.shape[0], target.shape[1], subsample)
 
     def pairs() -> Pairs:
-        found = depth_pairs(pred=pred, target=target, valid=valid, rows=rows, cols=cols)
+        # a median looks at all blocks at once
+        found = depth_pairs(pred=pred, target=target, valid=valid, rows=rows, cols=cols, reuse=mode != "median")
         return found if space == "depth" else _inverted(found)
 
     scale, shift, n, reason = _FITS[mode](pairs)

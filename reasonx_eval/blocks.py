@@ -72,13 +72,16 @@ def depth_pairs(
     valid: NDArray[np.bool_],
     rows: NDArray[np.int64] | None = None,
     cols: NDArray[np.int64] | None = None,
+    reuse: bool = False,
 ) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Valid (prediction, ground truth) values, block by block, as fresh float64 [n] arrays.
+    """Valid (prediction, ground truth) values, block by block, as float64 [n] arrays to do with as one likes.
 
     Parameters
     ----------
     pred, target, valid : [H, W], already checked by `check_maps`
     rows, cols : indices of a regular subsample; None takes all
+    reuse : give every block in the same memory, which stays in the cache: for a caller that is done with a block
+        before it asks for the next
 
     Raises
     ------
@@ -87,6 +90,7 @@ def depth_pairs(
     """
     height = target.shape[0] if rows is None else len(rows)
     width = target.shape[1] if cols is None else len(cols)
+    take_pred, take_target = _Taken(pred.dtype, reuse), _Taken(target.dtype, reuse)
     for block in row_blocks(height, width):
         pick: slice | NDArray[np.int64] = block if rows is None else rows[block]
         v, p, g = (a[pick] if cols is None else a[pick][:, cols] for a in (valid, pred, target))
@@ -94,8 +98,7 @@ def depth_pairs(
         keep = np.flatnonzero(v)
         if keep.size == 0:
             continue
-        p64 = np.take(p, keep).astype(np.float64)
-        g64 = np.take(g, keep).astype(np.float64)
+        p64, g64 = take_pred(p, keep), take_target(g, keep)
         # a sum is finite only if every term is
         if not np.isfinite(p64.sum()):
             raise not_finite(pred=pred, valid=valid)
@@ -103,3 +106,23 @@ def depth_pairs(
             raise SampleError("ground truth depth is zero, negative or not finite at valid pixels: "
                               "a mask of other data, or invalid pixels that were marked valid?")  # fmt: skip
         yield p64, g64
+
+
+class _Taken:
+    """Chosen values of a block as float64 [n], in memory of its own or always the same."""
+
+    def __init__(self, dtype: np.dtype[Any], reuse: bool) -> None:
+        self._reuse = reuse
+        self._raw = np.empty(0, dtype)
+        self._wide = np.empty(0)
+
+    def __call__(self, block: NDArray[Any], keep: NDArray[np.int64]) -> NDArray[np.float64]:
+        if not self._reuse:
+            return np.take(block, keep).astype(np.float64)
+        if self._raw.size < block.size:
+            self._raw, self._wide = np.empty(block.size, self._raw.dtype), np.empty(block.size)
+        raw, wide = self._raw[: keep.size], self._wide[: keep.size]
+        # the indices are those of the block: with "clip" nothing is checked or buffered
+        np.take(block, keep, out=raw, mode="clip")
+        np.copyto(wide, raw)
+        return wide

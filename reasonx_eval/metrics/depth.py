@@ -138,18 +138,22 @@ def depth_metrics(
             raise unknown("depth metric", name, METRICS)
     check_maps(pred=pred, target=target, valid=valid, ndim=2)
     sums = _Sums(names)
-    for p, g in depth_pairs(pred=pred, target=target, valid=valid):
+    for p, g in depth_pairs(pred=pred, target=target, valid=valid, reuse=True):
         align.apply(pred=p, alignment=alignment, disparity_floor=disparity_floor, out=p)
         if clip_m is not None:
             np.clip(p, clip_m[0], clip_m[1], out=p)
-        if floor_m is not None:
+        # a clipped value may already be above the floor
+        if floor_m is not None and (clip_m is None or clip_m[0] < floor_m):
             np.maximum(p, floor_m, out=p)
         sums.add(p, g)
     return {name: sums.value(name) for name in names}
 
 
 class _Sums:
-    """Running sums of one map; a block adds the groups that some wanted metric needs."""
+    """Running sums of one map; a block adds the groups that some wanted metric needs.
+
+    Every step of every block is written into the same few arrays, which stay in the cache.
+    """
 
     def __init__(self, names: Collection[str]) -> None:
         self.wanted = frozenset(names)
@@ -157,33 +161,50 @@ class _Sums:
         self.sums = dict.fromkeys(METRICS, 0.0)
         self.log_mean = 0.0
         self.log_spread = 0.0
+        self._steps = np.empty((3, 0))
+        self._inside = np.empty(0, dtype=np.bool_)
 
     def add(self, p: Floats, g: Floats) -> None:
+        if self._inside.size < p.size:
+            self._steps, self._inside = np.empty((3, p.size)), np.empty(p.size, dtype=np.bool_)
+        first, second, third = self._steps[:, : p.size]
         if self.wanted & _LINEAR:
-            self._add_linear(p, g)
+            self._add_linear(p, g, first, second)
         # NaN rather than a negative ratio, which would pass for a small one
         p = p if p.min() > 0 else np.where(p > 0, p, np.nan)
+        if self.wanted & (_LOGARITHMIC | _DELTAS):
+            np.divide(p, g, out=first)
         if self.wanted & _LOGARITHMIC:
-            self._add_logarithmic(np.log(p / g))
+            self._add_logarithmic(np.log(first, out=second), third)
         if self.wanted & _DELTAS:
-            ratio = np.maximum(p / g, g / p)
-            for power, name in enumerate(("delta1", "delta2", "delta3"), start=1):
-                self.sums[name] += np.count_nonzero(ratio < 1.25**power)
+            self._add_deltas(np.maximum(first, np.divide(g, p, out=second), out=second))
         if "irmse" in self.wanted:
-            inverse = 1 / p - 1 / g
-            self.sums["irmse"] += dot(inverse, inverse)
+            np.reciprocal(p, out=first)
+            first -= np.reciprocal(g, out=second)
+            self.sums["irmse"] += dot(first, first)
         self.n += p.size
 
-    def _add_linear(self, p: Floats, g: Floats) -> None:
-        error = np.abs(p - g)
-        relative = error / g
-        self.sums["mae"] += error.sum()
-        self.sums["rmse"] += dot(error, error)
-        self.sums["abs_rel"] += relative.sum()
-        self.sums["sq_rel"] += dot(relative, error)
+    def _add_linear(self, p: Floats, g: Floats, error: Floats, relative: Floats) -> None:
+        np.subtract(p, g, out=error)
+        np.abs(error, out=error)
+        np.divide(error, g, out=relative)
+        if "mae" in self.wanted:
+            self.sums["mae"] += error.sum()
+        if "rmse" in self.wanted:
+            self.sums["rmse"] += dot(error, error)
+        if "abs_rel" in self.wanted:
+            self.sums["abs_rel"] += relative.sum()
+        if "sq_rel" in self.wanted:
+            self.sums["sq_rel"] += dot(relative, error)
 
-    def _add_logarithmic(self, d: Floats) -> None:
-        self.sums["log10"] += np.abs(d).sum() / math.log(10)
+    def _add_deltas(self, ratio: Floats) -> None:
+        inside = self._inside[: ratio.size]
+        for power, name in enumerate(("delta1", "delta2", "delta3"), start=1):
+            self.sums[name] += np.count_nonzero(np.less(ratio, 1.25**power, out=inside))
+
+    def _add_logarithmic(self, d: Floats, size: Floats) -> None:
+        if "log10" in self.wanted:
+            self.sums["log10"] += np.abs(d, out=size).sum() / math.log(10)
         mean = d.mean()
         d -= mean
         total = self.n + d.size

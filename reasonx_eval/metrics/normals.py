@@ -45,11 +45,13 @@ def angular_errors(
     """
     check_maps(pred=pred, target=target, valid=valid, ndim=3)
     errors = np.empty(np.count_nonzero(valid))
+    take_pred, take_target = _Vectors(pred.dtype), _Vectors(target.dtype)
     start = 0
     for rows in row_blocks(*valid.shape):
         keep = np.flatnonzero(valid[rows])
         if keep.size:
-            errors[start : start + keep.size] = _angles(_components(pred[rows], keep), _components(target[rows], keep))
+            p, g = take_pred(pred[rows], keep), take_target(target[rows], keep)
+            _angles(p, g, out=errors[start : start + keep.size])
             start += keep.size
     if np.isnan(errors.sum()):
         raise _why_nan(pred, target, valid)
@@ -152,17 +154,33 @@ class _Sums:
         return {name: found[name] for name in self.names}
 
 
-def _components(block: NDArray[Any], keep: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64 [3, n]: one contiguous row per component."""
-    return np.take(block.reshape(-1, 3), keep, axis=0).T.astype(np.float64, order="C")
+class _Vectors:
+    """Chosen vectors of a block as float64 [4, n], always in the same memory: a row per component, and one to spare."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._raw = np.empty((0, 3), dtype)
+        self._rows = np.empty(0)
+
+    def __call__(self, block: NDArray[Any], keep: NDArray[np.int64]) -> NDArray[np.float64]:
+        n = keep.size
+        if len(self._raw) < n:
+            self._raw, self._rows = np.empty((n, 3), self._raw.dtype), np.empty(4 * n)
+        # the indices are those of the block: with "clip" nothing is checked or buffered
+        raw = np.take(block.reshape(-1, 3), keep, axis=0, out=self._raw[:n], mode="clip")
+        rows = self._rows[: 4 * n].reshape(4, n)
+        np.copyto(rows[:3], raw.T)
+        return rows
 
 
-def _angles(p: NDArray[np.float64], g: NDArray[np.float64]) -> NDArray[np.float64]:
+def _angles(p: NDArray[np.float64], g: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+    """Degrees between the vectors of p and g, which are overwritten, into out [n]."""
+    spare = p[3]
     # what isn't finite ends as NaN, which the caller reports
     with np.errstate(invalid="ignore", over="ignore"):
-        cosine = p[0] * g[0] + p[1] * g[1] + p[2] * g[2]
-        pp = p[0] * p[0] + p[1] * p[1] + p[2] * p[2]
-        gg = g[0] * g[0] + g[1] * g[1] + g[2] * g[2]
+        cosine = np.multiply(p[0], g[0], out=out)
+        for k in (1, 2):
+            cosine += np.multiply(p[k], g[k], out=spare)
+        pp, gg = (_squared_lengths(vectors[:3]) for vectors in (p, g))
         if gg.min() == 0:
             gg[gg == 0] = np.nan
         # one root of the product: for equal vectors it is exactly their dot product
@@ -171,9 +189,17 @@ def _angles(p: NDArray[np.float64], g: NDArray[np.float64]) -> NDArray[np.float6
             length[length == 0] = np.inf
         cosine /= length
     np.clip(cosine, -1.0, 1.0, out=cosine)
-    angle: NDArray[np.float64] = np.arccos(cosine, out=cosine)
-    angle *= 180 / math.pi
-    return angle
+    np.arccos(cosine, out=cosine)
+    cosine *= 180 / math.pi
+
+
+def _squared_lengths(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums of squares of each column, float64 [n], in the first row of [3, n], all of which is overwritten."""
+    np.multiply(vectors, vectors, out=vectors)
+    total: NDArray[np.float64] = vectors[0]
+    total += vectors[1]
+    total += vectors[2]
+    return total
 
 
 def _why_nan(pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> SampleError:
