@@ -20,11 +20,12 @@ from reasonx_ft.policies.base import Judged, Policy
 from reasonx_ft.policies.feedforward import FeedForward
 from reasonx_ft.policies.noise import Covariance
 from reasonx_ft.rewards import target_of
+from reasonx_ft.sameness import PUBLISHED, Sameness
 
 
 def expected_agreement(
     policy: Policy, code: Tensor, judged: Judged, *, hard: bool = False, balanced: bool = True,
-    same_distance: float = 0.05,
+    same: Sameness = PUBLISHED,
 ) -> Tensor:  # fmt: skip
     """Mean over noise of `rewards.agreement`'s reward, [B] in [0, 1]; NaN for images without a pair that counts.
 
@@ -32,7 +33,7 @@ def expected_agreement(
     ----------
     policy : gives the noise's place and level
     code : [B, C, H, W], the policy's answer, with gradient
-    hard, balanced, same_distance : see `rewards.agreement`
+    hard, balanced, same : see `rewards.agreement`
 
     Raises
     ------
@@ -50,7 +51,7 @@ def expected_agreement(
     else:
         sigma *= abs(policy.predictor.log_slope[modality])
         of = {"depth": _depth, "irradiance": _light}.get(modality)
-        yes, no = of(values, sigma, covariance) if of else _same(values, sigma, covariance, same_distance)
+        yes, no = of(values, sigma, covariance) if of else _same(values, sigma, covariance, same)
     target = target_of(judged, hard=hard, balanced=balanced)
     return target.mean(target.probability * yes + (1 - target.probability) * no)
 
@@ -95,18 +96,25 @@ def _facing(values: Tensor, sigma: float, noise: Covariance) -> tuple[Tensor, Te
     return _ordered(mean[..., 0] - mean[..., 1], variance)
 
 
-def _same(values: Tensor, sigma: float, noise: Covariance, same_distance: float) -> tuple[Tensor, Tensor]:
+def _same(values: Tensor, sigma: float, noise: Covariance, same: Sameness) -> tuple[Tensor, Tensor]:
     one, two, both = (sigma**2 * v[..., None] for v in (noise.first, noise.second, noise.both))
-    first, second = values[..., 0, :] * (0.5 * one).exp(), values[..., 1, :] * (0.5 * two).exp()
-    moment = first.square() * one.expm1() + second.square() * two.expm1() - 2 * first * second * both.expm1()
-    difference = first - second
+    if same.space == "log":
+        # Gaussian but for what is added to keep black from having no logarithm
+        first, second = same.slope(values).unbind(-2)
+        moment = first.square() * one + second.square() * two - 2 * first * second * both
+        placed = same.place(values)
+        difference = placed[..., 0, :] - placed[..., 1, :]
+    else:
+        first, second = values[..., 0, :] * (0.5 * one).exp(), values[..., 1, :] * (0.5 * two).exp()
+        moment = first.square() * one.expm1() + second.square() * two.expm1() - 2 * first * second * both.expm1()
+        difference = first - second
     squares = difference.square().sum(-1)
     mean_variance = moment.mean(-1)
     # far apart, only the spread along the difference counts; close together, that of all directions alike
     along = (difference.square() * moment).sum(-1) + mean_variance**2
     # two points of one pixel differ by nothing and always will
     variance = along / (squares + mean_variance).clamp_min(1e-12)
-    near = _within(squares, variance, same_distance)
+    near = _within(squares, variance, same.distance)
     return near, 1 - near
 
 

@@ -17,6 +17,7 @@ from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.metrics.ordinal import compared
 from reasonx_ft.policies.base import Judged
 from reasonx_ft.rewards import Target, target_of
+from reasonx_ft.sameness import PUBLISHED, Sameness
 
 Kind = Literal["mixture", "logistic", "probit", "hinge", "sigmoid"]
 
@@ -25,17 +26,18 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 TEMPERATURES: Final[Mapping[str, float]] = {"depth": 0.09, "normals": 0.1, "irradiance": 0.15, "albedo": 0.4}
 
 
-def separation(values: Tensor, modality: str, *, same_distance: float = 0.05) -> Tensor:
+def separation(values: Tensor, modality: str, *, same: Sameness = PUBLISHED) -> Tensor:
     """How far two points are on the side of FIRST (albedo: SAME), [...] of values [..., 2, C]; 0 is undecided.
 
     depth : log of the ratio of distances; irradiance : log of the ratio of luminances; normals : difference of facing;
-    albedo : 1 minus the distance of the colours in units of `same_distance`. The sign is `related`'s. Logarithms make
+    albedo : 1 minus the distance of the colours in units of that of `same`. The sign is `related`'s. Logarithms make
     it a matter of ratios, so that contrast in distant or bright places alone wins nothing.
     """
     if modality == "albedo":
         # rounded off at the tip, where the root has no slope
-        squares = (values[..., 0, :] - values[..., 1, :]).square().sum(-1)
-        return 1 - (squares / same_distance**2 + 4e-4).sqrt()
+        placed = same.place(values)
+        squares = (placed[..., 0, :] - placed[..., 1, :]).square().sum(-1)
+        return 1 - (squares / same.distance**2 + 4e-4).sqrt()
     each: Tensor = values[..., 0] if modality == "depth" else compared(values, modality)
     if modality == "normals":
         return each[..., 0] - each[..., 1]
@@ -45,7 +47,7 @@ def separation(values: Tensor, modality: str, *, same_distance: float = 0.05) ->
 
 def ranking_loss(
     values: Tensor, judged: Judged, *, kind: Kind = "mixture", temperature: float | Mapping[str, float] | None = None,
-    hard: bool = False, balanced: bool = True, same_distance: float = 0.05,
+    hard: bool = False, balanced: bool = True, same: Sameness = PUBLISHED,
 ) -> Tensor:  # fmt: skip
     """Mean loss of each image [B], >= 0; NaN, without gradient, for images without a pair that counts.
 
@@ -66,7 +68,7 @@ def ranking_loss(
     if kind not in KINDS:
         raise unknown("ranking loss", kind, KINDS)
     target = target_of(judged, hard=hard, balanced=balanced)
-    apart = separation(values, judged.modality, same_distance=same_distance)
+    apart = separation(values, judged.modality, same=same)
     return target.mean(_LOSSES[kind](apart / temperature_of(judged.modality, temperature), target))
 
 

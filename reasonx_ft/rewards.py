@@ -17,6 +17,7 @@ from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.metrics.ordinal import MODALITIES, related
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND
 from reasonx_ft.policies.base import Judged
+from reasonx_ft.sameness import PUBLISHED, Sameness
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _balanced(probability: Tensor, weight: Tensor) -> Target:
     return Target(torch.where(total > 0, same / torch.where(total > 0, total, 1.0), 0.5), total / 2)
 
 
-def relations(values: Tensor, modality: str, same_distance: float = 0.05) -> Tensor:
+def relations(values: Tensor, modality: str, same: Sameness = PUBLISHED) -> Tensor:
     """Relations int64 [...] of values [..., 2, C] at pairs of points; codes of `reasonx_eval.types`, LEFT_OUT for ties.
 
     Raises
@@ -98,13 +99,14 @@ def relations(values: Tensor, modality: str, same_distance: float = 0.05) -> Ten
     """
     if modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
-    found: Tensor = related(values[..., 0, :], values[..., 1, :], modality, same_distance=same_distance)
+    placed = same.place(values) if modality == "albedo" else values
+    found: Tensor = related(placed[..., 0, :], placed[..., 1, :], modality, same_distance=same.distance)
     return found
 
 
 def agreement(
     values: Tensor, judged: Judged, *, hard: bool = False, tie: float = 0.0, balanced: bool = True,
-    same_distance: float = 0.05,
+    same: Sameness = PUBLISHED,
 ) -> Agreement:  # fmt: skip
     """How far samples agree with the judge.
 
@@ -115,7 +117,7 @@ def agreement(
     hard : a pair earns 1 or 0, as published; otherwise the probability that the judge gave to what the sample says
     tie : what an exact tie earns, as a share of the likelier answer's; up to one half, or flat maps would beat a guess
     balanced : see `target_of`
-    same_distance : base colours closer than this are the SAME, linear RGB
+    same : which base colours are the SAME
 
     Raises
     ------
@@ -125,7 +127,7 @@ def agreement(
     if not 0 <= tie <= 0.5:
         raise UsageError(f"a tie earns {tie} of an answer; needs 0 to 0.5: above, a flat map beats a guess")
     target = target_of(judged, hard=hard, balanced=balanced)
-    relation = relations(values, judged.modality, same_distance)
+    relation = relations(values, judged.modality, same)
     yes, no = (SAME, DIFFERENT) if judged.modality == "albedo" else (FIRST, SECOND)
     p = target.probability[:, None]
     earned = p * (relation == yes) + (1 - p) * (relation == no)

@@ -12,10 +12,14 @@ import click
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the model.")
 @click.option("--weights", default="best", show_default=True, metavar="WHICH",
               help="best, last, or the number of a step whose checkpoint is kept.")
+@click.option("--interpolate", type=float, metavar="SHARE",
+              help="How much of the way from the base's weights to the tuned ones: less gains less and forgets less.  "
+                   "[default: as the tuning was set, optimiser.interpolate]")
 @click.option("--name", help="Of the model, in tables.  [default: the tuning's]")
 @click.option("--force", is_flag=True, help="Replace a model that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")  # fmt: skip
-def command(run: Path, out: Path, weights: str, name: str | None, force: bool, as_json: bool) -> int:
+def command(run: Path, out: Path, weights: str, interpolate: float | None, name: str | None, force: bool,
+            as_json: bool) -> int:  # fmt: skip
     """Write the weights of a tuning, finished or not, as a folder that reasonx-eval runs.
 
     RUN is the folder of reasonx-ft tune. Averaged weights are written where the tuning averages.
@@ -28,7 +32,7 @@ def command(run: Path, out: Path, weights: str, name: str | None, force: bool, a
     from reasonx_ft.tuning.export_run import export_run
 
     with prints_to_stderr():
-        card = export_run(run, out, weights=weights, name=name, force=force)
+        card = export_run(run, out, weights=weights, name=name, interpolate=interpolate, force=force)
     if as_json:
         print_json(card.model_dump(mode="json", by_alias=True))
         return 0

@@ -82,7 +82,7 @@ class Checker:
         rules, data = self._config.objective, self._config.data
         balanced = "balanced" if rules.balanced and modality == "albedo" else "unbalanced"
         return (f"held-out-agreement/{modality}|judge:{self._facts.judge}|n:{n}|share:{data.held_out:g}|"
-                f"gap:{data.max_gap:g}|likelier|{balanced}|same:{rules.same_distance:g}|reasonx:{__version__}")
+                f"gap:{data.max_gap:g}|likelier|{balanced}|same:{rules.same}|reasonx:{__version__}")
 
     def _measured(self, step: int) -> tuple[dict[str, float], dict[str, str]]:
         """Canaries of the weights as they would be exported."""
@@ -148,7 +148,7 @@ class _Ground:
 def _agreed(values: Tensor, judged: Judged, rules: Objective) -> Tensor:
     """Share of pairs [B] on which answers [B, N, 2, C] say what the judge finds likelier; NaN without a pair."""
     found = agreement(values[:, None], judged, hard=True, tie=0.0, balanced=rules.balanced,
-                      same_distance=rules.same_distance)  # fmt: skip
+                      same=rules.same)  # fmt: skip
     return found.reward[:, 0]
 
 

@@ -7,6 +7,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from reasonx_ft.sameness import Sameness, Space
+
 Method: TypeAlias = Literal["grpo", "ranking", "expected"]
 METHODS: Final[tuple[Method, ...]] = ("grpo", "ranking", "expected")
 #: modality -> number, or one number for all
@@ -84,7 +86,8 @@ class Objective(Section):
     reward : 0 or 1 by the likelier answer, or the judge's probability of what the map says
     tie : what an exact tie of a map earns, as a share of the likelier answer's
     balanced : same and different pairs count alike in albedo, however many there are
-    same_distance : colour distance below which a map says "same"
+    same_distance, same_space : colour distance below which a map says "same", of linear RGB or of its logarithm: see
+        `reasonx_ft.sameness`
     clip_range_sum : how far a log-ratio, summed over the elements of a step, may go; the range of a mean over D
         elements is this divided by D
     units : the policy gradient of a log-density summed over elements (that of the expected reward), or of their mean
@@ -112,11 +115,17 @@ class Objective(Section):
     tie: float = Field(0.0, ge=0, le=0.5)
     balanced: bool = True
     same_distance: float = Field(0.05, gt=0)
+    same_space: Space = "linear"
     clip_range_sum: float = Field(1.0, gt=0)
     units: Literal["sum", "mean"] = "sum"
     correction: bool = False
     ranking_kind: RankingKind | dict[str, RankingKind] = "mixture"
     temperature: float | dict[str, float] | None = None
+
+    @property
+    def same(self) -> Sameness:
+        """When two base colours of a map are the same."""
+        return Sameness(self.same_distance, self.same_space)
 
     @model_validator(mode="after")
     def _something(self) -> Objective:
@@ -140,6 +149,9 @@ class Optimiser(Section):
     learning_rate, warmup, schedule : the peak, steps of a linear rise to it, and what comes after
     clip : longest gradient that is taken as it is
     ema : decay of the averaged weights that are evaluated and exported, each step; 0 takes the weights as they are
+    interpolate : how much of the way from the base's weights to the tuned (and averaged) ones is evaluated and
+        exported. Between the two a network keeps most of what it learned and forgets little (WiSE-FT, Wortsman et al.
+        2022), and training may then go further
     """
 
     steps: int | None = Field(None, ge=1)
@@ -151,6 +163,7 @@ class Optimiser(Section):
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
     ema: float = Field(0.0, ge=0, lt=1)
+    interpolate: float = Field(1.0, gt=0, le=1)
 
 
 class Canary(Section):

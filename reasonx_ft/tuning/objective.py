@@ -111,7 +111,7 @@ def judge(
     for modality, rollout in rollouts.items():
         judged = visit.judged[modality]
         agreed = agreement(rollout.values, judged, hard=objective.reward == "hard", tie=objective.tie,
-                           balanced=objective.balanced, same_distance=objective.same_distance)  # fmt: skip
+                           balanced=objective.balanced, same=objective.same)  # fmt: skip
         everyone = processes.gather(agreed.reward)
         spread.update(modality, everyone)
         advantage = advantages(everyone, scale=objective.scale, floor=objective.floor, spread=spread.of(modality),
@@ -303,7 +303,7 @@ def _supervised(
 ) -> dict[str, Tensor]:
     """Ranking loss, expected agreement and distance to the base of the answers to some photos, weighted."""
     objective, policy, modalities = draw.objective, draw.policy, list(draw.visit.judged)
-    hard, balanced, same = objective.reward == "hard", objective.balanced, objective.same_distance
+    hard, balanced, same = objective.reward == "hard", objective.balanced, objective.same
     far = {m: per_modality(objective.distance, m) for m in modalities}
     base = _base_codes(policy, images, modalities) if any(far.values()) else {}
     found: dict[str, list[Tensor]] = {}
@@ -312,10 +312,10 @@ def _supervised(
         if weight := per_modality(objective.ranking, m):
             each = ranking_loss(policy.values(codes[m], judged), judged, kind=kind_of(objective.ranking_kind, m),
                                 temperature=objective.temperature, hard=hard, balanced=balanced,
-                                same_distance=same)  # fmt: skip
+                                same=same)  # fmt: skip
             found.setdefault("ranking", []).append(weight * torch.nansum(each) / groups)
         if weight := per_modality(objective.expected, m):
-            each = 1 - expected_agreement(policy, codes[m], judged, hard=hard, balanced=balanced, same_distance=same)
+            each = 1 - expected_agreement(policy, codes[m], judged, hard=hard, balanced=balanced, same=same)
             found.setdefault("expected", []).append(weight * torch.nansum(each) / groups)
         if far[m]:
             apart = (codes[m] - base[m]).square().mean(dim=(1, 2, 3)).sum()

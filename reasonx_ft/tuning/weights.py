@@ -1,4 +1,4 @@
-"""Trained weights as names and tensors, and their running average.
+"""Trained weights as names and tensors, their running average, and what lies between it and the base.
 
 Where a network is shared out among processes (see `reasonx_ft.tuning.sharding`), weights are `DTensor`s, of which a
 process holds a part. What is written to files is whole; all processes must come to what makes it so.
@@ -9,11 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+#: of the names that peft gives
+_LOW_RANK_DOWN: Final = "lora_A"
 
 
 def trained(network: nn.Module) -> dict[str, nn.Parameter]:
@@ -80,18 +84,30 @@ def relative_change(before: Sequence[Tensor], now: Sequence[Tensor]) -> float:
     return float(apart) / length if length else math.nan
 
 
+def between(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights a share of the way from one network to another; whole tensors, or the same parts of both.
+
+    Of a low-rank update B A, which is 0 at first because B is, only B is shortened: the update itself is then `share`
+    of what it was.
+    """
+    return {k: v if _LOW_RANK_DOWN in k else base[k] + share * (v - base[k]) for k, v in tuned.items()}
+
+
 class Average:
-    """Exponential moving average of the trained weights: what is evaluated and exported.
+    """Exponential moving average of the trained weights, and the way to it from the base: what is evaluated and exported.
 
     The decay of the n-th update is min(decay, n / (n + 9)), so that a short run is no average with the base.
 
     Parameters
     ----------
+    network : with the base's weights
     decay : in [0, 1); 0 keeps none, and the average is the weights themselves
+    share : of the way from the base, see `between`; 1 is the average
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self._network, self._decay, self._updates = network, decay, 0
+    def __init__(self, network: nn.Module, decay: float, share: float = 1.0) -> None:
+        self._network, self._decay, self._updates, self._share = network, decay, 0, share
+        self._base = {k: p.detach().clone() for k, p in trained(network).items()} if share < 1 else {}
         self._mean = {k: p.detach().clone() for k, p in trained(network).items()} if decay else {}
 
     def update(self) -> None:
@@ -106,12 +122,13 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the network has the averaged weights."""
-        if not self._decay:
+        """Inside, the network has the weights that are exported."""
+        if not self._decay and self._share == 1:
             yield
             return
         weights = {k: p.detach().clone() for k, p in trained(self._network).items()}
-        put(self._network, self._mean)
+        mean = self._mean or weights
+        put(self._network, between(self._base, mean, self._share) if self._base else mean)
         try:
             yield
         finally:

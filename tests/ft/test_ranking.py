@@ -12,6 +12,7 @@ from reasonx_eval.errors import UsageError
 from reasonx_eval.types import DIFFERENT, FIRST, SAME, SECOND
 from reasonx_ft.ranking import KINDS, TEMPERATURES, Kind, ranking_loss, separation, temperature_of
 from reasonx_ft.rewards import relations
+from reasonx_ft.sameness import Sameness
 from tests.ft.policy_fakes import CHANNELS, generator, judged_of
 
 
@@ -43,7 +44,7 @@ def test_hand_worked_separations() -> None:
     facing = torch.tensor([[[0.0, 0.6, -0.8], [1.0, 0.0, 0.0]]])
     assert separation(facing, "normals").item() == pytest.approx(0.8)
     paint = torch.tensor([[[0.5, 0.5, 0.5], [0.5, 0.5, 0.6]]])
-    assert separation(paint, "albedo", same_distance=0.05).item() == pytest.approx(-1, abs=1e-3)
+    assert separation(paint, "albedo", same=Sameness(0.05)).item() == pytest.approx(-1, abs=1e-3)
     assert separation(paint[:, :1].expand(-1, 2, -1), "albedo").item() == pytest.approx(0.98)
 
 

@@ -14,6 +14,7 @@ from reasonx_eval.metrics.ordinal import relation
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND
 from reasonx_ft.policies.base import Judged
 from reasonx_ft.rewards import agreement, relations, target_of
+from reasonx_ft.sameness import PUBLISHED, Sameness
 from tests.ft.policy_fakes import CHANNELS, generator, judged_of, random_judged
 
 ORDINAL = ("depth", "normals", "irradiance")
@@ -27,9 +28,9 @@ def _maps(modality: str, images: int = 3, group: int = 2, *, seed: int = 0) -> T
     return maps
 
 
-def _true(maps: Tensor, judged: Judged, *, same_distance: float = 0.05) -> Judged:
+def _true(maps: Tensor, judged: Judged, *, same: Sameness = PUBLISHED) -> Judged:
     """The same pairs, answered by what the maps [B, C, H, W] say."""
-    found = relations(judged.at_points(maps), judged.modality, same_distance)
+    found = relations(judged.at_points(maps), judged.modality, same)
     yes = (found == (SAME if judged.modality == "albedo" else FIRST)).to(torch.float32)
     return Judged(judged.modality, judged.rows, judged.cols, yes, judged.weight)
 
