@@ -70,8 +70,13 @@ def depth_affine_torch(pred: Array, target: Array, valid: NDArray[np.bool_],
                        clip: tuple[float, float]) -> dict[str, float]:  # fmt: skip
     """Fit, align, clip, and the ten metrics of affine-invariant depth, each by whole-map tensors (Marigold's way)."""
     scale, shift = affine_lstsq(pred, target, valid)
-    aligned = np.clip(pred * scale + shift, *clip)
-    aligned = np.clip(aligned, a_min=1e-6, a_max=None)
+    return depth_metric_torch(pred * scale + shift, target, valid, clip)
+
+
+def depth_metric_torch(pred: Array, target: Array, valid: NDArray[np.bool_],
+                       clip: tuple[float, float]) -> dict[str, float]:  # fmt: skip
+    """The ten metrics of a depth in metres that is only clipped."""
+    aligned = np.clip(np.clip(pred, *clip), a_min=1e-6, a_max=None)
     p, g, mask = torch.from_numpy(aligned), torch.from_numpy(target), torch.from_numpy(valid)
     return {name: function(p, g, mask).item() for name, function in _DEPTH.items()}
 
