@@ -313,7 +313,8 @@ def _start(prepared: Prepared, out: Path, facts: Facts) -> _Run:
     optimiser = torch.optim.AdamW(parameters, lr=how.learning_rate, betas=how.betas, weight_decay=how.weight_decay)
     device = parameters[0].device
     return _Run(
-        prepared, out, optimiser, Average(network, how.ema, how.interpolate), RunningSpread(_SPREAD_DECAY), Guardrails(config.guard),
+        prepared, out, optimiser, Average(network, how.ema, how.interpolate), RunningSpread(_SPREAD_DECAY),
+        Guardrails(config.guard),
         Checker(prepared.policy, prepared.visits, config, facts, prepared.whole),
         Grids(out / GRIDS, prepared.policy, prepared.visits, config), Clock(device),
     )  # fmt: skip

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-
 #: of the names that peft gives
 _LOW_RANK_DOWN: Final = "lora_A"
 
@@ -94,7 +93,7 @@ def between(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: floa
 
 
 class Average:
-    """Exponential moving average of the trained weights, and the way to it from the base: what is evaluated and exported.
+    """What is evaluated and exported: an exponential moving average of the trained weights, or on the way to it.
 
     The decay of the n-th update is min(decay, n / (n + 9)), so that a short run is no average with the base.
 
