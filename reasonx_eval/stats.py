@@ -19,8 +19,8 @@ Method: TypeAlias = Literal["bca", "percentile"]
 #: low and high end: floats for [n] input, float64 [k] for [n, k]
 Ends: TypeAlias = tuple[Any, Any]
 
-# draws held at once; the stream of draws is the same for every value
-_BLOCK = 1 << 20
+# draws held at once, which stay in the cache; the stream of draws is the same for every value
+_BLOCK = 1 << 16
 
 
 def bootstrap_ci(
@@ -186,13 +186,15 @@ def _resampled(residual: Floats, den: Floats, resamples: int, seed: int) -> Floa
     stream = seeding.rng(seed, "bootstrap")
     out = np.empty((metrics, resamples))
     rows = max(1, _BLOCK // units)
+    # of means every resample has as many units as there are
+    constant = bool((den == 1).all())
     for start in range(0, resamples, rows):
         stop = min(start + rows, resamples)
         drawn = stream.integers(0, units, size=(stop - start, units))
         drawn += np.arange(stop - start)[:, None] * units
         counts = np.bincount(drawn.ravel(), minlength=(stop - start) * units).reshape(-1, units).astype(np.float64)
         # not by BLAS, whose sums depend on the processor and on the number of threads
-        weight = np.einsum("ru,u->r", counts, den)
+        weight = float(units) if constant else np.einsum("ru,u->r", counts, den)
         # a product per metric: one for all may round differently with their number
         for j in range(metrics):
             out[j, start:stop] = np.einsum("ru,u->r", counts, residual[j]) / weight
