@@ -30,7 +30,7 @@ class Reference:
     status : printed (by those who measured it) or third-party (a copy of somebody else's number, or a row of a
         table that mixes copies with re-runs)
     difference : what is known to differ from the protocol; None if nothing is
-    note : what is known about the model's row (training data, ensemble size)
+    note : what else is known about the table, or about the model's row (training data, ensemble size)
     """
 
     model: str
@@ -47,6 +47,7 @@ class Reference:
 class _Table(BaseModel):
     """One published table (or the part of it that one protocol covers).
 
+    remark : what differs from the protocol without moving a printed digit
     near : other protocols that a reader may hold against these rows -> what differs from them
     rows : model -> one value per metric
     notes : model -> note
@@ -59,6 +60,7 @@ class _Table(BaseModel):
     table: Text
     status: Status
     difference: Text | None = None
+    remark: Text | None = None
     metrics: Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
     near: Mapping[str, Text] = {}
     rows: Mapping[str, list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]] = Field(min_length=1)
@@ -78,7 +80,7 @@ class _Table(BaseModel):
         places = {self.protocol: self.difference, **{p: _joined(self.difference, d) for p, d in self.near.items()}}
         return [
             Reference(model, protocol, metric, value, self.source, self.table, self.status, difference,
-                      self.notes.get(model))
+                      _joined(self.remark, self.notes.get(model)))
             for protocol, difference in places.items()
             for model, values in self.rows.items()
             for metric, value in zip(self.metrics, values, strict=True)
@@ -101,8 +103,8 @@ class _File(BaseModel):
         return self
 
 
-def _joined(first: str | None, second: str) -> str:
-    return second if first is None else f"{first}; {second}"
+def _joined(first: str | None, second: str | None) -> str | None:
+    return "; ".join(text for text in (first, second) if text is not None) or None
 
 
 def parse_references(text: str, where: str) -> tuple[Reference, ...]:

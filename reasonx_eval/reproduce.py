@@ -2,8 +2,9 @@
 
 The rule. A number printed with d decimals stands for every value within half a unit of its last one. Ours is *as
 printed* if it is one of them; *consistent* if they meet our 95 % interval; *inconsistent* otherwise. A published number
-that is known to have been made differently is shown, but never judged. The interval is that of other images of the same
-kind: on the very same images a faithful repetition agrees much more closely, so "consistent" is the weaker word.
+that is known to have been made differently is shown, but never judged, and the reason is said. The interval is that of
+other images of the same kind: on the very same images a faithful repetition agrees much more closely, so "consistent"
+is the weaker word.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class Check:
     step: float
     verdict: Verdict
     why: str | None = None
+
+    @property
+    def judged(self) -> bool:
+        """Whether the two were held against each other; else `why` says why not."""
+        return self.verdict in ("as printed", "consistent", "inconsistent")
 
 
 def check(run: Run, published_as: str | None = None) -> list[Check]:
@@ -147,7 +153,7 @@ def exit_code(checks: Sequence[Check]) -> int:
 
     What its own authors printed decides; copies of it decide only where there is nothing else.
     """
-    judged = [c for c in checks if c.verdict in ("as printed", "consistent", "inconsistent")]
+    judged = [c for c in checks if c.judged]
     judged = [c for c in judged if c.reference.status == "printed"] or judged
     if any(c.verdict == "inconsistent" for c in judged):
         return EXIT_REGRESSION

@@ -41,6 +41,14 @@ def test_a_table_becomes_one_reference_per_number():
     assert {r.difference for r in near} == {"another curve"}
 
 
+def test_a_remark_is_a_note_and_no_difference():
+    text = GOOD.replace('status = "printed"', 'status = "printed"\nremark = "float32"')
+    notes = {(r.model, r.protocol): (r.difference, r.note) for r in parse_references(text, "refs.toml")}
+    assert notes["Net A", "albedo/iiw-luo-linear"] == (None, "float32")
+    assert notes["Net B", "albedo/iiw-luo-linear"] == (None, "float32; trained on IIW")
+    assert notes["Net B", "albedo/iiw"] == ("another curve", "float32; trained on IIW")
+
+
 def test_differences_of_near_protocols_add_up():
     text = GOOD.replace('status = "printed"', 'status = "printed"\ndifference = "float32"')
     assert {r.difference for r in parse_references(text, "refs.toml")} == {"float32", "float32; another curve"}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import NotComparable, UsageError
+from reasonx_eval.metrics import depth
 from reasonx_eval.models.named import catalogue
 from reasonx_eval.paired import load_run
 from reasonx_eval.protocol import get_protocol
@@ -100,8 +103,37 @@ def test_known_differences_are_said_and_never_judged(tmp_path: Path, capsys: pyt
     folder = write(tmp_path / "r", 0.5, name="mine")
     assert reproduce(folder, "--as", "prism-x") == 4
     out = capsys.readouterr().out
-    assert "not the same protocol: the source's evaluation code is not published" in out
+    assert "judged: 0 of 2\nnot judged: 2, not the same protocol: the source's evaluation code is not published" in out
     assert "published: PRISM tuned with a judge's reward" in out
+
+
+def test_every_number_is_judged_or_says_why_not(tmp_path: Path) -> None:
+    base, counts = load_run(write(tmp_path / "r", 0.1)), Counter()
+    for protocol in {r.protocol: get_protocol(r.protocol) for r in references()}.values():
+        run = replace(base, protocol=protocol, digest=protocol.digest,
+                      aggregate={m: value(0.1) for m in protocol.metrics})  # fmt: skip
+        for model in dict.fromkeys(r.model for r in references(protocol.name)):
+            for c in check(run, model):
+                assert c.judged == (c.reference.difference is None)
+                assert c.why == c.reference.difference
+                counts[c.why] += 1
+    assert counts.total() == len(references())
+    assert counts[None] == 73
+    assert all(len(why) > 20 for why in counts if why is not None)
+
+
+def test_metrics_in_float32_move_no_digit_that_is_printed() -> None:
+    draw = np.random.default_rng(0)
+    target = np.exp(draw.normal(1, 0.6, (480, 640))).clip(0.5, 60).astype(np.float32)
+    pred = (target * np.exp(draw.normal(0, 0.06, target.shape))).astype(np.float32)
+    valid = np.ones(target.shape, bool)
+    ours = {"abs_rel": depth.abs_rel(pred=pred, target=target, valid=valid),
+            "delta1": depth.delta1(pred=pred, target=target, valid=valid)}  # fmt: skip
+    ratio = np.maximum(pred / target, target / pred)
+    single = {"abs_rel": (np.abs(pred - target) / target).mean(), "delta1": (ratio < 1.25).astype(np.float32).mean()}
+    for name, found in single.items():
+        assert found.dtype == np.float32
+        assert float(found) == pytest.approx(ours[name], rel=1e-6)
 
 
 def test_a_partial_run_has_other_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,11 +146,11 @@ def test_names_of_the_catalogue(tmp_path: Path, capsys: pytest.CaptureFixture[st
     folder = write(tmp_path / "r", 0.167, name="marigold-iid-lighting-v1-1")
     assert check(load_run(folder))[0].reference.model == "Marigold IID Lighting v1.1"
     nyu = get_protocol("depth/nyuv2")
-    depth = write_run(tmp_path / "d", depth_records({"abs_rel": np.full(4, 0.055)}, protocol=nyu), protocol=nyu,
-                      name="marigold-depth-v1-0")  # fmt: skip
-    assert reproduce(depth) == 2
+    run = write_run(tmp_path / "d", depth_records({"abs_rel": np.full(4, 0.055)}, protocol=nyu), protocol=nyu,
+                    name="marigold-depth-v1-0")  # fmt: skip
+    assert reproduce(run) == 2
     assert "'Marigold v1.0', 'Marigold v1.0 (no ensemble)': say which" in capsys.readouterr().err
-    assert {c.reference.value for c in check(load_run(depth), "Marigold v1.0") if c.reference.metric == "abs_rel"} == {
+    assert {c.reference.value for c in check(load_run(run), "Marigold v1.0") if c.reference.metric == "abs_rel"} == {
         0.055
     }
 

@@ -37,7 +37,8 @@ def command(run: Path, published_as: str | None, as_json: bool) -> int:
     checks = check(loaded, published_as)
     code = exit_code(checks)
     if as_json:
-        print_json({"signature": loaded.signature, "checks": [_document(c) for c in checks], "exit_code": code})
+        print_json({"signature": loaded.signature, "judged": sum(c.judged for c in checks),
+                    "checks": [_document(c) for c in checks], "exit_code": code})  # fmt: skip
     else:
         _print(loaded, checks)
     return code
@@ -63,14 +64,25 @@ def _print(run: Run, checks: Sequence[Check]) -> None:
         rows.append([f"{r.metric} {arrow(r.metric)}", value, interval, _as_printed(r.value, c.step), c.verdict,
                      f"{r.source}, {r.table}{copied}"])  # fmt: skip
     print_table(["metric", "ours", "95% interval", "published", "", "source"], rows, right=(1, 3))
-    for why in dict.fromkeys(f"not the same protocol: {c.why}" for c in checks if c.verdict == "not the same protocol"):
-        click.echo(printable(why))
+    for line in _counts(checks):
+        click.echo(printable(line))
     for note in dict.fromkeys(f"published: {c.reference.note}" for c in checks if c.reference.note):
         click.echo(printable(note))
     options = ", ".join(f"{k}={v}" for k, v in run.model.options.items())
     click.echo(printable(f"ours: {run.model.kind}{', ' + options if options else ''}"))
     click.echo(f"rule: {RULE}")
     click.echo(printable(run.signature))
+
+
+def _counts(checks: Sequence[Check]) -> list[str]:
+    """How many numbers are judged, and why the others are not."""
+    from collections import Counter
+
+    judged = Counter(c.verdict for c in checks if c.judged)
+    found = ", ".join(f"{n} {verdict}" for verdict, n in judged.items())
+    others = Counter(f"{c.verdict}: {c.why}" for c in checks if not c.judged)
+    return [f"judged: {judged.total()} of {len(checks)}{' (' + found + ')' if found else ''}",
+            *(f"not judged: {n}, {why}" for why, n in others.items())]  # fmt: skip
 
 
 def _as_printed(value: float, step: float) -> str:
