@@ -103,6 +103,40 @@ def test_tuned_rows_stay_below_their_base_when_sorted(page_file: Path, show: Ope
     assert values == sorted(values)
 
 
+def test_sorting_by_the_difference_to_the_base(page_file: Path, show: Open) -> None:
+    page = show(page_file)
+    page.get_by_label("tuned models below their base").uncheck()
+    page.get_by_label("sort by Δ to base").check()
+    numbers = "t => [...t.tBodies[0].rows].map(r => r.cells[%d].querySelector('b')?.firstChild.nodeValue ?? null)"
+    for key, up in (("abs_rel", False), ("delta1", True)):
+        place = page.eval_on_selector(f"{TABLE} th[data-k='{key}']", "h => h.cellIndex")
+        for best_first in (True, False):
+            head(page, key).click()
+            texts = page.eval_on_selector(TABLE, numbers % place)
+            known = [t for t in texts if t is not None]
+            assert len(known) == 5, "four tuned from the model before, and the hostile one"
+            assert texts[5:] == [None] * 10, "rows without a base come last, either way"
+            gaps = [float(t.split()[1].replace("\N{MINUS SIGN}", "-")) for t in known]
+            assert min(gaps) < 0 < max(gaps)
+            assert gaps == sorted(gaps, reverse=up == best_first)
+    shown, address = rows(page), page.url.partition("#")[2]
+    assert "by=base" in address
+    assert rows(show(page_file, "#" + address)) == shown
+    head(page, "rank").click()
+    head(page, "n").click()
+    assert len(rows(page)) == 15, "columns without differences sort by their values"
+    page.get_by_label("sort by Δ to base").uncheck()
+    assert "by=base" not in page.url
+
+
+def test_the_base_is_not_offered_where_there_is_none(tmp_path: Path, show: Open) -> None:
+    write_files(tmp_path / "results", [make("alone", draw(get_protocol("depth/nyuv2"), 30, 0.2, "a"), "depth/nyuv2")])
+    write(generate(tmp_path / "results", tmp_path))
+    page = show(tmp_path / "index.html")
+    assert page.get_by_label("tuned models below their base").is_visible()
+    assert not page.locator("[data-gains]").is_visible()
+
+
 def test_everything_works_from_the_keyboard(page_file: Path, show: Open) -> None:
     page = show(page_file)
     page.keyboard.press("/")

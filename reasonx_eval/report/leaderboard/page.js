@@ -5,6 +5,7 @@
   const bar = document.querySelector(".bar");
   const filter = bar.querySelector("input[type=search]");
   const together = bar.querySelector("[data-together]");
+  const gains = bar.querySelector("[data-gains]");
   const status = bar.querySelector("[role=status]");
   const rules = new CSSStyleSheet();
   document.adoptedStyleSheets = [rules];
@@ -13,12 +14,15 @@
     const heads = all("thead th", node);
     const rows = all("tbody tr", node);
     rows.forEach((row, k) => { row.text = row.querySelector("th").textContent.toLowerCase(); row.place = k; });
-    return { node, heads, rows, body: node.tBodies[0], keys: heads.map((h) => h.dataset.k), open: false, more: null };
+    // columns that some row has a difference to its base in
+    const against = new Set(all("tbody td > b", node).map((b) => b.parentNode.cellIndex));
+    return { node, heads, rows, against, body: node.tBodies[0], keys: heads.map((h) => h.dataset.k), open: false,
+      more: null };
   });
   const byId = new Map(tables.map((t) => [t.node.id, t]));
   const keys = new Map();
   for (const t of tables) for (const h of t.heads) if (h.dataset.k !== "model") keys.set(h.dataset.k, h.dataset.l);
-  const fresh = () => ({ at: "", q: "", sort: new Map(), hide: new Set(), together: true });
+  const fresh = () => ({ at: "", q: "", sort: new Map(), hide: new Set(), together: true, gains: false });
   let state = fresh();
 
   function read(hash) {
@@ -29,6 +33,7 @@
     state.at = given.get("at") ?? "";
     state.q = given.get("q") ?? "";
     state.together = given.get("together") !== "0";
+    state.gains = given.get("by") === "base";
     for (const item of given.getAll("sort")) {
       const [id, key, way] = item.split(":");
       if (byId.get(id)?.keys.includes(key) && (way === "up" || way === "down")) state.sort.set(id, [key, way]);
@@ -43,6 +48,7 @@
     for (const [id, [key, way]] of state.sort) out.append("sort", `${id}:${key}:${way}`);
     if (state.hide.size) out.set("hide", [...state.hide].join(","));
     if (!state.together) out.set("together", "0");
+    if (state.gains) out.set("by", "base");
     const text = out.toString().replaceAll("%3A", ":").replaceAll("%2C", ",");
     history.replaceState(null, "", text ? "#" + text : location.pathname + location.search);
   }
@@ -54,6 +60,12 @@
     const numbers = text.match(/^(<?)([\d.]+(?:e-?\d+)?)(?:-(\d+))?$/);
     if (numbers) return Number(numbers[2]) - (numbers[1] ? 1e-9 : 0) + (numbers[3] ? Number(numbers[3]) / 1e6 : 0);
     return text === "-" || text === "" ? null : cell.textContent.trim().toLowerCase();
+  }
+
+  // Minus the base's value; null for a row that has no base.
+  function gain(row, column) {
+    const found = (row.cells[column].querySelector("b")?.firstChild.nodeValue ?? "").match(/^Δ ([+\u2212]?)([\d.]+)/);
+    return found && (found[1] === "\u2212" ? -1 : 1) * Number(found[2]);
   }
 
   function compare(a, b, sign) {
@@ -72,12 +84,13 @@
     if (chosen) {
       const column = table.keys.indexOf(chosen[0]);
       const sign = chosen[1] === "up" ? 1 : -1;
+      const read = state.gains && table.against.has(column) ? gain : value;
       const blocks = new Map();
       for (const row of rows) {
         const name = state.together && row.dataset.f ? "f" + row.dataset.f : "r" + row.place;
         if (!blocks.has(name)) blocks.set(name, { rows: [], key: null });
         const block = blocks.get(name);
-        const key = value(row, column);
+        const key = read(row, column);
         if (!block.rows.length || compare(key, block.key, sign) < 0) block.key = key;
         block.rows.push(row);
       }
@@ -119,6 +132,7 @@
   function apply() {
     filter.value = state.q;
     together.checked = state.together;
+    gains.checked = state.gains;
     tables.forEach(order);
     const found = tables.map(sift).reduce((a, b) => a + b, 0);
     const total = tables.reduce((a, t) => a + t.rows.length, 0);
@@ -172,6 +186,7 @@
     box.addEventListener("change", () => { box.checked ? state.hide.delete(key) : state.hide.add(key); change(); });
   }
   filter.addEventListener("input", () => { state.q = filter.value.trim(); change(); });
+  gains.addEventListener("change", () => { state.gains = gains.checked; change(); });
   together.addEventListener("change", () => { state.together = together.checked; change(); });
 
   const themes = ["system", "light", "dark"];
@@ -210,6 +225,7 @@
   window.addEventListener("beforeprint", () => all("details:not(.menu)").forEach((d) => { d.open = true; }));
   window.addEventListener("hashchange", () => { read(location.hash); apply(); write(); go(); });
 
+  gains.parentNode.hidden = tables.every((t) => !t.against.size);
   bar.hidden = false;
   read(location.hash);
   apply();
