@@ -24,7 +24,7 @@ from reasonx_eval.protocol import get_protocol
 
 HEIGHT, WIDTH = 341, 512
 #: judgements of one photo in the corpus: what the data set has on average
-CORPUS_JUDGEMENTS, CORPUS_IMAGES = 170, 12
+CORPUS_JUDGEMENTS, CORPUS_POINTS, CORPUS_IMAGES = 170, 100, 12
 COUNTS = (1_000, 100)
 
 
@@ -103,7 +103,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, Path]]:
     for k in range(CORPUS_IMAGES):
         png, judgements = folder / f"{k}.png", folder / f"{k}.json"
         Image.fromarray(photo(HEIGHT, WIDTH, seed=k)).save(png)
-        judgements.write_text(json.dumps(judgement_document(CORPUS_JUDGEMENTS, seed=k)))
+        judgements.write_text(json.dumps(judgement_document(CORPUS_JUDGEMENTS, seed=k, points=CORPUS_POINTS)))
         found.append((png, judgements))
     return found
 

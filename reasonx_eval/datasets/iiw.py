@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from reasonx_eval.errors import SampleError
 from reasonx_eval.images import read_rgb
 from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget, Sample, Target
 
+#: whether nothing is wrong with the values of a whole column
+_Sound: TypeAlias = Callable[[list[Any]], bool]
 _CODES = {"1": FIRST, "2": SECOND, "E": SAME}
 
 
@@ -76,37 +78,29 @@ def read_judgements(path: Path) -> JudgementTarget:
     """
     data = _load_json(path)
     where = _Where(path)
-    rows: dict[int, int] = {}
-    opaque: list[bool] = []
-    points: list[tuple[float, float]] = []
-    for i, point in enumerate(where.objects(data, "intrinsic_points")):
-        at = f"intrinsic_points[{i}]"
-        key = where.integer(point, "id", at)
-        if key in rows:
-            where.fail(f"{at}.id", f"{key} is the id of an earlier point too")
-        rows[key] = i
-        points.append((where.fraction(point, "x", at), where.fraction(point, "y", at)))
-        opaque.append(where.flag(point, "opaque", at))
+    points = where.objects(data, "intrinsic_points")
+    column = partial(where.column, points, "intrinsic_points")
+    ids = column("id", where.integer, _all_of(int))
+    rows = {key: i for i, key in enumerate(ids)}
+    if len(rows) < len(ids):
+        where.repeated(ids)
+    xy = [column(axis, where.fraction, _fractions) for axis in ("x", "y")]
+    opaque = column("opaque", where.flag, _all_of(bool, type(None)))
 
-    pairs: list[tuple[int, int]] = []
-    darker: list[int] = []
-    weight: list[float] = []
-    for i, comparison in enumerate(where.objects(data, "intrinsic_comparisons")):
-        at = f"intrinsic_comparisons[{i}]"
-        code = where.darker(comparison, at)
-        score = where.score(comparison, at)
-        if code is None or score is None or score <= 0:
-            continue
-        first, second = (where.point(comparison, k, at, rows) for k in ("point1", "point2"))
-        if opaque[first] and opaque[second]:
-            pairs.append((first, second))
-            darker.append(code)
-            weight.append(score)
+    comparisons = where.objects(data, "intrinsic_comparisons")
+    column = partial(where.column, comparisons, "intrinsic_comparisons")
+    codes = [_CODES.get(answer) for answer in column("darker", where.answer, _all_of(str, type(None)))]
+    scores = column("darker_score", where.score, _scores)
+    counted = [i for i, (code, score) in enumerate(zip(codes, scores, strict=True))
+               if code is not None and score is not None and score > 0]  # fmt: skip
+    ends = (column(end, partial(where.known, rows=rows), _known_in(rows), counted) for end in ("point1", "point2"))
+    first, second = ([rows[key] for key in end] for end in ends)
+    kept = [k for k, (a, b) in enumerate(zip(first, second, strict=True)) if opaque[a] and opaque[b]]
     return JudgementTarget(
-        points=np.array(points, dtype=np.float64).reshape(-1, 2),
-        pairs=np.array(pairs, dtype=np.int64).reshape(-1, 2),
-        darker=np.array(darker, dtype=np.int8),
-        weight=np.array(weight, dtype=np.float64),
+        points=np.array(xy, dtype=np.float64).T.copy(),
+        pairs=np.array([[end[k] for k in kept] for end in (first, second)], dtype=np.int64).T.copy(),
+        darker=np.array([codes[counted[k]] for k in kept], dtype=np.int8),
+        weight=np.array([scores[counted[k]] for k in kept], dtype=np.float64),
     )
 
 
@@ -176,21 +170,60 @@ class _Where:
             self.fail(f"{at}.{key}", f"expected true, false or null, got {_kind(value)}")
         return bool(value)
 
-    def darker(self, record: Mapping[str, Any], at: str) -> int | None:
-        value = self.get(record, "darker", at)
+    def answer(self, record: Mapping[str, Any], key: str, at: str) -> str | None:
+        value = self.get(record, key, at)
         if value is not None and not isinstance(value, str):
-            self.fail(f"{at}.darker", f"expected '1', '2', 'E' or null, got {_kind(value)}")
-        return None if value is None else _CODES.get(value)
+            self.fail(f"{at}.{key}", f"expected '1', '2', 'E' or null, got {_kind(value)}")
+        return value
 
-    def score(self, record: Mapping[str, Any], at: str) -> float | None:
-        value = self.get(record, "darker_score", at)
-        return None if value is None else self.number(value, f"{at}.darker_score")
+    def score(self, record: Mapping[str, Any], key: str, at: str) -> float | None:
+        value = self.get(record, key, at)
+        return None if value is None else self.number(value, f"{at}.{key}")
 
-    def point(self, record: Mapping[str, Any], key: str, at: str, rows: Mapping[int, int]) -> int:
+    def known(self, record: Mapping[str, Any], key: str, at: str, rows: Mapping[int, int]) -> int:
         value = self.integer(record, key, at)
         if value not in rows:
             self.fail(f"{at}.{key}", f"{value} is not the id of any point")
-        return rows[value]
+        return value
+
+    def repeated(self, ids: Sequence[int]) -> NoReturn:
+        i = next(i for i, key in enumerate(ids) if ids.index(key) < i)
+        self.fail(f"intrinsic_points[{i}].id", f"{ids[i]} is the id of an earlier point too")
+
+    def column(
+        self, records: Sequence[dict[str, Any]], name: str, key: str, field: Callable[[dict[str, Any], str, str], Any],
+        sound: _Sound, chosen: Sequence[int] | None = None,
+    ) -> list[Any]:  # fmt: skip
+        """One field of the chosen records, as `field` gives it.
+
+        Nearly every file is sound, which is seen of a whole column at once; of one that isn't, each field is looked
+        at to say which it is.
+        """
+        indices = range(len(records)) if chosen is None else chosen
+        try:
+            values = [records[i][key] for i in indices]
+            if sound(values):
+                return values
+        except KeyError:
+            pass
+        return [field(records[i], key, f"{name}[{i}]") for i in indices]
+
+
+def _all_of(*types: type) -> _Sound:
+    return lambda values: set(map(type, values)) <= set(types)
+
+
+def _known_in(rows: Mapping[int, int]) -> _Sound:
+    return lambda keys: _all_of(int)(keys) and rows.keys() >= set(keys)
+
+
+def _fractions(values: list[Any]) -> bool:
+    return _all_of(int, float)(values) and (not values or (min(values) >= 0 and max(values) <= 1))
+
+
+def _scores(values: list[Any]) -> bool:
+    given = [v for v in values if v is not None]
+    return _all_of(int, float)(given) and (not given or (min(given) > -1e300 and max(given) < 1e300))
 
 
 def _kind(value: Any) -> str:
