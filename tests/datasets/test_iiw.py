@@ -202,3 +202,12 @@ def test_damaged_photo(tmp_path: Path, keep: int) -> None:
     sample = IIW(tmp_path, "test").load(ID)
     with pytest.raises(SampleError, match=rf"{ID}\.png"):
         _ = sample.image
+
+
+@pytest.mark.parametrize("other", [True, 1.0])
+def test_what_only_equals_an_id_is_none(tmp_path: Path, other: Any) -> None:
+    data = iiw_json([(1, 0.25, 0.5, True), (2, 0.75, 0.125, True)], [(1, 2, "E", 0.5)])
+    data["intrinsic_comparisons"][0]["point1"] = other
+    write_iiw(tmp_path / "data", ID, data)
+    with pytest.raises(SampleError, match=r"intrinsic_comparisons\[0\].point1: expected an integer"):
+        IIW(tmp_path, "test").load(ID)
