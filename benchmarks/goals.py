@@ -41,6 +41,18 @@ GOALS: tuple[Goal, ...] = (
     Goal("bootstrap: 8 metrics, 1,000 images, 10,000 resamples", "against", at_most=1.0),
     Goal("command: --help", "seconds", at_most=0.15),
     Goal("import reasonx_eval", "seconds", at_most=0.3),
+    Goal("GRPO step of tiny", "against", at_most=1.5),
+    Goal("GRPO step of tiny-flow", "against", at_most=1.5),
+    Goal("scale: run of IIW-sized images", "growth", at_most=1.2),
+    Goal("scale: run of NYU-sized images", "growth", at_most=1.2),
+    Goal("scale: merge of 4 shards", "growth", at_most=1.2),
+    Goal("scale: compare two runs", "growth", at_most=1.2),
+    Goal("scale: leaderboard of 12 protocols", "growth", at_most=1.2),
+    Goal("scale: store, write", "growth", at_most=1.2),
+    Goal("scale: store, open", "growth", at_most=1.2),
+    Goal("scale: store, statistics", "growth", at_most=1.2),
+    Goal("scale: store, table for training", "growth", at_most=1.2),
+    Goal("scale: store, merge", "growth", at_most=1.2),
 )
 
 #: group -> file of its plot (time over size), beside the report
