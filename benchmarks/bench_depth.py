@@ -12,7 +12,8 @@ from benchmarks import peers
 from benchmarks.arrays import Maps, depth_maps
 from benchmarks.conftest import Measure
 from reasonx_eval import align
-from reasonx_eval.metrics.depth import depth_metrics
+from reasonx_eval.blocks import DepthPairs
+from reasonx_eval.metrics.depth import score_pairs
 
 CLIP = (1e-3, 80.0)
 SMALL, LARGE = (480, 640), (4032, 6048)
@@ -27,9 +28,9 @@ large_fit = pytest.mark.benchmark(group=FIT.format(*LARGE))
 
 def ours(maps: Maps) -> dict[str, float]:
     pred, target, valid = maps
-    fitted = align.fit(pred=pred, target=target, valid=valid, mode="affine", space="depth")
-    return depth_metrics(pred=pred, target=target, valid=valid, alignment=fitted, names=peers.DEPTH_METRICS,
-                         clip_m=CLIP, floor_m=1e-6)  # fmt: skip
+    pairs = DepthPairs(pred=pred, target=target, valid=valid)
+    fitted = align.fit_pairs(pairs, mode="affine", space="depth")
+    return score_pairs(pairs, alignment=fitted, names=peers.DEPTH_METRICS, clip_m=CLIP, floor_m=1e-6)
 
 
 def ours_fit(maps: Maps) -> tuple[float, float]:

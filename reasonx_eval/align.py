@@ -7,20 +7,18 @@ reported, never hidden: an undetermined one has scale and shift NaN and a reason
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.blocks import check_maps, depth_pairs, dot
+from reasonx_eval.blocks import DepthPairs, Pairs, dot
 from reasonx_eval.errors import SampleError, UsageError, unknown
 from reasonx_eval.selection import streaming_median
 from reasonx_eval.types import Alignment
 
 Mode: TypeAlias = Literal["none", "median", "scale", "affine"]
 Space: TypeAlias = Literal["depth", "disparity"]
-Pairs: TypeAlias = Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 _SUBSAMPLES = ("all", "nearest-1024", "width-nearest-1024")
 _LONG_SIDE = 1024
@@ -63,17 +61,19 @@ def fit(
         Shapes that differ, no valid pixel, a prediction that isn't finite or a depth that isn't
         positive at a valid pixel.
     """
+    return fit_pairs(DepthPairs(pred=pred, target=target, valid=valid), mode=mode, space=space, subsample=subsample)
+
+
+def fit_pairs(depth: DepthPairs, *, mode: Mode, space: Space, subsample: str = "all") -> Alignment:
+    """`fit` of values that are scored afterwards: those of a small map are then gathered once."""
     for what, name, known in (("alignment mode", mode, _FITS), ("alignment space", space, ("depth", "disparity")),
                               ("subsample", subsample, _SUBSAMPLES)):  # fmt: skip
         if name not in known:
             raise unknown(what, name, known)
-    check_maps(pred=pred, target=target, valid=valid, ndim=2)
-    rows, cols = subsample_indices(target.shape[0], target.shape[1], subsample)
+    rows, cols = subsample_indices(depth.target.shape[0], depth.target.shape[1], subsample)
 
     def pairs() -> Pairs:
-        # a median looks at all blocks at once
-        found = depth_pairs(pred=pred, target=target, valid=valid, rows=rows, cols=cols, reuse=mode != "median")
-        return found if space == "depth" else _inverted(found)
+        return depth(rows, cols) if space == "depth" else _inverted(depth(rows, cols))
 
     scale, shift, n, reason = _FITS[mode](pairs)
     if reason is None and not (math.isfinite(scale) and math.isfinite(shift)):
@@ -180,10 +180,11 @@ def _fit_median(pairs: Any) -> tuple[float, float, int, str | None]:
     n = sum(p.size for p, _ in pairs())
     if n == 0:
         return math.nan, math.nan, n, _too_few(n, 1)
-    middle = streaming_median(lambda: (p for p, _ in pairs()))
+    # copies: the next block comes in the same memory
+    middle = streaming_median(lambda: (p.copy() for p, _ in pairs()))
     if middle <= 0:
         return math.nan, math.nan, n, f"the median of the prediction is {middle:.4g}, not positive"
-    return streaming_median(lambda: (g for _, g in pairs())) / middle, 0.0, n, None
+    return streaming_median(lambda: (g.copy() for _, g in pairs())) / middle, 0.0, n, None
 
 
 def _fit_scale(pairs: Any) -> tuple[float, float, int, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,10 @@ from reasonx_eval.errors import SampleError
 
 # Pixels a block: eight float64 temporaries of it fit a 2 MB cache.
 BLOCK = 1 << 15
+# Pixels of a map whose valid values are kept between two passes: 4 MB in float32.
+_KEEP = 1 << 19
+
+Pairs: TypeAlias = Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 def row_blocks(height: int, width: int, block: int = BLOCK) -> Iterator[slice]:
@@ -65,64 +69,77 @@ def not_finite(*, pred: NDArray[Any], valid: NDArray[np.bool_]) -> SampleError:
     return SampleError(f"prediction is NaN or infinite at {bad} of {n} valid pixels")
 
 
-def depth_pairs(
-    *,
-    pred: NDArray[Any],
-    target: NDArray[Any],
-    valid: NDArray[np.bool_],
-    rows: NDArray[np.int64] | None = None,
-    cols: NDArray[np.int64] | None = None,
-    reuse: bool = False,
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Valid (prediction, ground truth) values, block by block, as float64 [n] arrays to do with as one likes.
+class DepthPairs:
+    """The valid (prediction, ground truth) values of a map, block by block in float64, as often as they are asked for.
+
+    The values of a small map are kept when they were given once, in their own precision, so that a fit and the
+    scoring after it gather and check them once.
 
     Parameters
     ----------
-    pred, target, valid : [H, W], already checked by `check_maps`
-    rows, cols : indices of a regular subsample; None takes all
-    reuse : give every block in the same memory, which stays in the cache: for a caller that is done with a block
-        before it asks for the next
+    pred, target : [H, W]
+    valid : bool [H, W]
 
     Raises
     ------
     SampleError
-        A prediction that isn't finite, or a depth that isn't finite and positive, at a valid pixel.
+        As `check_maps`.
     """
-    height = target.shape[0] if rows is None else len(rows)
-    width = target.shape[1] if cols is None else len(cols)
-    take_pred, take_target = _Taken(pred.dtype, reuse), _Taken(target.dtype, reuse)
-    for block in row_blocks(height, width):
-        pick: slice | NDArray[np.int64] = block if rows is None else rows[block]
-        v, p, g = (a[pick] if cols is None else a[pick][:, cols] for a in (valid, pred, target))
-        # indices once and two takes cost a fifth of two boolean selections
-        keep = np.flatnonzero(v)
-        if keep.size == 0:
-            continue
-        p64, g64 = take_pred(p, keep), take_target(g, keep)
-        # a sum is finite only if every term is
-        if not np.isfinite(p64.sum()):
-            raise not_finite(pred=pred, valid=valid)
-        if not (g64.min() > 0 and np.isfinite(g64.sum())):
-            raise SampleError("ground truth depth is zero, negative or not finite at valid pixels: "
-                              "a mask of other data, or invalid pixels that were marked valid?")  # fmt: skip
-        yield p64, g64
 
+    def __init__(self, *, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> None:
+        check_maps(pred=pred, target=target, valid=valid, ndim=2)
+        self.pred, self.target, self.valid = pred, target, valid
+        self._kept: list[tuple[NDArray[Any], NDArray[Any]]] | None = None
+        self._wide = np.empty((2, 0))
 
-class _Taken:
-    """Chosen values of a block as float64 [n], in memory of its own or always the same."""
+    def __call__(self, rows: NDArray[np.int64] | None = None, cols: NDArray[np.int64] | None = None) -> Pairs:
+        """Float64 [n] arrays to do with as one likes until the next block, which comes in the same memory.
 
-    def __init__(self, dtype: np.dtype[Any], reuse: bool) -> None:
-        self._reuse = reuse
-        self._raw = np.empty(0, dtype)
-        self._wide = np.empty(0)
+        Parameters
+        ----------
+        rows, cols : indices of a regular subsample; None takes all
 
-    def __call__(self, block: NDArray[Any], keep: NDArray[np.int64]) -> NDArray[np.float64]:
-        if not self._reuse:
-            return np.take(block, keep).astype(np.float64)
-        if self._raw.size < block.size:
-            self._raw, self._wide = np.empty(block.size, self._raw.dtype), np.empty(block.size)
-        raw, wide = self._raw[: keep.size], self._wide[: keep.size]
-        # the indices are those of the block: with "clip" nothing is checked or buffered
-        np.take(block, keep, out=raw, mode="clip")
-        np.copyto(wide, raw)
-        return wide
+        Raises
+        ------
+        SampleError
+            A prediction that isn't finite, or a depth that isn't finite and positive, at a valid pixel.
+        """
+        every = rows is None and cols is None
+        if every and self._kept is not None:
+            yield from (self._widened(p, g) for p, g in self._kept)
+            return
+        kept: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        for p, g in self._gathered(rows, cols):
+            p64, g64 = self._widened(p, g)
+            # a sum is finite only if every term is
+            if not np.isfinite(p64.sum()):
+                raise not_finite(pred=self.pred, valid=self.valid)
+            if not (g64.min() > 0 and np.isfinite(g64.sum())):
+                raise SampleError("ground truth depth is zero, negative or not finite at valid pixels: "
+                                  "a mask of other data, or invalid pixels that were marked valid?")  # fmt: skip
+            if every and self.valid.size <= _KEEP:
+                kept.append((p, g))
+            yield p64, g64
+        self._kept = kept or None
+
+    def _gathered(
+        self, rows: NDArray[np.int64] | None, cols: NDArray[np.int64] | None
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Valid values of each block that has any, in their own precision."""
+        height = self.target.shape[0] if rows is None else len(rows)
+        width = self.target.shape[1] if cols is None else len(cols)
+        for block in row_blocks(height, width):
+            pick: slice | NDArray[np.int64] = block if rows is None else rows[block]
+            v, p, g = (a[pick] if cols is None else a[pick][:, cols] for a in (self.valid, self.pred, self.target))
+            # indices once and two takes cost a fifth of two boolean selections
+            keep = np.flatnonzero(v)
+            if keep.size:
+                yield np.take(p, keep), np.take(g, keep)
+
+    def _widened(self, p: NDArray[Any], g: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self._wide.shape[1] < p.size:
+            self._wide = np.empty((2, p.size))
+        p64, g64 = self._wide[0, : p.size], self._wide[1, : p.size]
+        np.copyto(p64, p)
+        np.copyto(g64, g)
+        return p64, g64

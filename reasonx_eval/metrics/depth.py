@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval import align
-from reasonx_eval.blocks import check_maps, depth_pairs, dot
+from reasonx_eval.blocks import DepthPairs, dot
 from reasonx_eval.errors import unknown
 from reasonx_eval.types import Alignment
 
@@ -133,12 +133,25 @@ def depth_metrics(
         Shapes that differ, no valid pixel, a prediction that isn't finite or a depth that isn't positive
         at a valid pixel, or an undetermined alignment.
     """
+    return score_pairs(DepthPairs(pred=pred, target=target, valid=valid), alignment=alignment, names=names,
+                       clip_m=clip_m, floor_m=floor_m, disparity_floor=disparity_floor)  # fmt: skip
+
+
+def score_pairs(
+    depth: DepthPairs,
+    *,
+    alignment: Alignment,
+    names: Collection[str],
+    clip_m: tuple[float, float] | None = None,
+    floor_m: float | None = 1e-6,
+    disparity_floor: float = 1e-3,
+) -> dict[str, float]:
+    """`depth_metrics` of values that `align.fit_pairs` was given before: those of a small map are gathered once."""
     for name in names:
         if name not in METRICS:
             raise unknown("depth metric", name, METRICS)
-    check_maps(pred=pred, target=target, valid=valid, ndim=2)
     sums = _Sums(names)
-    for p, g in depth_pairs(pred=pred, target=target, valid=valid, reuse=True):
+    for p, g in depth():
         align.apply(pred=p, alignment=alignment, disparity_floor=disparity_floor, out=p)
         if clip_m is not None:
             np.clip(p, clip_m[0], clip_m[1], out=p)
@@ -224,8 +237,8 @@ class _Sums:
 
 def _values(pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Checked valid values, float64 [n]."""
-    check_maps(pred=pred, target=target, valid=valid, ndim=2)
-    p, g = zip(*depth_pairs(pred=pred, target=target, valid=valid), strict=True)
+    pairs = DepthPairs(pred=pred, target=target, valid=valid)
+    p, g = zip(*((p.copy(), g.copy()) for p, g in pairs()), strict=True)
     return np.concatenate(p), np.concatenate(g)
 
 

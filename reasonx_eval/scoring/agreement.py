@@ -25,8 +25,8 @@ def score_agreement(sample: Sample, target: Target, prediction: Prediction, prot
     mask = evaluation_mask(target, spec)
     if not mask.any():
         raise SampleError("the ground truth has no valid pixel to fit the depth to")
-    value, alignment = fit_depth(prediction.beside, target, mask, spec)
-    depth = align.apply(pred=value, alignment=alignment, disparity_floor=spec.align.disparity_floor)
+    pairs, alignment = fit_depth(prediction.beside, target, mask, spec)
+    depth = align.apply(pred=pairs.pred, alignment=alignment, disparity_floor=spec.align.disparity_floor)
     if spec.clip_m is not None:
         depth = np.clip(depth, *spec.clip_m)
     normal = match_size(prediction.value, target.depth.shape, spec.resize)

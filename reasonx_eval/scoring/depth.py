@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval import align
+from reasonx_eval.blocks import DepthPairs
 from reasonx_eval.errors import SampleError
-from reasonx_eval.metrics.depth import depth_metrics
+from reasonx_eval.metrics.depth import score_pairs
 from reasonx_eval.protocol import DepthSpec, Protocol, align_space
 from reasonx_eval.resize import resize
 from reasonx_eval.scoring import Scored
@@ -68,18 +69,16 @@ def score_depth(sample: Sample, target: Target, prediction: Prediction, protocol
     n_valid = int(np.count_nonzero(mask))
     if n_valid == 0:
         raise SampleError(_empty_reason(target, spec))
-    value, alignment = fit_depth(prediction, target, mask, spec)
-    metrics = depth_metrics(
-        pred=value, target=target.depth, valid=mask, alignment=alignment, clip_m=spec.clip_m, floor_m=spec.floor_m,
-        disparity_floor=spec.align.disparity_floor, names=protocol.metrics,
-    )  # fmt: skip
+    pairs, alignment = fit_depth(prediction, target, mask, spec)
+    metrics = score_pairs(pairs, alignment=alignment, clip_m=spec.clip_m, floor_m=spec.floor_m,
+                          disparity_floor=spec.align.disparity_floor, names=protocol.metrics)  # fmt: skip
     return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=align.alignment_notes(alignment))
 
 
 def fit_depth(
     prediction: Prediction, target: DepthTarget, mask: NDArray[np.bool_], spec: DepthSpec
-) -> tuple[NDArray[Any], Alignment]:
-    """The prediction at the ground truth's size, in the space it is fitted in, and the fit.
+) -> tuple[DepthPairs, Alignment]:
+    """The prediction at the ground truth's size, in the space it is fitted in, beside the ground truth; and the fit.
 
     Raises
     ------
@@ -89,11 +88,11 @@ def fit_depth(
     value = match_size(prediction.value, target.depth.shape, spec.resize)
     space = align_space(spec.align, prediction.kind)
     value = align.to_space(pred=value, kind=prediction.kind, space=space)
-    alignment = align.fit(pred=value, target=target.depth, valid=mask, mode=spec.align.mode, space=space,
-                          subsample=spec.align.subsample)  # fmt: skip
+    pairs = DepthPairs(pred=value, target=target.depth, valid=mask)
+    alignment = align.fit_pairs(pairs, mode=spec.align.mode, space=space, subsample=spec.align.subsample)
     if not alignment.determined:
         raise SampleError(f"the {spec.align.mode} alignment is undetermined: {alignment.reason}")
-    return value, alignment
+    return pairs, alignment
 
 
 def match_size(value: NDArray[Any], shape: tuple[int, ...], how: str) -> NDArray[Any]:

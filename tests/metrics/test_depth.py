@@ -8,6 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from reasonx_eval import align
+from reasonx_eval.blocks import DepthPairs
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.metrics import depth
 from reasonx_eval.types import Alignment
@@ -183,3 +185,35 @@ def test_needs_little_memory():
         assert tracemalloc.get_traced_memory()[1] < 10e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("space", ["depth", "disparity"])
+@pytest.mark.parametrize("mode", ["none", "median", "scale", "affine"])
+def test_values_gathered_once_give_the_same_bits(monkeypatch, mode, space, kept):
+    monkeypatch.setattr("reasonx_eval.blocks._KEEP", 1 << 19 if kept else 0)
+    pred, target, valid = _scene(5)
+    fit = align.fit(pred=pred, target=target, valid=valid, mode=mode, space=space)
+    pairs = DepthPairs(pred=pred, target=target, valid=valid)
+    for _ in range(2):
+        assert align.fit_pairs(pairs, mode=mode, space=space) == fit
+        found = depth.score_pairs(pairs, alignment=fit, names=depth.METRICS)
+        assert found == _one_pass(pred, target, valid, fit)
+
+
+def test_a_pass_that_is_not_finished_keeps_nothing():
+    pred, target, valid = _scene(6, (400, 400))
+    pairs = DepthPairs(pred=pred, target=target, valid=valid)
+    next(pairs())
+    assert sum(p.size for p, _ in pairs()) == np.count_nonzero(valid)
+    assert sum(p.size for p, _ in pairs()) == np.count_nonzero(valid)
+
+
+def test_a_subsample_does_not_stand_for_the_map():
+    pred, target, valid = _scene(7)
+    pairs = DepthPairs(pred=pred, target=target, valid=valid)
+    rows = cols = np.arange(0, 200, 3)
+    few = sum(p.size for p, _ in pairs(rows, cols))
+    assert few == np.count_nonzero(valid[np.ix_(rows, cols)])
+    assert sum(p.size for p, _ in pairs()) == np.count_nonzero(valid)
+    assert sum(p.size for p, _ in pairs(rows, cols)) == few
