@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.datasets.splits import split_lines
@@ -16,6 +17,7 @@ from reasonx_eval.files import write_json
 from reasonx_eval.images import write_png
 from reasonx_ft.cli.main import cli as ft
 
+from .models import tiny_marigold
 from .readme_table import README, table
 
 TEXT = README.read_text(encoding="utf-8")
@@ -62,6 +64,11 @@ def test_every_command_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # a pipeline of random weights in the place of the one that the README names
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    tiny_marigold.in_cache(tmp_path / "hub", "prs-eth/marigold-iid-lighting-v1-1",
+                           tiny_marigold.intrinsics(tmp_path / "hub" / "lighting"))  # fmt: skip
     _write_iiw(tmp_path / "iiw")
     _write_own(tmp_path / "my-set")
     for language in ("python", "toml"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--judgements", required=True, type=click.Path(path_type=Path), help="Store written by annotate.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--preset", default="default", show_default=True, metavar="NAME",
-              help="default, or paper: the published recipe.")
+              help="default; diffusion, for Marigold-type pipelines; paper, the published recipe.")
 @click.option("--method", metavar="NAME", help="grpo, ranking or expected alone.  [default: the preset's]")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML with any key of the configuration.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One key, e.g. objective.kl=0.05.")
