@@ -7,11 +7,13 @@ compression. Lengths are in pixels of a picture that is 128 wide, so that a larg
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval.blocks import row_blocks
 from reasonx_eval.datasets.scenes.compression import compress
 from reasonx_eval.datasets.scenes.draw import Draw
 from reasonx_eval.datasets.scenes.exact import Array, Matrix, Triple, encode_srgb
@@ -72,17 +74,28 @@ def _blur(image: Array, sigma: float) -> Array:
     total = weights[0]
     for w in weights[1:]:
         total = total + 2.0 * w
-    for axis in (0, 1):
-        size = image.shape[axis]
-        padded = np.concatenate([image.take([0] * taps, axis), image, image.take([size - 1] * taps, axis)], axis)
+    factors = [w / total for w in weights]
+    height, width, _ = image.shape
+    padded = np.concatenate([image[:1]] * taps + [image] + [image[-1:]] * taps)
+    result = np.empty_like(image)
+    for rows in row_blocks(height, 3 * width):
+        down = _smooth(padded[rows.start : rows.stop + 2 * taps], factors)
+        beside = np.concatenate([down[:, :1]] * taps + [down] + [down[:, -1:]] * taps, axis=1)
+        result[rows] = _smooth(beside.transpose(1, 0, 2), factors).transpose(1, 0, 2)
+    return result
 
-        def part(start: int, padded: Array = padded, axis: int = axis, size: int = size) -> Array:
-            return padded[start : start + size] if axis == 0 else padded[:, start : start + size]
 
-        image = part(taps) * (weights[0] / total)
-        for k in range(1, taps + 1):
-            image = image + (part(taps - k) + part(taps + k)) * (weights[k] / total)
-    return image
+def _smooth(padded: Array, factors: Sequence[float]) -> Array:
+    """Weighted sum of an array and its neighbours along the first axis, which is shortened by the padding."""
+    taps = len(factors) - 1
+    size = len(padded) - 2 * taps
+    total: Array = padded[taps : taps + size] * factors[0]
+    pair = np.empty_like(total)
+    for k in range(1, taps + 1):
+        np.add(padded[taps - k : taps - k + size], padded[taps + k : taps + k + size], out=pair)
+        pair *= factors[k]
+        total += pair
+    return total
 
 
 def _tone(encoded: Array, bias: float, contrast: float) -> Array:
@@ -93,6 +106,16 @@ def _tone(encoded: Array, bias: float, contrast: float) -> Array:
         curve = encoded * encoded * (3.0 - 2.0 * encoded)
         encoded = encoded + contrast * (curve - encoded)
     return encoded
+
+
+def _expose(light: Array, response: Response, noise: Draw | None) -> Array:
+    """Codes 0-255 as whole floats of rows of the light that falls on the sensor."""
+    if noise is not None:
+        read, shot = response.read_noise * response.read_noise, response.shot_noise * response.shot_noise
+        deviation = np.sqrt(read + shot * np.minimum(light, 1.0))
+        light = light + deviation * noise.bell(light.size).reshape(light.shape)
+    encoded = _tone(encode_srgb(light), response.bias, response.contrast)
+    return np.floor(encoded * 255.0 + 0.5)
 
 
 def develop(linear: Array, response: Response, noise: Draw | None) -> NDArray[np.uint8]:
@@ -117,12 +140,11 @@ def develop(linear: Array, response: Response, noise: Draw | None) -> NDArray[np
     r, g, b = response.balance
     light = light * (response.exposure * np.array([r, g, b]))
     light = _blur(light, response.blur * width / REFERENCE_WIDTH)
-    if noise is not None and (response.read_noise > 0.0 or response.shot_noise > 0.0):
-        read, shot = response.read_noise * response.read_noise, response.shot_noise * response.shot_noise
-        deviation = np.sqrt(read + shot * np.minimum(light, 1.0))
-        light = light + deviation * noise.bell(light.size).reshape(light.shape)
-    encoded = _tone(encode_srgb(light), response.bias, response.contrast)
-    codes = np.floor(encoded * 255.0 + 0.5)
+    noisy = noise is not None and (response.read_noise > 0.0 or response.shot_noise > 0.0)
+    codes = np.empty_like(light)
+    # pixel by pixel from here on, and the words of the noise come in the same order, so blocks change nothing
+    for rows in row_blocks(height, 3 * width):
+        codes[rows] = _expose(light[rows], response, noise if noisy else None)
     if response.quality is not None:
         codes = compress(codes, response.quality)
     return codes.astype(np.uint8)

@@ -10,6 +10,7 @@ from functools import cache
 
 import numpy as np
 
+from reasonx_eval.blocks import row_blocks
 from reasonx_eval.datasets.scenes.exact import Array, cos_sin
 
 # The example tables of ITU-T T.81, annex K, as rows
@@ -41,13 +42,27 @@ def _transform(blocks: Array, matrix: Array) -> Array:
     """matrix applied along axis 0 of [8, ...], summed in a fixed order."""
     shape = (8,) + (1,) * (blocks.ndim - 1)
     total: Array = matrix[:, 0].reshape(shape) * blocks[0]
+    term = np.empty_like(total)
     for n in range(1, 8):
-        total = total + matrix[:, n].reshape(shape) * blocks[n]
+        np.multiply(matrix[:, n].reshape(shape), blocks[n], out=term)
+        total += term
     return total
 
 
 def _through_blocks(plane: Array, steps: Array) -> Array:
-    """One plane [H, W] of values about 0 through the transform, its quantisation, and back."""
+    """One plane [H, W] of values about 0 through the transform, its quantisation, and back.
+
+    Blocks don't know of each other, so they go in bands whose arrays stay in the cache.
+    """
+    result = np.empty_like(plane)
+    for rows in row_blocks(plane.shape[0] // 8 + 1, 8 * plane.shape[1]):
+        band = slice(8 * rows.start, 8 * rows.stop)
+        if plane[band].size:
+            result[band] = _band(plane[band], steps)
+    return result
+
+
+def _band(plane: Array, steps: Array) -> Array:
     height, width = plane.shape
     padded = np.pad(plane, ((0, -height % 8), (0, -width % 8)), mode="edge")
     rows, columns = padded.shape[0] // 8, padded.shape[1] // 8

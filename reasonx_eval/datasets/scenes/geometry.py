@@ -6,8 +6,10 @@ direction has length 1 along the optical axis, so the ray parameter of a hit is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -17,24 +19,48 @@ from reasonx_eval.datasets.scenes.exact import Array, Matrix, Triple, Vec, apply
 from reasonx_eval.datasets.scenes.textures import Texture
 
 FAR = 1e9
+#: rays below which leaving some out costs more calls than it saves arithmetic
+WORTHWHILE = 4096
 ORIGIN: Triple = (0.0, 0.0, 0.0)
 
 
 def _nonzero(d: Array) -> Array:
     """A direction without exact zeros: a ray parallel to a slab is nearly parallel instead."""
-    return np.where(d == 0.0, 1e-30, d)
+    zero = d == 0.0
+    return np.where(zero, 1e-30, d) if zero.any() else d
 
 
 def _slabs(origin: Vec, direction: Vec, half: Triple) -> tuple[list[Array], list[Array]]:
-    """Where rays enter and leave each of the three slabs |x| <= half."""
-    near, far = [], []
+    """Where rays enter, with the sign turned, and where they leave each of the three slabs |x| <= half."""
+    entered, left = [], []
     for o, d, h in zip(origin, direction, half, strict=True):
         inverse = 1.0 / _nonzero(d)
         middle = o * inverse
-        reach = h * np.abs(inverse)
-        near.append(-middle - reach)
-        far.append(reach - middle)
-    return near, far
+        reach = np.abs(inverse)
+        reach *= h
+        entered.append(middle + reach)
+        left.append(reach - middle)
+    return entered, left
+
+
+def _may_meet(centre: Triple, radius: float, origin: Vec, direction: Vec) -> NDArray[np.intp] | None:
+    """Which rays come within `radius` of a point, and a few more; None where nothing is gained by leaving rays out.
+
+    The test costs a fifth of that of a box. It errs by far less than the margin, so no ray that hits is left out.
+    """
+    if direction[0].size < WORTHWHILE and origin[0].size < WORTHWHILE:
+        return None
+    to = (centre[0] - origin[0], centre[1] - origin[1], centre[2] - origin[2])
+    along = dot(direction, to)
+    beside = dot(to, to) - (1.001 * radius) ** 2
+    near = along * along >= dot(direction, direction) * beside
+    near &= (along > 0.0) | (beside < 0.0)
+    return np.flatnonzero(near)
+
+
+def _where(v: Vec, index: NDArray[np.intp]) -> Vec:
+    """The rays of an index; what all rays share is not indexed."""
+    return v if v[0].ndim == 0 else take(v, index)
 
 
 @dataclass(frozen=True)
@@ -70,18 +96,31 @@ class Box:
         moved = (origin[0] - self.centre[0], origin[1] - self.centre[1], origin[2] - self.centre[2])
         return apply(back, moved), apply(back, direction)
 
+    @cached_property
+    def _radius(self) -> float:
+        return math.sqrt(self.half[0] ** 2 + self.half[1] ** 2 + self.half[2] ** 2)
+
     def enter(self, origin: Vec, direction: Vec) -> Array:
         """The ray parameter at which each ray enters from outside, FAR where it does not."""
-        near, far = _slabs(*self._local(origin, direction), self.half)
-        first = np.maximum(np.maximum(near[0], near[1]), near[2])
-        last = np.minimum(np.minimum(far[0], far[1]), far[2])
+        near = _may_meet(self.centre, self._radius, origin, direction)
+        if near is None:
+            return self._enter(origin, direction)
+        entered = np.full(max(origin[0].size, direction[0].size), FAR)
+        if near.size:
+            entered[near] = self._enter(_where(origin, near), _where(direction, near))
+        return entered
+
+    def _enter(self, origin: Vec, direction: Vec) -> Array:
+        entered, left = _slabs(*self._local(origin, direction), self.half)
+        first = -np.minimum(np.minimum(entered[0], entered[1]), entered[2])
+        last = np.minimum(np.minimum(left[0], left[1]), left[2])
         return np.where((first <= last) & (first > 1e-6), first, FAR)
 
     def surface(self, direction: Vec, depth: Array) -> Hit:
         """The sides that rays from the camera, which all hit this box at `depth`, enter through."""
         origin, d = self._local(point(ORIGIN), direction)
-        near, _ = _slabs(origin, d, self.half)
-        axis = np.argmax(np.stack(near), axis=0)
+        entered, _ = _slabs(origin, d, self.half)
+        axis = np.argmin(np.stack(entered), axis=0)
         local = (origin[0] + depth * d[0], origin[1] + depth * d[1], origin[2] + depth * d[2])
         sides = [np.where(axis == k, np.where(d[k] > 0.0, -1.0, 1.0), 0.0) for k in range(3)]
         u, v = _project(axis, local)
@@ -199,3 +238,22 @@ def trace(room: Room, solids: Sequence[Solid], direction: Vec) -> View:
             paint(solid.texture, solid.surface(take(direction, index), depth[index]), index)
     position = (depth * direction[0], depth * direction[1], depth * direction[2])
     return View(depth, position, normal, surface, face, albedo)
+
+
+def joined(views: Sequence[View]) -> View:
+    """Views of successive blocks of rays as one."""
+    if len(views) == 1:
+        return views[0]
+
+    def vector(of: Callable[[View], Vec]) -> Vec:
+        x, y, z = (np.concatenate([of(view)[k] for view in views]) for k in range(3))
+        return x, y, z
+
+    return View(
+        depth=np.concatenate([view.depth for view in views]),
+        position=vector(lambda view: view.position),
+        normal=vector(lambda view: view.normal),
+        surface=np.concatenate([view.surface for view in views]),
+        face=np.concatenate([view.face for view in views]),
+        albedo=vector(lambda view: view.albedo),
+    )

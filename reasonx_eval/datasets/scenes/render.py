@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval.blocks import BLOCK
 from reasonx_eval.datasets.scenes.camera import develop
 from reasonx_eval.datasets.scenes.domains import DOMAINS, Domain
 from reasonx_eval.datasets.scenes.draw import Draw
 from reasonx_eval.datasets.scenes.exact import Array, Vec, apply, mean, transpose
-from reasonx_eval.datasets.scenes.geometry import View, trace
+from reasonx_eval.datasets.scenes.geometry import View, joined, trace
 from reasonx_eval.datasets.scenes.layout import NEAREST, World, draw_world
 from reasonx_eval.datasets.scenes.light import irradiance
 
@@ -81,10 +82,22 @@ def rays(world: World, size: tuple[int, int]) -> Vec:
 
 
 def _maps(world: World, size: tuple[int, int]) -> tuple[View, Array, Array]:
-    """View, albedo [N, 3] and irradiance [N, 3] of a world at a size."""
-    view = trace(world.room, world.solids, rays(world, size))
-    light = irradiance(world.lighting, world.room, world.solids, view)
-    return view, np.stack(view.albedo, axis=-1), np.stack(light, axis=-1)
+    """View, albedo [N, 3] and irradiance [N, 3] of a world at a size.
+
+    Rays don't know of each other, so they go in blocks whose arrays stay in the cache.
+    """
+    every = rays(world, size)
+    n = every[0].size
+    albedo, light = np.empty((n, 3)), np.empty((n, 3))
+    views = []
+    for start in range(0, n, BLOCK):
+        part = slice(start, min(start + BLOCK, n))
+        view = trace(world.room, world.solids, (every[0][part], every[1][part], every[2][part]))
+        for k, share in enumerate(irradiance(world.lighting, world.room, world.solids, view)):
+            light[part, k] = share
+            albedo[part, k] = view.albedo[k]
+        views.append(view)
+    return joined(views), albedo, light
 
 
 def render_world(world: World, size: tuple[int, int], domain: str = "", split: str = "", index: int = 0,
