@@ -97,8 +97,9 @@ def _annotate(store: Path, size: Size, say: Progress) -> None:
 
 
 def _tune(out: Path, size: Size, seed: int, progress: Progress | None) -> Path:
-    config = read_settings(base=BASE, flags={"seed": seed, "data.limit": size.photos, "optimiser.steps": size.steps,
-                                             **dict(size.settings)})  # fmt: skip
+    config = read_settings(base=BASE, method="grpo", flags={
+        "seed": seed, "data.limit": size.photos, "optimiser.steps": size.steps, **dict(size.settings),
+    })  # fmt: skip
     folder = out / "tuning"
     if not (folder / MODEL / CARD_NAME).exists():
         return tune(Sources(BASE, PHOTOS, out / "judgements"), config, folder, progress=progress).folder

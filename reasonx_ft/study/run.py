@@ -138,13 +138,12 @@ def _tuned(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
     assert cell is not None
     assert task.photos is not None
     assert task.store is not None
-    method = None if cell.method == "default" else cell.method
     # to the end and without guardrails: a run that is stopped and falls back to its base would show no effect at all
     fixed = {"seed": cell.seed, "machine.threads": 1, "machine.device": "cpu", "watch.export": "last",
              "watch.check_every": 0, "guard.flatness": (0.0, 1e9), "guard.agreement_drop": 1.0,
              "guard.away": 1.0, "guard.canaries": (),
              "optimiser.steps": task.settings.steps_of(cell.base, cell.method)}  # fmt: skip
-    config = read_settings(method=method, base=cell.base, flags={**fixed, **task.settings.sets})
+    config = read_settings(method=cell.method, base=cell.base, flags={**fixed, **task.settings.sets})
     outcome = tune(Sources(cell.base, str(task.photos), task.store), config, folder / "tune", name=cell.name)
     return str(outcome.folder), {}
 

@@ -3,7 +3,7 @@
 A preset is a TOML file in the folder `presets`: tables as in `TuneConfig`, an optional table ``about`` (text, and what
 a published recipe leaves unknown), and tables ``[[when]]`` with ``base`` or ``method`` (or both), whose other tables
 count for these only (``without`` names tables that are dropped first). A method that is asked for sets the three
-weights, then come the tables that name it.
+weights (its own stays where the preset has no other), then come the tables that name it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_ft.config import read_toml
-from reasonx_ft.tuning.config import METHODS, TuneConfig
+from reasonx_ft.tuning.config import METHODS, TuneConfig, largest
 
 _PRESETS: Final = Path(__file__).parent / "presets"
 
@@ -46,7 +46,8 @@ def read_settings(
     Parameters
     ----------
     preset : see `preset_names`
-    method : grpo, ranking or expected gets the weight 1 and the others 0; None leaves the preset's mixture
+    method : grpo, ranking or expected gets the weight 1, or its own where the preset has no other, and the others 0;
+        None leaves the preset's mixture
     base : name of the model, for what a preset says of it
     file : TOML with tables of `TuneConfig`
     flags : dotted key -> value; text is read as TOML where it is TOML ("0.1", "true", "[1, 2]"), else taken as it is
@@ -99,13 +100,21 @@ def _preset(name: str, method: str | None, base: str) -> tuple[dict[str, Any], A
             values.pop(table, None)
         values = _merged(values, case)
     if method is not None:
+        objective = values.get("objective", {})
         # a table of weights by modality is no number to lay a number on
-        values["objective"] = {**values.get("objective", {}), **{m: float(m == method) for m in METHODS}}
+        values["objective"] = {**objective, **{m: _weight_alone(objective, m) if m == method else 0.0 for m in METHODS}}
         if method != "grpo":
             values["objective"]["kl"] = 0.0
         for _, _, case in (c for c in cases if c[:2] == (method, base)):
             values = _merged(values, case)
     return values, About(said.get("text", ""), tuple(said.get("unknown", ())))
+
+
+def _weight_alone(objective: Mapping[str, Any], method: str) -> Any:
+    """The weight of the one method that is asked for: that of a preset which uses no other, else 1."""
+    given: dict[str, Any] = {m: objective.get(m, 0.0) for m in METHODS}
+    others = any(largest(w) for m, w in given.items() if m != method)
+    return given[method] if largest(given[method]) and not others else 1.0
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,17 @@ def test_flags_go_over_the_file_over_the_preset(tmp_path: Path) -> None:
     assert config.policy["level"] == 0.7
 
 
+def test_a_method_keeps_its_weights_where_the_preset_has_no_other() -> None:
+    whole, alone = read_settings(base="tiny"), read_settings(base="tiny", method="ranking")
+    assert alone == whole
+    assert alone.objective.ranking != 1.0
+    for method in ("grpo", "expected"):
+        other = read_settings(base="tiny", method=method)
+        assert other.objective.ranking == 0.0
+        assert other.method == method
+    assert read_settings(method="ranking").objective.ranking == 1.0
+
+
 def test_the_published_recipe() -> None:
     """ReasonX, CVPR 2026: what its text says, and that the rest is said to be unknown."""
     for base in ("owner/prism", "tiny-flow"):
