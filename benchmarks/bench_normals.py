@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from benchmarks import peers
 from benchmarks.arrays import Floats, Maps, normal_maps
@@ -37,7 +38,7 @@ def maps_of(seed: int) -> Maps:
 
 
 @cache
-def error_vectors(count: int) -> list[Floats]:
+def error_vectors(count: int) -> list[NDArray[np.float64]]:
     """Errors of so many images in degrees, float64 [n_i]: those of four, again and again."""
     four = [angular_errors(pred=p, target=g, valid=v) for p, g, v in map(maps_of, range(4))]
     return [four[k % 4].copy() for k in range(count)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.arrays import Floats, judgement_document, judgement_target, photo
-from benchmarks.conftest import Measure
+from benchmarks.conftest import Measure, Role
 from reasonx_eval import color
 from reasonx_eval.datasets.iiw import IIW, read_judgements
 from reasonx_eval.datasets.splits import split_lines
@@ -179,14 +180,18 @@ def job(files: list[tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory
 
 
 @evaluation
-def test_evaluation_ours(measure: Measure, files: list[tuple[Path, Path]], job: Job) -> None:
+@pytest.mark.parametrize(("role", "workers"), [("ours", 2), ("library", 1)])
+def test_evaluation(measure: Measure, files: list[tuple[Path, Path]], job: Job, role: Role, workers: int) -> None:
     ids = job.dataset.ids[: len(files)]
-    records = [outcome.record for outcome in evaluate(job, ids, workers=1)]
+    records = [outcome.record for outcome in evaluate(job, ids, workers=workers)]
     assert not any(r.error for r in records)
     mean = sum(r.metrics["whdr10"] or 0.0 for r in records) / len(records)
     assert mean == pytest.approx(peer_corpus(files), rel=1e-9, abs=0)
-    measure("ours", lambda: list(evaluate(job, ids, workers=1)), form="one worker, digests and records included",
-            memory="resident", against=lambda: decoding(files), against_form="decoding alone")  # fmt: skip
+    with ThreadPoolExecutor(workers) as pool:
+        measure(role, lambda: list(evaluate(job, ids, workers=workers)),
+                form=f"ours, workers: {workers}; digests and records included", memory="resident",
+                against=lambda: list(pool.map(read_rgb, (png for png, _ in files))),
+                against_form="decoding alone with as many threads")  # fmt: skip
 
 
 @evaluation
@@ -197,4 +202,4 @@ def test_evaluation_peer(measure: Measure, files: list[tuple[Path, Path]]) -> No
 
 @evaluation
 def test_evaluation_bound(measure: Measure, files: list[tuple[Path, Path]]) -> None:
-    measure("bound", lambda: decoding(files), form="decoding alone", memory="resident")
+    measure("bound", lambda: decoding(files), form="decoding alone, one thread", memory="resident")

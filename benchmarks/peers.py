@@ -35,8 +35,8 @@ def whdr_loop(reflectance: Array, judgements: Mapping[str, Any], delta: float = 
         first, second = by_id[comparison["point1"]], by_id[comparison["point2"]]
         if not (first["opaque"] and second["opaque"]):
             continue
-        light1 = max(1e-10, np.mean(reflectance[int(first["y"] * height), int(first["x"] * width), ...]))
-        light2 = max(1e-10, np.mean(reflectance[int(second["y"] * height), int(second["x"] * width), ...]))
+        light1 = max(1e-10, float(np.mean(reflectance[int(first["y"] * height), int(first["x"] * width), ...])))
+        light2 = max(1e-10, float(np.mean(reflectance[int(second["y"] * height), int(second["x"] * width), ...])))
         if light2 / light1 > 1.0 + delta:
             answer = "1"
         elif light1 / light2 > 1.0 + delta:

@@ -53,13 +53,15 @@ def compile_judgements(*, target: JudgementTarget, height: int, width: int) -> C
     darker, weight = np.asarray(target.darker), np.asarray(target.weight, dtype=np.float64)
     if darker.shape != (len(pairs),) or weight.shape != (len(pairs),):
         raise SampleError(f"{len(pairs)} pairs, {darker.size} answers and {weight.size} weights: all must be as many")
-    if not np.isin(darker, (SAME, FIRST, SECOND)).all():
+    if not ((darker == SAME) | (darker == FIRST) | (darker == SECOND)).all():
         raise SampleError(f"judgements hold answers {np.unique(darker).tolist()}, expected only 0, 1 and 2")
     if not (np.isfinite(weight) & (weight >= 0)).all():
         raise SampleError("judgements hold weights that are negative or not finite")
-    used, index = np.unique(pairs, return_inverse=True)
-    rows, cols = pixels(points=np.asarray(target.points, dtype=np.float64)[used], height=height, width=width)
-    return CompiledJudgements(height, width, rows, cols, index.reshape(pairs.shape), darker, weight)
+    points = np.asarray(target.points, dtype=np.float64)
+    used = np.zeros(len(points), dtype=np.bool_)
+    used[pairs] = True
+    rows, cols = pixels(points=points[used], height=height, width=width)
+    return CompiledJudgements(height, width, rows, cols, (np.cumsum(used) - 1)[pairs], darker, weight)
 
 
 def lightness(
