@@ -19,6 +19,8 @@ from reasonx_eval.selection import median_of, streaming_median
 
 #: metric name -> threshold in degrees
 WITHIN = {"within_5": 5.0, "within_7_5": 7.5, "within_11_25": 11.25, "within_22_5": 22.5, "within_30": 30.0}
+# From this share of valid pixels on it is quicker to compute all and choose then.
+_DENSE = 0.75
 #: every normal metric
 METRICS = ("mean_deg", "median_deg", "rmse_deg", *WITHIN)
 
@@ -45,14 +47,15 @@ def angular_errors(
     """
     check_maps(pred=pred, target=target, valid=valid, ndim=3)
     errors = np.empty(np.count_nonzero(valid))
-    take_pred, take_target = _Vectors(pred.dtype), _Vectors(target.dtype)
+    work = _Work(pred.dtype, target.dtype)
     start = 0
-    for rows in row_blocks(*valid.shape):
-        keep = np.flatnonzero(valid[rows])
-        if keep.size:
-            p, g = take_pred(pred[rows], keep), take_target(target[rows], keep)
-            _angles(p, g, out=errors[start : start + keep.size])
-            start += keep.size
+    # what isn't finite ends as NaN, which is reported below, or lies where nothing is valid
+    with np.errstate(invalid="ignore", over="ignore"):
+        for rows in row_blocks(*valid.shape):
+            keep = np.flatnonzero(valid[rows])
+            if keep.size:
+                work.angles(pred[rows], target[rows], keep, out=errors[start : start + keep.size])
+                start += keep.size
     if np.isnan(errors.sum()):
         raise _why_nan(pred, target, valid)
     return errors
@@ -154,40 +157,55 @@ class _Sums:
         return {name: found[name] for name in self.names}
 
 
-class _Vectors:
-    """Chosen vectors of a block as float64 [4, n], always in the same memory: a row per component, and one to spare."""
+class _Work:
+    """Arrays for one block, in float64 with a contiguous row per component; the same for every block."""
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self._raw = np.empty((0, 3), dtype)
-        self._rows = np.empty(0)
+    def __init__(self, pred: np.dtype[Any], target: np.dtype[Any]) -> None:
+        self._raw = np.empty((0, 3), pred), np.empty((0, 3), target)
+        self._rows = np.empty((2, 0))
+        self._all = np.empty(0)
 
-    def __call__(self, block: NDArray[Any], keep: NDArray[np.int64]) -> NDArray[np.float64]:
-        n = keep.size
-        if len(self._raw) < n:
-            self._raw, self._rows = np.empty((n, 3), self._raw.dtype), np.empty(4 * n)
+    def angles(
+        self, pred: NDArray[Any], target: NDArray[Any], keep: NDArray[np.int64], out: NDArray[np.float64]
+    ) -> None:
+        """Degrees between the vectors of a block at the flat indices `keep`, into out [n]."""
+        p, g = pred.reshape(-1, 3), target.reshape(-1, 3)
+        if len(self._all) < len(p):
+            self._raw = np.empty(p.shape, p.dtype), np.empty(g.shape, g.dtype)
+            self._rows, self._all = np.empty((2, 4 * len(p))), np.empty(len(p))
         # the indices are those of the block: with "clip" nothing is checked or buffered
-        raw = np.take(block.reshape(-1, 3), keep, axis=0, out=self._raw[:n], mode="clip")
-        rows = self._rows[: 4 * n].reshape(4, n)
-        np.copyto(rows[:3], raw.T)
-        return rows
+        if keep.size > _DENSE * len(p):
+            _angles(*self._components(p, g), out=self._all[: len(p)])
+            np.take(self._all, keep, out=out, mode="clip")
+            return
+        taken = (np.take(a, keep, axis=0, out=raw[: keep.size], mode="clip")
+                 for a, raw in zip((p, g), self._raw, strict=True))  # fmt: skip
+        _angles(*self._components(*taken), out=out)
+
+    def _components(self, p: NDArray[Any], g: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """float64 [4, n] each: the components, and a row to spare."""
+        n = len(p)
+        wide_p, wide_g = self._rows[0, : 4 * n].reshape(4, n), self._rows[1, : 4 * n].reshape(4, n)
+        np.copyto(wide_p[:3], p.T)
+        np.copyto(wide_g[:3], g.T)
+        return wide_p, wide_g
 
 
 def _angles(p: NDArray[np.float64], g: NDArray[np.float64], out: NDArray[np.float64]) -> None:
     """Degrees between the vectors of p and g, which are overwritten, into out [n]."""
     spare = p[3]
-    # what isn't finite ends as NaN, which the caller reports
-    with np.errstate(invalid="ignore", over="ignore"):
-        cosine = np.multiply(p[0], g[0], out=out)
-        for k in (1, 2):
-            cosine += np.multiply(p[k], g[k], out=spare)
-        pp, gg = (_squared_lengths(vectors[:3]) for vectors in (p, g))
-        if gg.min() == 0:
-            gg[gg == 0] = np.nan
-        # one root of the product: for equal vectors it is exactly their dot product
-        length = np.sqrt(np.multiply(pp, gg, out=pp), out=pp)
-        if length.min() == 0:
-            length[length == 0] = np.inf
-        cosine /= length
+    cosine = np.multiply(p[0], g[0], out=out)
+    for k in (1, 2):
+        cosine += np.multiply(p[k], g[k], out=spare)
+    pp, gg = (_squared_lengths(vectors[:3]) for vectors in (p, g))
+    # true of NaN as well, behind which a zero may hide
+    if not gg.min() > 0:
+        gg[gg == 0] = np.nan
+    # one root of the product: for equal vectors it is exactly their dot product
+    length = np.sqrt(np.multiply(pp, gg, out=pp), out=pp)
+    if not length.min() > 0:
+        length[length == 0] = np.inf
+    cosine /= length
     np.clip(cosine, -1.0, 1.0, out=cosine)
     np.arccos(cosine, out=cosine)
     cosine *= 180 / math.pi

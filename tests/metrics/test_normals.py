@@ -151,3 +151,20 @@ def test_kept_sums_are_those_of_the_metrics_to_the_last_bit():
     # a sum by BLAS would depend on the number of threads
     assert sums["sum_sq"] == dot(errors, errors)
     assert sums["sum"] / sums["count"] == normals.summarise(errors=errors, names=("mean_deg",))["mean_deg"]
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_computing_all_or_choosing_first_gives_the_same_bits(monkeypatch, share):
+    pred, target, _ = _scene(9, (300, 401))
+    valid = np.random.default_rng(9).random((300, 401)) < share
+    pred[10, 10:20] = 0
+    valid[10, 10:20] = True
+    # whatever is stored where nothing is valid
+    for array, value in ((pred, np.nan), (pred, np.inf), (target, 0), (target, np.inf), (target, np.nan)):
+        array[~valid & (np.random.default_rng(int(share * 99)).random(valid.shape) < 0.4)] = value
+    found = {}
+    for limit in (0.0, 1.0):
+        monkeypatch.setattr(normals, "_DENSE", limit)
+        found[limit] = normals.angular_errors(pred=pred, target=target, valid=valid)
+    np.testing.assert_array_equal(found[0.0], found[1.0])
+    assert np.isfinite(found[0.0]).all()
