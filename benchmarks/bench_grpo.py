@@ -39,7 +39,7 @@ class TestTiny:
                 memory="resident")  # fmt: skip
 
     def test_peer(self, measure: Measure, tiny: Tuning) -> None:
-        _check(tiny, loop_over_photos)
+        check(tiny, loop_over_photos)
         measure("peer", lambda: _with_update(tiny, loop_over_photos), form=_LOOP, memory="resident", rounds=1)
 
     def test_bound(self, measure: Measure, tiny: Tuning) -> None:
@@ -53,7 +53,7 @@ class TestFlow:
                 memory="resident")  # fmt: skip
 
     def test_peer(self, measure: Measure, flow: Tuning) -> None:
-        _check(flow, loop_over_chains)
+        check(flow, loop_over_chains)
         measure("peer", lambda: _with_update(flow, loop_over_chains), form=_LOOP, memory="resident", rounds=1)
 
     def test_bound(self, measure: Measure, flow: Tuning) -> None:
@@ -124,7 +124,7 @@ def _backward(outputs: list[Tensor]) -> None:
 _LOOP = "photo by photo, whole maps, pairs in Python, old densities once more"
 
 
-def _check(tuning: Tuning, loop: Loop) -> None:
+def check(tuning: Tuning, loop: Loop) -> None:
     """Rewards of the loop are ours, and so is its gradient, but for the order of float32 sums."""
     theirs, ours = loop(tuning), _ours(tuning)
     for modality, rewards in theirs.rewards.items():

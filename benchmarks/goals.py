@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: peer, library: their time / ours; bound: our time / the bound's; against: our time / its, in turns;
-#: seconds: our time; memory: MiB above the inputs; growth: slope of log time over log size (1: linear)
-Quantity = Literal["peer", "library", "bound", "against", "seconds", "memory", "growth"]
+#: seconds: our time; memory: MiB above the inputs; growth: slope of log time over log size (1: linear);
+#: rate: size a second
+Quantity = Literal["peer", "library", "bound", "against", "seconds", "memory", "growth",
+                   "rate"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,19 @@ GOALS: tuple[Goal, ...] = (
     Goal("scale: store, statistics", "growth", at_most=1.2),
     Goal("scale: store, table for training", "growth", at_most=1.2),
     Goal("scale: store, merge", "growth", at_most=1.2),
+    Goal("GRPO step of tiny-flow over photos", "growth", at_most=1.1),
+    Goal("GRPO step of tiny-flow over samples of a photo", "growth", at_most=1.1),
+    Goal("GRPO step of tiny over photos", "growth", at_most=1.1),
+    Goal("GRPO step of tiny over pairs of a photo", "growth", at_most=1.1),
+    Goal("annotate, 40 pairs a photo", "rate", at_least=50_000),
+    Goal("annotate, 200 pairs a photo", "rate", at_least=50_000),
 )
 
 #: group -> file of its plot (time over size), beside the report
 PLOTS: dict[str, str] = {
+    "GRPO step of tiny-flow over photos": "step_over_photos.svg",
+    "GRPO step of tiny-flow over samples of a photo": "step_over_samples.svg",
+    "GRPO step of tiny over photos": "tiny_step_over_photos.svg",
+    "GRPO step of tiny over pairs of a photo": "step_over_pairs.svg",
     "normals: pooled over images": "pooled_normals.svg",
 }

@@ -108,6 +108,8 @@ def measured(run: Run, goal: Goal) -> float | None:
         return None
     if goal.quantity == "seconds":
         return ours.seconds
+    if goal.quantity == "rate":
+        return None if ours.size is None else ours.size / ours.seconds
     if goal.quantity == "memory":
         return ours.memory
     if goal.quantity == "against":

@@ -28,6 +28,7 @@ _WORDS = {
     "peer": "times as fast as the peer form", "library": "times as fast as the library",
     "bound": "times the bound", "against": "times what it is timed in turns with", "seconds": "s",
     "memory": "MiB above the inputs", "growth": "as the exponent of time over size (1: linear)",
+    "rate": "a second",
 }  # fmt: skip
 
 
@@ -73,8 +74,12 @@ def _goal_table(run: Run, goals: Sequence[Goal]) -> str:
         aim += f" ({goal.form})" if goal.form else ""
         aim += f" at {goal.size:g}" if goal.size is not None else ""
         verdict = "not measured" if value is None else "met" if is_met(goal, value) else "**not met**"
-        rows.append([escape(goal.group), escape(aim), "" if value is None else f"{value:.3g}", verdict])
+        rows.append([escape(goal.group), escape(aim), "" if value is None else _measured(value), verdict])
     return _table(["group", "goal", "measured", ""], rows, right=(2,))
+
+
+def _measured(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _group_table(run: Run, group: str) -> str:

@@ -59,6 +59,7 @@ def run(file: Path) -> Run:
     (Goal("turns", "against", at_most=1), 1.2),
     (Goal("turns", "seconds", at_most=1), 0.05),
     (Goal("sweep", "growth", at_most=1), 1.0),
+    (Goal("sweep", "rate", at_least=1), 1000),
     (Goal("sweep", "peer", at_least=1), 40),  # the largest size
     (Goal("sweep", "peer", at_least=1, size=20), 20),
 ])  # fmt: skip
@@ -69,6 +70,7 @@ def test_quantities_of_a_run_worked_by_hand(run: Run, goal: Goal, value: float) 
 @pytest.mark.parametrize("goal", [
     Goal("nowhere", "peer", at_least=1), Goal("walk", "against", at_most=1), Goal("turns", "memory", at_most=1),
     Goal("turns", "bound", at_most=1), Goal("sweep", "peer", at_least=1, size=30), Goal("walk", "growth", at_most=1),
+    Goal("walk", "rate", at_least=1),
 ])  # fmt: skip
 def test_what_was_not_measured_has_no_value(run: Run, goal: Goal) -> None:
     assert measured(run, goal) is None

@@ -1,0 +1,148 @@
+"""Answers of the small judge: the whole command, and one photo in memory."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.conftest import Measure
+from benchmarks.memory import Command
+from benchmarks.scale_data import IIW_SIZE
+from reasonx_eval.models.torch_support import to_tensor
+from reasonx_eval.seeding import rng
+from reasonx_ft.judgements import Store
+from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest
+from reasonx_ft.judges.tiny import TinyJudge, small
+from reasonx_ft.judges.tiny_net import JUDGED, SIZE, answers_of_both, look_both_ways
+from reasonx_ft.markers import canonical
+from reasonx_ft.pairs import sample_pairs
+
+PHOTOS = 250
+_CORES = 2
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PNG files of IIW's size: smooth, with noise in the last bits, so that they compress as photos do."""
+    folder = tmp_path_factory.mktemp("photos")
+    for k in range(PHOTOS):
+        Image.fromarray(_image(k)).save(folder / f"{k:04d}.png")
+    return folder
+
+
+def _image(k: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    draw = rng(0, "photo", str(k))
+    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize(IIW_SIZE[::-1], Image.Resampling.BICUBIC)).astype(np.int64)
+    return np.clip(smooth + draw.integers(-6, 7, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def _command(measure: Measure, photos: Path, out: Path, pairs: int) -> None:
+    command = Command((sys.executable, "-m", "reasonx_ft.cli.main", "annotate", str(photos), "--judge", "tiny",
+                       "--pairs", str(pairs), "--out", str(out), "-q"))  # fmt: skip
+    answers = PHOTOS * pairs * len(JUDGED) * len(ORDERS)
+
+    def peak() -> float:
+        found = command.peak()
+        assert len(Store.open(out)) == answers
+        return found
+
+    measure("ours", command, form="reasonx-ft annotate, from files to store, start of Python and torch included",
+            size=answers, unit="answers", memory=peak, rounds=1,
+            setup=lambda: shutil.rmtree(out, ignore_errors=True))  # fmt: skip
+
+
+def _network(measure: Measure, pairs: int) -> None:
+    """The judge's network alone: each photo and its mirror image once, then its pairs, on as many threads."""
+    network = TinyJudge().network
+    seen = torch.rand(1, 3, *SIZE)
+    points = torch.randint(0, SIZE[0], (1, pairs, 2, 2))
+
+    def one(_: int) -> None:
+        torch.set_num_threads(1)
+        with torch.inference_mode():
+            answers_of_both(network, look_both_ways(network, seen), points)
+
+    def every() -> None:
+        with ThreadPoolExecutor(_CORES) as pool:
+            list(pool.map(one, range(PHOTOS)))
+
+    before = torch.get_num_threads()
+    answers = PHOTOS * pairs * len(JUDGED) * len(ORDERS)
+    measure("bound", every, form=f"the network alone, {_CORES} threads", size=answers,
+            unit="answers", memory="none", rounds=1)  # fmt: skip
+    torch.set_num_threads(before)
+
+
+@pytest.mark.benchmark(group="annotate, 40 pairs a photo")
+class TestDefault:
+    def test_ours(self, measure: Measure, photos: Path, tmp_path: Path) -> None:
+        _command(measure, photos, tmp_path / "store", 40)
+
+    def test_bound(self, measure: Measure) -> None:
+        _network(measure, 40)
+
+
+@pytest.mark.benchmark(group="annotate, 200 pairs a photo")
+class TestMany:
+    def test_ours(self, measure: Measure, photos: Path, tmp_path: Path) -> None:
+        _command(measure, photos, tmp_path / "store", 200)
+
+    def test_bound(self, measure: Measure) -> None:
+        _network(measure, 200)
+
+
+@pytest.fixture(scope="module")
+def questions() -> list[Question]:
+    """All that is asked about one photo with 40 pairs: 320 questions."""
+    image = _image(0)
+    photo = Photo("photo", image, photo_digest(image))
+    pairs = sample_pairs(canonical(image), photo.digest, 40, size=IIW_SIZE)
+    return [Question(photo, (a, b), (c, d), m, o) for (a, b), (c, d) in pairs.tolist() for o in ORDERS for m in JUDGED]
+
+
+def _afresh(questions: Sequence[Question]) -> Sequence[Question]:
+    """The same questions about a photo that no judge has seen."""
+    photo = replace(questions[0].photo, digest=f"{np.random.default_rng().integers(1 << 62):032x}")
+    return [replace(q, photo=photo) for q in questions]
+
+
+@pytest.mark.benchmark(group="small judge, 320 questions about one photo")
+class TestPhoto:
+    def test_ours(self, measure: Measure, questions: list[Question]) -> None:
+        judge = TinyJudge(threads=1)
+        measure("ours", lambda: judge.ask(_afresh(questions)), form="photo looked at once, all pairs in one pass",
+                memory="resident")  # fmt: skip
+
+    def test_peer(self, measure: Measure, questions: list[Question]) -> None:
+        judge = TinyJudge(threads=1)
+
+        def one_by_one(asked: Sequence[Question]) -> list[float]:
+            return [judge.ask(_afresh([q]))[0].probability for q in asked]
+
+        some = questions[::16]
+        assert one_by_one(some) == pytest.approx([a.probability for a in judge.ask(some)], rel=1e-9)
+        measure("peer", lambda: one_by_one(questions), form="photo looked at for every question",
+                memory="resident", rounds=1)  # fmt: skip
+
+    def test_bound(self, measure: Measure, questions: list[Question]) -> None:
+        network = TinyJudge().network
+        image = to_tensor(small(questions[0].photo.image), torch.device("cpu"))[None]
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+        def look() -> None:
+            with torch.inference_mode():
+                look_both_ways(network, image)
+
+        measure("bound", look, form="the network's look at photo and mirror image", memory="none")
+        torch.set_num_threads(before)
