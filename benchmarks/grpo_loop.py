@@ -42,6 +42,7 @@ def loop_over_photos(tuning: Tuning) -> Found:
     policy, visit, group = tuning.prepared.policy, tuning.visit(), tuning.group
     assert isinstance(policy, FeedForward)
     policy.network.zero_grad(set_to_none=True)
+    same = tuning.prepared.config.objective.same_distance
     rewards: dict[str, list[list[float]]] = {m: [] for m in visit.judged}
     for k in range(len(visit.images)):
         repeated = visit.images[k : k + 1].expand(group, -1, -1, -1)
@@ -54,7 +55,7 @@ def loop_over_photos(tuning: Tuning) -> Found:
         losses = []
         for modality, judged in visit.judged.items():
             after, std, maps = _sampled_maps(policy, codes[modality], modality, visit.seeds[k], group)
-            earned = _rewards(maps, judged.of(slice(k, k + 1)))
+            earned = _rewards(maps, judged.of(slice(k, k + 1)), same)
             rewards[modality].append(earned)
             new_mean, old_mean, base_mean = (_coefficients(policy, c[modality]) for c in (new, old, base))
             losses.append(_loss(tuning, visit, _Step(after, new_mean, old_mean, base_mean, std, earned), steps=1))
@@ -88,6 +89,7 @@ def loop_over_chains(tuning: Tuning) -> Found:
     policy, visit, group = tuning.prepared.policy, tuning.visit(), tuning.group
     assert isinstance(policy, FlowPolicy)
     policy.network.zero_grad(set_to_none=True)
+    same = tuning.prepared.config.objective.same_distance
     rewards: dict[str, list[list[float]]] = {m: [] for m in visit.judged}
     scored = policy.chain.scored(0)
     for k in range(len(visit.images)):
@@ -96,7 +98,7 @@ def loop_over_chains(tuning: Tuning) -> Found:
             states, stds = _chain(policy, images, modality, visit.seeds[k])
             with torch.no_grad():
                 maps = policy.decode(policy.flow.code(states[-1][0], modality), modality)
-            earned = _rewards(maps, judged.of(slice(k, k + 1)))
+            earned = _rewards(maps, judged.of(slice(k, k + 1)), same)
             rewards[modality].append(earned)
             for place in scored:
                 with torch.no_grad():
@@ -139,7 +141,7 @@ def _estimate(policy: FlowPolicy, images: Tensor, state: Tensor, place: int, mod
     return from_velocity(state, velocity[None], policy.chain.schedule.times[place])
 
 
-def _rewards(maps: Tensor, judged: Judged) -> list[float]:
+def _rewards(maps: Tensor, judged: Judged, same: float) -> list[float]:
     """What each map [G, C, H, W] of a photo earns: the judge's mean probability of what it says, pair by pair."""
     found = []
     for sample in maps.detach().numpy():
@@ -148,14 +150,14 @@ def _rewards(maps: Tensor, judged: Judged) -> list[float]:
             (r1, r2), (c1, c2) = judged.rows[0, n].tolist(), judged.cols[0, n].tolist()
             p = float(judged.probability[0, n])
             total += _earned([float(v) for v in sample[:, r1, c1]], [float(v) for v in sample[:, r2, c2]],
-                             judged.modality, p)  # fmt: skip
+                             judged.modality, p, same)  # fmt: skip
         found.append(total / judged.rows.shape[1])
     return found
 
 
-def _earned(first: list[float], second: list[float], modality: str, p: float) -> float:
+def _earned(first: list[float], second: list[float], modality: str, p: float, same: float) -> float:
     if modality == "albedo":
-        return p if math.dist(first, second) < 0.05 else 1 - p
+        return p if math.dist(first, second) < same else 1 - p
     a, b = _compared(first, modality), _compared(second, modality)
     return 0.0 if a == b else p if a > b else 1 - p
 
