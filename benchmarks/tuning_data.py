@@ -28,7 +28,8 @@ _STEPS = 100_000
 _SETTINGS: dict[str, Any] = {
     "objective.grpo": 1.0, "objective.ranking": 0.0, "objective.expected": 0.0, "objective.rehearsal": 0.0,
     "objective.kl": 0.02, "objective.credit": "image", "objective.scale": "none", "objective.units": "sum",
-    "objective.balanced": False, "data.at_once": "all", "data.held_out": 0.0, "data.mirror": False,
+    "objective.balanced": False, "objective.same_space": "linear", "objective.same_distance": 0.05,
+    "data.at_once": "all", "data.held_out": 0.0, "data.mirror": False,
     "data.min_confidence": 0.0, "optimiser.steps": _STEPS, "machine.dtype": "float32", "machine.workers": 1,
     "guard.canaries": [],
 }  # fmt: skip
