@@ -27,14 +27,15 @@ class Grids:
 
     def draw(self, step: int, average: Average) -> None:
         """Draw the averaged weights beside the base."""
-        rows = []
         modalities = list(self._visits.modalities)
-        for image in self._visits.shown(self._photos):
-            with torch.no_grad():
-                with self._policy.as_base():
-                    base = self._policy.answer(image[None], modalities)
-                with average.applied():
-                    now = self._policy.answer(image[None], modalities)
+        images = list(self._visits.shown(self._photos))
+        with torch.no_grad():
+            with self._policy.as_base():
+                before = [self._policy.answer(image[None], modalities) for image in images]
+            with average.applied():
+                after = [self._policy.answer(image[None], modalities) for image in images]
+        rows = []
+        for image, base, now in zip(images, before, after, strict=True):
             row = [Panel("photo", _pixels(image), "rgb")]
             for m in modalities:
                 # a depth's first panel sets the colour scale of both
