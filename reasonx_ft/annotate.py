@@ -189,11 +189,13 @@ class _Asker:
         stream = np.concatenate([ORDERS.index(order) * n + np.arange(n) for _, order in asked])
         known = self._store.known(photo.digest, points, self._streams, stream, with_probability=plan.retry)
         self._summary.known += int(np.count_nonzero(known))
+        ends = [((x1, y1), (x2, y2)) for (x1, y1), (x2, y2) in pairs.tolist()]
+        done = known.reshape(-1, n).tolist()
         found = []
-        for row, (k, order) in enumerate(asked):
-            (x1, y1), (x2, y2) = pairs[k].tolist()
-            left = [m for m, done in zip(plan.modalities, known[row * n : row * n + n], strict=True) if not done]
-            picture = [Question(photo, (x1, y1), (x2, y2), m, order) for m in left]
+        for (k, order), answered in zip(asked, done, strict=True):
+            first, second = ends[k]
+            picture = [Question(photo, first, second, m, order)
+                       for m, is_known in zip(plan.modalities, answered, strict=True) if not is_known]  # fmt: skip
             if picture:
                 found.append(picture)
         return found
