@@ -78,6 +78,10 @@ class Measure:
                 against()
             bench.pedantic(function, setup=setup)
             return
+        if rounds == 1 and memory == "resident" and against is None:
+            # what writes can't be repeated, and what takes long needn't be
+            bench.pedantic(lambda: bench.extra_info.update(memory_mib=resident_peak(function)), setup=setup)
+            return
         if setup is not None:
             setup()
         start = time.perf_counter()
