@@ -35,7 +35,7 @@ def commands() -> list[str]:
 def test_make_targets_exist() -> None:
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
     targets = [c.split()[1] for c in commands() if c.startswith("make ")]
-    assert targets == ["demo", "test"]
+    assert targets == ["demo", "test", "bench"]
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.M)
 
