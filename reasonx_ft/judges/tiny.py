@@ -7,6 +7,7 @@ So both colour orders have the same answer, and exchanging the points gives the 
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.errors import UsageError
+from reasonx_eval.errors import UsageError, unknown
 from reasonx_ft.coordinates import View
 from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Photo, Question
 from reasonx_ft.judges.tiny_files import WEIGHTS, JudgeCard, load_judge_net, read_card
@@ -27,6 +28,8 @@ from reasonx_ft.judges.tiny_files import WEIGHTS, JudgeCard, load_judge_net, rea
 if TYPE_CHECKING:
     from reasonx_ft.judges.tiny_net import JudgeNet, Seen
 
+_DTYPES: Final = ("float32", "bfloat16")
+_LOADED: Final = ("network", "eyes")
 #: pairs answered at a time; always as many, so that no answer depends on how many were asked
 _CHUNK: Final = 64
 #: photos whose features are kept
@@ -41,19 +44,24 @@ class TinyJudge(Judge):
     weights : another .safetensors file of this network, with its card beside it
     device : cpu (also what auto means), cuda or mps
     threads : that share out the photos of a batch; None is one a core. They change no answer
+    dtype : float32, or bfloat16, in which photos are looked at (pairs are answered in float32): on processors with units
+        for it twice as fast, and its answers are those of another revision
 
     Raises
     ------
     UsageError
-        No such weights, or no thread.
+        No such weights, no thread, or another dtype.
     """
 
     batch_size = 4096
 
-    def __init__(self, *, weights: Path | None = None, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(self, *, weights: Path | None = None, device: str = "auto", threads: int | None = None,
+                 dtype: str = "float32") -> None:  # fmt: skip
+        if dtype not in _DTYPES:
+            raise unknown("dtype", dtype, _DTYPES, where="judge tiny")
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; needs 1 or more", where="judge tiny")
-        self._shipped = weights is None
+        self._shipped, self._dtype = weights is None, dtype
         self._weights = WEIGHTS if weights is None else Path(weights)
         # made for the CPU, where a photo takes some 10 ms; auto gives the same digits with and without a GPU
         self._device = "cpu" if device == "auto" else device
@@ -70,13 +78,14 @@ class TinyJudge(Judge):
     def info(self) -> JudgeInfo:
         card = self.card
         where = "" if self._device == "cpu" else f"-{self._device.partition(':')[0]}"
+        where += "" if self._dtype == "float32" else f"-{self._dtype}"
         return JudgeInfo(
             name="tiny" if self._shipped else self._weights.stem,
             revision=card.weights_sha256[:16] + where,
             licence=card.licence,
             parameters=card.parameters,
             trained_on=tuple(f"{d.dataset}/{d.split} ({d.n})" for d in card.data),
-            options={"device": self._device.partition(":")[0]},
+            options={"device": self._device.partition(":")[0], "dtype": self._dtype},
             notes=(card.description,),
         )
 
@@ -102,16 +111,24 @@ class TinyJudge(Judge):
 
     def close(self) -> None:
         self._seen.clear()
-        self.__dict__.pop("network", None)
+        for name in _LOADED:
+            self.__dict__.pop(name, None)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "network"} | {"_seen": OrderedDict()}
+        return {k: v for k, v in self.__dict__.items() if k not in _LOADED} | {"_seen": OrderedDict()}
 
     @cached_property
     def network(self) -> JudgeNet:
         from reasonx_eval.models.torch_support import pick_device
 
         return load_judge_net(self._weights, self.card).to(pick_device(self._device))
+
+    @cached_property
+    def eyes(self) -> JudgeNet:
+        """What looks at photos: the network, or a copy of it in fewer bits."""
+        import torch
+
+        return copy.deepcopy(self.network).to(torch.bfloat16) if self._dtype == "bfloat16" else self.network
 
     def _probabilities(self, asked: Sequence[tuple[Photo, NDArray[np.int64]]]) -> list[NDArray[np.float64]]:
         """Of FIRST or SAME, float64 [J, 4] in the order of JUDGED, for photos with canonical points [J, 2, 2]."""
@@ -121,7 +138,7 @@ class TinyJudge(Judge):
 
         looks = [self._seen.get(photo.digest) for photo, _ in asked]
         parts = [photo for photo, _ in asked], [points for _, points in asked], looks
-        _ = self.network  # read before threads ask for it
+        _ = self.network, self.eyes  # read before threads ask for them
         with _one_thread():
             if self._threads == 1 or len(asked) == 1:
                 done = list(map(self._of_photo, *parts))
@@ -151,7 +168,7 @@ class TinyJudge(Judge):
         with torch.inference_mode():
             device = self.network.place.device
             if seen is None:
-                seen = look_both_ways(self.network, to_tensor(small(photo.image), device)[None])
+                seen = look_both_ways(self.eyes, to_tensor(small(photo.image), device)[None])
             logits = torch.cat([answers_of_both(self.network, seen, torch.from_numpy(part)[None].to(device))[0]
                                 for part in np.split(padded, len(padded) // _CHUNK)])  # fmt: skip
             found: NDArray[np.float64] = torch.sigmoid(logits.to("cpu", torch.float64)).numpy()[: len(pixels)]

@@ -66,6 +66,21 @@ def test_answers_depend_on_no_threads(questions):
         TinyJudge(threads=0)
 
 
+def test_fewer_bits_are_another_revision_with_nearly_the_same_answers(judge, questions):
+    fast = TinyJudge(dtype="bfloat16", threads=1)
+    found, expected = probabilities(fast, questions), probabilities(judge, questions)
+    # nothing but the photo and the pair decides them either
+    assert probabilities(TinyJudge(dtype="bfloat16", threads=3), questions[::-1]) == found[::-1]
+    assert found != expected
+    apart = np.abs(np.array(found) - expected)
+    assert apart.mean() < 0.01
+    assert apart.max() < 0.1
+    assert fast.info.revision == f"{judge.info.revision}-bfloat16"
+    assert pickle.loads(pickle.dumps(fast)).info == fast.info
+    with pytest.raises(UsageError, match=r"unknown dtype 'bfloat'; did you mean 'bfloat16'\?"):
+        TinyJudge(dtype="bfloat")
+
+
 def test_exchanging_the_points_exchanges_the_answer(judge, questions):
     expected = probabilities(judge, questions)
     turned = [Question(q.photo, q.second, q.first, q.modality, q.order) for q in questions]
