@@ -26,7 +26,7 @@ from reasonx_ft.judges.tiny_net import JUDGED, SIZE, answers_of_both, look_both_
 from reasonx_ft.markers import canonical
 from reasonx_ft.pairs import sample_pairs
 
-PHOTOS = 250
+PHOTOS = 1000
 _CORES = 2
 
 
@@ -46,9 +46,9 @@ def _image(k: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.clip(smooth + draw.integers(-6, 7, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def _command(measure: Measure, photos: Path, out: Path, pairs: int) -> None:
+def _command(measure: Measure, photos: Path, out: Path, pairs: int, dtype: str = "float32") -> None:
     command = Command((sys.executable, "-m", "reasonx_ft.cli.main", "annotate", str(photos), "--judge", "tiny",
-                       "--pairs", str(pairs), "--out", str(out), "-q"))  # fmt: skip
+                       "-O", f"dtype={dtype}", "--pairs", str(pairs), "--out", str(out), "-q"))  # fmt: skip
     answers = PHOTOS * pairs * len(JUDGED) * len(ORDERS)
 
     def peak() -> float:
@@ -61,16 +61,17 @@ def _command(measure: Measure, photos: Path, out: Path, pairs: int) -> None:
             setup=lambda: shutil.rmtree(out, ignore_errors=True))  # fmt: skip
 
 
-def _network(measure: Measure, pairs: int) -> None:
+def _network(measure: Measure, pairs: int, dtype: str = "float32") -> None:
     """The judge's network alone: each photo and its mirror image once, then its pairs, on as many threads."""
-    network = TinyJudge().network
+    judge = TinyJudge(dtype=dtype)
+    network, eyes = judge.network, judge.eyes
     seen = torch.rand(1, 3, *SIZE)
     points = torch.randint(0, SIZE[0], (1, pairs, 2, 2))
 
     def one(_: int) -> None:
         torch.set_num_threads(1)
         with torch.inference_mode():
-            answers_of_both(network, look_both_ways(network, seen), points)
+            answers_of_both(network, look_both_ways(eyes, seen), points)
 
     def every() -> None:
         with ThreadPoolExecutor(_CORES) as pool:
@@ -90,6 +91,15 @@ class TestDefault:
 
     def test_bound(self, measure: Measure) -> None:
         _network(measure, 40)
+
+
+@pytest.mark.benchmark(group="annotate, 40 pairs a photo, bfloat16")
+class TestFewerBits:
+    def test_ours(self, measure: Measure, photos: Path, tmp_path: Path) -> None:
+        _command(measure, photos, tmp_path / "store", 40, "bfloat16")
+
+    def test_bound(self, measure: Measure) -> None:
+        _network(measure, 40, "bfloat16")
 
 
 @pytest.mark.benchmark(group="annotate, 200 pairs a photo")

@@ -68,6 +68,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("GRPO step of tiny over photos", "growth", at_most=1.1),
     Goal("GRPO step of tiny over pairs of a photo", "growth", at_most=1.1),
     Goal("annotate, 40 pairs a photo", "rate", at_least=50_000),
+    Goal("annotate, 40 pairs a photo, bfloat16", "rate", at_least=50_000),
     Goal("annotate, 200 pairs a photo", "rate", at_least=50_000),
 )
 

@@ -44,8 +44,8 @@ class TinyJudge(Judge):
     weights : another .safetensors file of this network, with its card beside it
     device : cpu (also what auto means), cuda or mps
     threads : that share out the photos of a batch; None is one a core. They change no answer
-    dtype : float32, or bfloat16, in which photos are looked at (pairs are answered in float32): on processors with units
-        for it twice as fast, and its answers are those of another revision
+    dtype : float32, or bfloat16, in which photos are looked at (pairs are answered in float32): twice as fast on
+        processors with units for it; its answers are those of another revision
 
     Raises
     ------
