@@ -34,7 +34,7 @@ MODELS = {
 #: what the small networks give: reference rows state the same kind, so that all stand in one table
 KINDS = {"depth": "disparity_affine", "normals": "normal", "albedo": "albedo_linear", "irradiance": "irradiance"}
 #: tuned with the shipped judge, and no label of the photos
-TUNED = ("tiny-ranking-tiny-s0", "tiny-grpo-tiny-s0", "tiny-flow-ranking-tiny-s0")
+TUNED = ("tiny-default-tiny-s0", "tiny-grpo-tiny-s0", "tiny-flow-ranking-tiny-s0")
 
 
 def scenes(out: Path) -> list[Path]:

@@ -17,7 +17,7 @@ def _names(_context: click.Context, _option: click.Parameter, text: str | None) 
 @click.option("--seeds", callback=_names, metavar="N[,N]", help="[default: 0,1,2]")
 @click.option("--bases", callback=_names, metavar="NAME[,NAME]", help="[default: tiny,tiny-flow]")
 @click.option("--methods", callback=_names, metavar="NAME[,NAME]",
-              help="grpo, ranking, expected (of tiny alone).  [default: all]")
+              help="grpo, ranking, expected, or default: the preset's mixture (of tiny alone).  [default: all]")
 @click.option("--judges", callback=_names, metavar="NAME[,NAME]",
               help="oracle (ground truth with the published error rates), tiny, random.  [default: all]")
 @click.option("--photos", type=int, help="Photos that are tuned on.")

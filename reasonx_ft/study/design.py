@@ -9,7 +9,7 @@ from typing import Final
 from reasonx_eval.errors import UsageError, unknown
 
 BASES: Final = ("tiny", "tiny-flow")
-METHODS: Final = ("grpo", "ranking", "expected")
+METHODS: Final = ("grpo", "ranking", "expected", "default")
 #: judge -> options of `oracle`, or None for the small network. A random judge is a
 #: sure one that is wrong half the time
 JUDGES: Final = {
@@ -17,8 +17,8 @@ JUDGES: Final = {
     "tiny": None,
     "random": {"depth": 0.5, "normals": 0.5, "irradiance": 0.5, "albedo": 0.5, "hard": True},
 }
-#: a closed-form expected reward needs a feed-forward network
-LEFT_OUT: Final = {("tiny-flow", "expected")}
+#: a closed-form expected reward needs a feed-forward network; and what the default preset does with a flow is ranking
+LEFT_OUT: Final = {("tiny-flow", "expected"), ("tiny-flow", "default")}
 #: where photos without labels come from, and where nobody looks until the end
 TRAIN: Final = ("scenes-wild", "train")
 #: the domain tuned for, and the one that the bases come from

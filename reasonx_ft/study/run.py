@@ -143,7 +143,8 @@ def _tuned(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
              "watch.check_every": 0, "guard.flatness": (0.0, 1e9), "guard.agreement_drop": 1.0,
              "guard.away": 1.0, "guard.canaries": (),
              "optimiser.steps": task.settings.steps_of(cell.base, cell.method)}  # fmt: skip
-    config = read_settings(method=cell.method, base=cell.base, flags={**fixed, **task.settings.sets})
+    method = None if cell.method == "default" else cell.method
+    config = read_settings(method=method, base=cell.base, flags={**fixed, **task.settings.sets})
     outcome = tune(Sources(cell.base, str(task.photos), task.store), config, folder / "tune", name=cell.name)
     return str(outcome.folder), {}
 

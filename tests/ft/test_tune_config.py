@@ -70,11 +70,11 @@ def test_flags_go_over_the_file_over_the_preset(tmp_path: Path) -> None:
 
 
 def test_a_method_keeps_its_weights_where_the_preset_has_no_other() -> None:
-    whole, alone = read_settings(base="tiny"), read_settings(base="tiny", method="ranking")
+    whole, alone = read_settings(base="tiny-flow"), read_settings(base="tiny-flow", method="ranking")
     assert alone == whole
     assert alone.objective.ranking != 1.0
     for method in ("grpo", "expected"):
-        other = read_settings(base="tiny", method=method)
+        other = read_settings(base="tiny-flow", method=method)
         assert other.objective.ranking == 0.0
         assert other.method == method
     assert read_settings(method="ranking").objective.ranking == 1.0
