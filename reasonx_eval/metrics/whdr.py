@@ -134,10 +134,7 @@ def disagreement(
     UndefinedScore
         No judgement with weight: such an image has no score and stays out of the mean.
     """
-    if not judgements.weight.sum() > 0:
-        raise UndefinedScore("no judgement with weight")
-    answer = darker_point(light=light, pairs=judgements.pairs, delta=delta)
-    wrong = np.where(answer == judgements.darker, 0.0, judgements.weight)
+    wrong = _wrong(light, judgements, delta)
     same = judgements.darker == SAME
     return {
         "whdr": _rate(wrong, judgements.weight),
@@ -166,10 +163,7 @@ def whdr_parts(
     SampleError, UndefinedScore
         See `compile_judgements`, `lightness` and `disagreement`.
     """
-    if reflectance.ndim < 2:
-        raise SampleError(f"reflectance has shape {reflectance.shape}, expected [H, W] or [H, W, 3]")
-    if isinstance(judgements, JudgementTarget):
-        judgements = compile_judgements(target=judgements, height=reflectance.shape[0], width=reflectance.shape[1])
+    judgements = _compiled(reflectance, judgements)
     light = lightness(reflectance=reflectance, judgements=judgements, decode=decode)
     return disagreement(light=light, judgements=judgements, delta=delta)
 
@@ -181,7 +175,25 @@ def whdr(
 
     The score of a dataset is the plain mean over images, not over judgements.
     """
-    return whdr_parts(reflectance=reflectance, judgements=judgements, delta=delta)["whdr"]
+    judgements = _compiled(reflectance, judgements)
+    light = lightness(reflectance=reflectance, judgements=judgements)
+    return _rate(_wrong(light, judgements, delta), judgements.weight)
+
+
+def _compiled(reflectance: NDArray[Any], judgements: JudgementTarget | CompiledJudgements) -> CompiledJudgements:
+    if reflectance.ndim < 2:
+        raise SampleError(f"reflectance has shape {reflectance.shape}, expected [H, W] or [H, W, 3]")
+    if isinstance(judgements, CompiledJudgements):
+        return judgements
+    return compile_judgements(target=judgements, height=reflectance.shape[0], width=reflectance.shape[1])
+
+
+def _wrong(light: NDArray[np.float64], judgements: CompiledJudgements, delta: float) -> NDArray[np.float64]:
+    """Weights of the judgements that the map contradicts, 0 for the others, float64 [J]."""
+    if not judgements.weight.sum() > 0:
+        raise UndefinedScore("no judgement with weight")
+    answer = darker_point(light=light, pairs=judgements.pairs, delta=delta)
+    return np.where(answer == judgements.darker, 0.0, judgements.weight)
 
 
 def _rate(wrong: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
