@@ -26,7 +26,7 @@ from reasonx_ft.judges.tiny_net import JUDGED, SIZE, answers_of_both, look_both_
 from reasonx_ft.markers import canonical
 from reasonx_ft.pairs import sample_pairs
 
-PHOTOS = 1000
+PHOTOS = 500
 _CORES = 2
 
 
@@ -93,13 +93,13 @@ class TestDefault:
         _network(measure, 40)
 
 
-@pytest.mark.benchmark(group="annotate, 40 pairs a photo, bfloat16")
+@pytest.mark.benchmark(group="annotate, 200 pairs a photo, bfloat16")
 class TestFewerBits:
     def test_ours(self, measure: Measure, photos: Path, tmp_path: Path) -> None:
-        _command(measure, photos, tmp_path / "store", 40, "bfloat16")
+        _command(measure, photos, tmp_path / "store", 200, "bfloat16")
 
     def test_bound(self, measure: Measure) -> None:
-        _network(measure, 40, "bfloat16")
+        _network(measure, 200, "bfloat16")
 
 
 @pytest.mark.benchmark(group="annotate, 200 pairs a photo")
