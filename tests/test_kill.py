@@ -60,7 +60,8 @@ def test_ctrl_c_keeps_what_is_done_and_says_so(tmp_path: Path) -> None:
     for attempt in range(5):
         out = tmp_path / str(attempt)
         records = out / "normals/scenes-synthetic@1/mean-normal/records.jsonl"
-        with _start(out) as process:
+        # long enough that the signal comes before the end
+        with _start(out, "--limit", "100") as process:
             while process.poll() is None and not (records.is_file() and records.stat().st_size):
                 time.sleep(0.002)
             process.send_signal(signal.SIGINT)

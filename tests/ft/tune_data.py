@@ -32,7 +32,7 @@ SHORT: dict[str, Any] = {
     "objective.grpo": 1, "objective.ranking": 0, "objective.expected": 0, "objective.rehearsal": 0,
     "objective.kl": 0.02,
     "objective.credit": "pairs", "objective.scale": "none", "policy.noise": "pixel", "optimiser.learning_rate": 5e-4,
-    "objective.balanced": True, "machine.dtype": "float32",
+    "objective.balanced": True, "machine.dtype": "float32", "optimiser.interpolate": 1.0,
     # normals of a random network may point anywhere
     "guard.canaries": [], "guard.away": 1.0,
 }  # fmt: skip
