@@ -17,6 +17,7 @@ from PIL import Image
 from benchmarks.conftest import Measure
 from benchmarks.memory import Command
 from benchmarks.scale_data import IIW_SIZE
+from reasonx_eval.models.tiny import _one_thread
 from reasonx_eval.models.torch_support import to_tensor
 from reasonx_eval.seeding import rng
 from reasonx_ft.judgements import Store
@@ -69,19 +70,16 @@ def _network(measure: Measure, pairs: int, dtype: str = "float32") -> None:
     points = torch.randint(0, SIZE[0], (1, pairs, 2, 2))
 
     def one(_: int) -> None:
-        torch.set_num_threads(1)
         with torch.inference_mode():
             answers_of_both(network, look_both_ways(eyes, seen), points)
 
     def every() -> None:
-        with ThreadPoolExecutor(_CORES) as pool:
+        with ThreadPoolExecutor(_CORES, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             list(pool.map(one, range(PHOTOS)))
 
-    before = torch.get_num_threads()
     answers = PHOTOS * pairs * len(JUDGED) * len(ORDERS)
     measure("bound", every, form=f"the network alone, {_CORES} threads", size=answers,
             unit="answers", memory="none", rounds=1)  # fmt: skip
-    torch.set_num_threads(before)
 
 
 @pytest.mark.benchmark(group="annotate, 40 pairs a photo")
@@ -147,12 +145,10 @@ class TestPhoto:
     def test_bound(self, measure: Measure, questions: list[Question]) -> None:
         network = TinyJudge().network
         image = to_tensor(small(questions[0].photo.image), torch.device("cpu"))[None]
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
 
         def look() -> None:
             with torch.inference_mode():
                 look_both_ways(network, image)
 
-        measure("bound", look, form="the network's look at photo and mirror image", memory="none")
-        torch.set_num_threads(before)
+        with _one_thread():
+            measure("bound", look, form="the network's look at photo and mirror image", memory="none")

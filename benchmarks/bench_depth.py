@@ -20,11 +20,6 @@ SMALL, LARGE = (480, 640), (4032, 6048)
 GROUP = "depth: affine fit and all metrics, {}x{}"
 FIT = "depth: affine fit alone, {}x{}"
 
-small = pytest.mark.benchmark(group=GROUP.format(*SMALL))
-large = pytest.mark.benchmark(group=GROUP.format(*LARGE))
-small_fit = pytest.mark.benchmark(group=FIT.format(*SMALL))
-large_fit = pytest.mark.benchmark(group=FIT.format(*LARGE))
-
 
 def ours(maps: Maps) -> dict[str, float]:
     pred, target, valid = maps
@@ -60,77 +55,68 @@ def assert_forms_agree() -> None:
     assert peers.affine_lstsq(*maps) == pytest.approx(ours_fit(maps), rel=1e-9, abs=0)
 
 
-@small
-def test_small_ours(measure: Measure) -> None:
-    maps = maps_of(SMALL)
-    measure("ours", lambda: ours(maps), form="blocks of rows, float64 sums", rounds=60)
+class Whole:
+    """Fit and all metrics at one size; None is as many rounds as fit."""
+
+    shape: tuple[int, int]
+    rounds: int
+    peer_rounds: int | None = None
+
+    def test_ours(self, measure: Measure) -> None:
+        maps = maps_of(self.shape)
+        measure("ours", lambda: ours(maps), form="blocks of rows, float64 sums", rounds=self.rounds)
+
+    def test_peer(self, measure: Measure) -> None:
+        maps = maps_of(self.shape)
+        measure("peer", lambda: peers.depth_affine_torch(*maps, CLIP), form="lstsq, a masked map a metric (Marigold)",
+                memory="resident", rounds=self.peer_rounds)  # fmt: skip
+
+    def test_bound(self, measure: Measure) -> None:
+        maps = maps_of(self.shape)
+        measure("bound", lambda: reading(maps), form="the inputs, read twice")
 
 
-@small
-def test_small_peer(measure: Measure) -> None:
-    maps = maps_of(SMALL)
-    measure("peer", lambda: peers.depth_affine_torch(*maps, CLIP), form="lstsq, a masked map a metric (Marigold)",
-            memory="resident")  # fmt: skip
+@pytest.mark.benchmark(group=GROUP.format(*SMALL))
+class TestSmall(Whole):
+    shape, rounds = SMALL, 60
+
+    def test_numpy(self, measure: Measure) -> None:
+        maps = maps_of(SMALL)
+        measure("library", lambda: peers.depth_affine_numpy(*maps, CLIP), form="numpy, masked once, whole vectors")
+
+    def test_package(self, measure: Measure) -> None:
+        package(measure, SMALL)
 
 
-@small
-def test_small_numpy(measure: Measure) -> None:
-    maps = maps_of(SMALL)
-    measure("library", lambda: peers.depth_affine_numpy(*maps, CLIP), form="numpy, masked once, whole vectors")
+@pytest.mark.benchmark(group=GROUP.format(*LARGE))
+class TestLarge(Whole):
+    shape, rounds, peer_rounds = LARGE, 5, 1
 
 
-@small
-def test_small_package(measure: Measure) -> None:
-    package(measure, SMALL)
+class Fit:
+    """The fit alone at one size."""
+
+    shape: tuple[int, int]
+    rounds: int
+    peer_rounds: int | None = None
+
+    def test_ours(self, measure: Measure) -> None:
+        maps = maps_of(self.shape)
+        measure("ours", lambda: ours_fit(maps), form="moments, merged over blocks", rounds=self.rounds)
+
+    def test_peer(self, measure: Measure) -> None:
+        maps = maps_of(self.shape)
+        measure("peer", lambda: peers.affine_lstsq(*maps), form="numpy.linalg.lstsq", rounds=self.peer_rounds)
 
 
-@small
-def test_small_bound(measure: Measure) -> None:
-    maps = maps_of(SMALL)
-    measure("bound", lambda: reading(maps), form="the inputs, read twice")
+@pytest.mark.benchmark(group=FIT.format(*SMALL))
+class TestSmallFit(Fit):
+    shape, rounds = SMALL, 60
 
 
-@large
-def test_large_ours(measure: Measure) -> None:
-    maps = maps_of(LARGE)
-    measure("ours", lambda: ours(maps), form="blocks of rows, float64 sums", rounds=5)
-
-
-@large
-def test_large_peer(measure: Measure) -> None:
-    maps = maps_of(LARGE)
-    measure("peer", lambda: peers.depth_affine_torch(*maps, CLIP), form="lstsq, a masked map a metric (Marigold)",
-            memory="resident", rounds=1)  # fmt: skip
-
-
-@large
-def test_large_bound(measure: Measure) -> None:
-    maps = maps_of(LARGE)
-    measure("bound", lambda: reading(maps), form="the inputs, read twice")
-
-
-@small_fit
-def test_small_fit_ours(measure: Measure) -> None:
-    maps = maps_of(SMALL)
-    measure("ours", lambda: ours_fit(maps), form="moments, merged over blocks", rounds=60)
-
-
-@small_fit
-def test_small_fit_peer(measure: Measure) -> None:
-    maps = maps_of(SMALL)
-    measure("peer", lambda: peers.affine_lstsq(*maps), form="numpy.linalg.lstsq")
-
-
-@large_fit
-def test_large_fit_ours(measure: Measure) -> None:
-    maps = maps_of(LARGE)
-    measure("ours", lambda: ours_fit(maps), form="moments, merged over blocks", rounds=7)
-
-
-@large_fit
-def test_large_fit_peer(measure: Measure) -> None:
-    maps = maps_of(LARGE)
-    measure("peer", lambda: peers.affine_lstsq(*maps), form="numpy.linalg.lstsq", rounds=2)
+@pytest.mark.benchmark(group=FIT.format(*LARGE))
+class TestLargeFit(Fit):
+    shape, rounds, peer_rounds = LARGE, 7, 2
 
 
 def package(measure: Measure, shape: tuple[int, int]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks import peers
 from benchmarks.conftest import Measure
-from benchmarks.files import eth3d_folder, nyu_folder
+from benchmarks.files import ETH3D_SHAPE, eth3d_folder, nyu_folder
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.datasets.eth3d import ETH3D
 from reasonx_eval.datasets.nyuv2 import NYUv2
@@ -48,7 +48,7 @@ class Work:
     read: Callable[[Sequence[Path], type], tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]]
 
     def first(self, count: int) -> Work:
-        return Work(self.dataset, self.ids[:count], self.protocol, self.out, self.read)
+        return replace(self, ids=self.ids[:count])
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def read_nyu(files: Sequence[Path], dtype: type) -> tuple[NDArray[Any], NDArray[
 
 
 def read_eth3d(files: Sequence[Path], dtype: type) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-    depth = np.frombuffer(files[1].read_bytes(), dtype=np.float32).copy().reshape(4032, 6048)
+    depth = np.frombuffer(files[1].read_bytes(), dtype=np.float32).copy().reshape(ETH3D_SHAPE)
     depth[depth == np.inf] = 0.0
     depth = depth.astype(dtype)
     return _normalised(files[0]), depth, np.logical_and(depth > 1e-5, depth < 50.0)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from benchmarks.arrays import photo
 from benchmarks.conftest import Measure
-from benchmarks.files import eth3d_folder, large_photo
+from benchmarks.files import ETH3D_SHAPE, eth3d_folder, large_photo
 from reasonx_eval.datasets.eth3d import ETH3D
 from reasonx_eval.images import read_rgb
 from reasonx_eval.models.torch_support import to_tensor
@@ -46,7 +46,7 @@ def depth_peer(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """All bytes as one object, a copy, unmeasured pixels set to 0, tensors, and a mask from two comparisons."""
     raw = np.frombuffer(path.read_bytes(), dtype=np.float32).copy()
     raw[raw == np.inf] = 0.0
-    depth = torch.from_numpy(raw.reshape(4032, 6048)).unsqueeze(0).float()
+    depth = torch.from_numpy(raw.reshape(ETH3D_SHAPE)).unsqueeze(0).float()
     return depth, torch.logical_and(depth > 1e-5, depth < np.inf).bool()
 
 
@@ -151,4 +151,4 @@ def test_tensor_peer(measure: Measure) -> None:
 @pytest.mark.benchmark(group=TENSOR)
 def test_tensor_bound(measure: Measure) -> None:
     """What must be written: 290 MB of float32, into fresh memory."""
-    measure("bound", lambda: torch.full((3, 4032, 6048), 0.5), form="writing the tensor", memory="resident")
+    measure("bound", lambda: torch.full((3, *ETH3D_SHAPE), 0.5), form="writing the tensor", memory="resident")

@@ -61,7 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 
 def _run(dataset: IiwSized | NyuSized, protocol: str, out: Path) -> None:
-    result = run(Free("free"), dataset, get_protocol(protocol), out, RunOptions(workers=2))
+    result = run(Free(), dataset, get_protocol(protocol), out, RunOptions(workers=2))
     assert result.n_scored == len(dataset)
 
 

@@ -26,7 +26,6 @@ from reasonx_eval.protocol import get_protocol
 HEIGHT, WIDTH = 341, 512
 #: judgements of one photo in the corpus: what the data set has on average
 CORPUS_JUDGEMENTS, CORPUS_POINTS, CORPUS_IMAGES = 170, 100, 12
-COUNTS = (1_000, 100)
 
 
 def group_of(count: int) -> str:

@@ -168,10 +168,12 @@ def _timed(function: Callable[[], Any], times: int = 1) -> float:
 
 
 def _peak(function: Callable[[], Any], memory: Memory | Callable[[], float | None]) -> float | None:
-    """Peak of one call of the function, which also warms it up, MiB."""
+    """Peak of one call of what is timed, which also warms it up, MiB."""
     if memory == "traced":
         return traced_peak(function)
     if memory == "resident":
         return resident_peak(function)
+    if callable(memory):
+        return memory()  # a call of its own: the function's, first, could leave it nothing to do
     function()
-    return memory() if callable(memory) else None
+    return None

@@ -50,17 +50,18 @@ def export_run(
         raise UsageError("a model is there already", where=str(out), fix="--force, or another --out")
     if replaced and out.resolve() == Path(about.base).resolve():
         raise UsageError("the base of this run, which it would replace", where=str(out), fix="another --out")
+    configured = about.config.optimiser.interpolate
+    share = configured if interpolate is None else interpolate
     policy = make_policy(about.base, device="cpu", **about.config.policy)
     try:
-        put(policy.network, _exported(state, policy.network, about.config.optimiser.interpolate, interpolate))
+        put(policy.network, _exported(state, policy.network, share, configured))
     except (KeyError, RuntimeError) as error:
         raise DataError(f"the checkpoint is not of {about.base} as it is now: {' '.join(str(error).split())[:200]}",
                         where=str(run)) from None  # fmt: skip
     facts = Facts(**{**about.facts, "name": name or about.facts["name"], "data": tuple(about.facts["data"]),
                      "config": about.config.model_dump(mode="json")})  # fmt: skip
     check = None if state.get("check") is None else Check(**state["check"])
-    share = about.config.optimiser.interpolate
-    if check is not None and (check.step != state["step"] or (interpolate or share) != share):
+    if check is not None and (check.step != state["step"] or share != configured):
         check = None  # measured before: not of these weights
     base = (state.get("guardrails") or {}).get("base")
     if replaced:
@@ -69,11 +70,8 @@ def export_run(
                        base=None if base is None else Check(**base))  # fmt: skip
 
 
-def _exported(
-    state: Mapping[str, Any], base: nn.Module, configured: float, wanted: float | None
-) -> Mapping[str, Tensor]:  # fmt: skip
-    """The weights to export; a best check's are interpolated already, as the run was configured."""
-    share = configured if wanted is None else wanted
+def _exported(state: Mapping[str, Any], base: nn.Module, share: float, configured: float) -> Mapping[str, Tensor]:
+    """The weights a share of the way from the base; those of a best check are on the way already, as configured."""
     average = state.get("average")
     if average is None:
         tuned, share = state["weights"], share / configured

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def draw(protocol: Protocol, n: int, level: float, *keys: str) -> dict[str, list
     return out
 
 
-def write(folder: Path, reviewed: Sequence[Reviewed]) -> Path:
+def write(folder: Path, reviewed: Iterable[Reviewed]) -> Path:
     """Reviewed files where they belong; the folder."""
     for one in reviewed:
         write_reviewed(folder / reviewed_path(one), one)
@@ -104,14 +104,12 @@ PROTOCOLS = ("depth/nyuv2", "depth/eth3d", "depth/diode", "depth/scenes-wild", "
 KINDS = {"depth": "disparity_affine", "normals": "normal", "albedo": "albedo_linear", "irradiance": "irradiance"}
 
 
-def crowd(models: int, protocols: int, n: int = 60) -> list[Reviewed]:
-    """Many models under many protocols, a third of them tuned from the one before."""
-    found = []
+def crowd(models: int, protocols: int, n: int = 60) -> Iterator[Reviewed]:
+    """Many models under many protocols, a third of them tuned from the one before; one at a time."""
     for name in PROTOCOLS[:protocols]:
         rules = get_protocol(name)
         for k in range(models):
             base = {"base": f"model-{k - 1:03d}", "reward": "agreement"} if k % 3 == 1 else {}
             level = 0.1 + 0.3 * rng(0, "level", name, str(k)).random()
             values = draw(rules, n, level, str(k))
-            found.append(make(f"model-{k:03d}", values, name, kind=KINDS[rules.task], seconds=0.001 * (k + 1), **base))
-    return found
+            yield make(f"model-{k:03d}", values, name, kind=KINDS[rules.task], seconds=0.001 * (k + 1), **base)

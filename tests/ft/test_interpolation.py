@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,9 @@ from reasonx_ft.train import tune
 from reasonx_ft.training_files import load_state
 from reasonx_ft.tuning import checkpoint
 from reasonx_ft.tuning.weights import Average, between
-from tests.ft.tune_data import oracle_store, short, small_policy, sources
+from tests.ft.tune_data import short, small_policy, sources
 
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return oracle_store(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_networks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("prepare", "export_run"):
-            patch.setattr(f"reasonx_ft.tuning.{module}.make_policy", small_policy)
-        yield
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 def test_hand_worked_way() -> None:
@@ -63,7 +51,7 @@ def test_a_low_rank_update_is_shortened_as_a_whole() -> None:
 
 
 @pytest.fixture(scope="module")
-def halfway(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def halfway(small_networks: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("halfway")
     tune(sources(store), short(optimiser__interpolate=0.5, watch__export="best", watch__check_every=4), out)
     return out

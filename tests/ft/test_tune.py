@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,32 +32,17 @@ from reasonx_ft.tuning.guardrails import Guardrails
 from reasonx_ft.tuning.objective import Draw, terms
 from reasonx_ft.tuning.prepare import Prepared, prepare
 from reasonx_ft.tuning.weights import Average, relative_change
-from tests.ft.tune_data import PHOTOS, SHORT, oracle_store, short, small_policy, sources
+from tests.ft.tune_data import PHOTOS, SHORT, lines, oracle_store, short, sources
+
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return oracle_store(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_networks() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("prepare", "export_run"):
-            patch.setattr(f"reasonx_ft.tuning.{module}.make_policy", small_policy)
-        yield
-
-
-@pytest.fixture(scope="module")
-def finished(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(small_networks: None, store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tuning of four steps that nothing interrupted."""
     out = tmp_path_factory.mktemp("finished")
     tune(sources(store), short(), out)
     return out
-
-
-def lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def steps(out: Path) -> list[dict[str, Any]]:

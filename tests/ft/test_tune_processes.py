@@ -24,7 +24,7 @@ from reasonx_ft.training_files import load_state
 from reasonx_ft.tuning import checkpoint
 from reasonx_ft.tuning.processes import Processes
 from reasonx_ft.tuning.sharding import Shards, asked_for, blocks
-from tests.ft.tune_data import oracle_store, short, small_policy, sources
+from tests.ft.tune_data import lines, short, small_policy, sources
 from tests.models import tiny_marigold
 
 ROOT = Path(__file__).parents[2]
@@ -108,11 +108,6 @@ def test_one_process_needs_no_others() -> None:
     assert value[alone.rows(3)].shape == value.shape
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return oracle_store(tmp_path_factory.mktemp("store"))
-
-
 @pytest.mark.slow
 def test_two_processes_make_the_update_of_one(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"data.images": 4, "objective.credit": "image", "objective.scale": "batch", "objective.ranking": 0.5,
@@ -167,7 +162,7 @@ def test_a_sharded_update_is_that_of_one_process(store: Path, tmp_path: Path, mo
         assert (tmp_path / name / "model/tiny.safetensors").is_file()
     two, resumed = ((tmp_path / n / "model/tiny.safetensors").read_bytes() for n in ("two", "resumed"))
     assert two == resumed
-    for a, b in zip(*(_lines(tmp_path / n) for n in ("one", "two")), strict=True):
+    for a, b in zip(*(lines(tmp_path / n) for n in ("one", "two")), strict=True):
         for key in ("gradient", "update", "average_distance"):
             if key in a:
                 assert b[key] == pytest.approx(a[key], rel=1e-3), key
@@ -223,10 +218,6 @@ def test_blocks_are_the_members_of_the_outermost_lists() -> None:
     inner = nn.ModuleDict({"deep": nn.ModuleList([nn.ModuleList([nn.Linear(1, 1)]), nn.Dropout()])})
     network = nn.Sequential(nn.Linear(2, 2), inner, nn.Linear(2, 2))
     assert blocks(network) == [inner["deep"][0]]  # type: ignore[index]
-
-
-def _lines(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 KILL = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,11 @@ def short(base: str = "tiny", **changes: Any) -> TuneConfig:
 
 def sources(store: Path, base: str = "tiny") -> Sources:
     return Sources(base, PHOTOS, store)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    """The log of a tuning."""
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 class SmallPredictor(TinyPredictor):

@@ -20,6 +20,7 @@ from reasonx_eval.types import Record
 
 DEPTH = get_protocol("depth/generic")
 POOLED = get_protocol("normals/generic").model_copy(update={"pool": "pixel"})
+_ALL = Selection()
 Values = Mapping[str, NDArray[np.float64]]
 
 
@@ -56,7 +57,7 @@ def pooled_records(errors: Sequence[NDArray[np.float64]], groups: Sequence[str] 
 def write_run(
     folder: Path, records: Sequence[Record], *, name: str = "net", protocol: Protocol = DEPTH,
     n_total: int | None = None, dataset: str = "fake", options: Mapping[str, Any] | None = None,
-    pixels: Sequence[NDArray[np.float64]] = (),
+    pixels: Sequence[NDArray[np.float64]] = (), selection: Selection = _ALL,
 ) -> Path:  # fmt: skip
     """A finished run folder with these records."""
     folder.mkdir(parents=True)
@@ -68,7 +69,7 @@ def write_run(
     names = [r.sample_id for r in records]
     total = len(records) if n_total is None else n_total
     spec = RunSpec(
-        schema=results.SCHEMA, reasonx="0", selection=Selection(), seed=0,
+        schema=results.SCHEMA, reasonx="0", selection=selection, seed=0,
         model=ModelRef(name=name, source="test", kind=protocol.accepts[0], options=dict(options or {})),
         protocol=ProtocolRef(name=protocol.name, version=protocol.version, digest=protocol.digest,
                              rules=protocol.rules),
