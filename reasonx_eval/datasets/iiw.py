@@ -24,6 +24,8 @@ from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget, Sample, Tar
 #: whether nothing is wrong with the values of a whole column
 _Sound: TypeAlias = Callable[[list[Any]], bool]
 _CODES = {"1": FIRST, "2": SECOND, "E": SAME}
+#: the code of every other answer, which doesn't count
+_NONE = -1
 
 
 class IIW(Dataset):
@@ -83,28 +85,31 @@ def read_judgements(path: Path) -> JudgementTarget:
     where = _Where(path)
     points = where.objects(data, "intrinsic_points")
     column = partial(where.column, points, "intrinsic_points")
-    ids = column("id", where.integer, _all_of(int))
-    rows = {key: i for i, key in enumerate(ids)}
+    ids = column("id", where.integer, _INTEGERS)
+    rows = dict(zip(ids, range(len(ids)), strict=True))
     if len(rows) < len(ids):
         where.repeated(ids)
     xy = [column(axis, where.fraction, _fractions) for axis in ("x", "y")]
-    opaque = column("opaque", where.flag, _all_of(bool, type(None)))
+    opaque = np.array(column("opaque", where.flag, _FLAGS), dtype=np.bool_)
 
     comparisons = where.objects(data, "intrinsic_comparisons")
     column = partial(where.column, comparisons, "intrinsic_comparisons")
-    codes = [_CODES.get(answer) for answer in column("darker", where.answer, _all_of(str, type(None)))]
-    scores = column("darker_score", where.score, _scores)
-    counted = [i for i, (code, score) in enumerate(zip(codes, scores, strict=True))
-               if code is not None and score is not None and score > 0]  # fmt: skip
-    ends = (column(end, partial(where.known, rows=rows), _known_in(rows), counted) for end in ("point1", "point2"))
-    first, second = ([rows[key] for key in end] for end in ends)
-    kept = [k for k, (a, b) in enumerate(zip(first, second, strict=True)) if opaque[a] and opaque[b]]
-    return JudgementTarget(
-        points=np.array(xy, dtype=np.float64).T.copy(),
-        pairs=np.array([[end[k] for k in kept] for end in (first, second)], dtype=np.int64).T.copy(),
-        darker=np.array([codes[counted[k]] for k in kept], dtype=np.int8),
-        weight=np.array([scores[counted[k]] for k in kept], dtype=np.float64),
-    )
+    answers = column("darker", where.answer, _ANSWERS)
+    darker = np.array([_CODES.get(answer, _NONE) for answer in answers], dtype=np.int8)
+    # a score of null becomes NaN, which isn't above 0
+    weight = np.array(column("darker_score", where.score, _scores), dtype=np.float64)
+    counted = (darker != _NONE) & (weight > 0)
+    # points are looked up only where they count
+    chosen = None if counted.all() else np.flatnonzero(counted).tolist()
+    known = _known_in(rows)
+    ends = (column(end, partial(where.known, rows=rows), known, chosen) for end in ("point1", "point2"))
+    pairs = np.array([list(map(rows.__getitem__, end)) for end in ends], dtype=np.int64).T.copy()
+    if chosen is not None:
+        darker, weight = darker[chosen], weight[chosen]
+    kept = opaque[pairs].all(axis=1)
+    if not kept.all():
+        pairs, darker, weight = pairs[kept], darker[kept], weight[kept]
+    return JudgementTarget(points=np.array(xy, dtype=np.float64).T.copy(), pairs=pairs, darker=darker, weight=weight)
 
 
 def _load_json(path: Path) -> Any:
@@ -150,9 +155,9 @@ class _Where:
         items = data.get(key)
         if not isinstance(items, list):
             self.fail(key, "is missing" if key not in data else f"expected a list, got {_kind(items)}")
-        for i, item in enumerate(items):
-            if not isinstance(item, dict):
-                self.fail(f"{key}[{i}]", f"expected an object, got {_kind(item)}")
+        if not _OBJECTS(items):
+            i, item = next((i, item) for i, item in enumerate(items) if not isinstance(item, dict))
+            self.fail(f"{key}[{i}]", f"expected an object, got {_kind(item)}")
         return items
 
     def integer(self, record: Mapping[str, Any], key: str, at: str) -> int:
@@ -221,17 +226,21 @@ def _all_of(*types: type) -> _Sound:
     return lambda values: known.issuperset(map(type, values))
 
 
+_OBJECTS, _INTEGERS, _NUMBERS = _all_of(dict), _all_of(int), _all_of(int, float)
+_FLAGS, _ANSWERS = _all_of(bool, type(None)), _all_of(str, type(None))
+
+
 def _known_in(rows: Mapping[int, int]) -> _Sound:
-    return lambda keys: _all_of(int)(keys) and rows.keys() >= set(keys)
+    return lambda keys: _INTEGERS(keys) and rows.keys() >= set(keys)
 
 
 def _fractions(values: list[Any]) -> bool:
-    return _all_of(int, float)(values) and (not values or (min(values) >= 0 and max(values) <= 1))
+    return _NUMBERS(values) and (not values or (min(values) >= 0 and max(values) <= 1))
 
 
 def _scores(values: list[Any]) -> bool:
-    given = [v for v in values if v is not None]
-    return _all_of(int, float)(given) and (not given or (min(given) > -1e300 and max(given) < 1e300))
+    given = [v for v in values if v is not None] if None in values else values
+    return _NUMBERS(given) and (not given or (min(given) > -1e300 and max(given) < 1e300))
 
 
 def _kind(value: Any) -> str:
