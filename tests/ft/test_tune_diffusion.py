@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,9 +15,7 @@ from reasonx_eval.models.load import load_model
 from reasonx_eval.types import Sample
 from reasonx_ft.policies.load import make_policy
 from reasonx_ft.train import tune
-from reasonx_ft.tuning.config import TuneConfig
-from reasonx_ft.tuning.settings import read_settings
-from tests.ft.tune_data import SHORT, oracle_store, sources
+from tests.ft.tune_data import oracle_store, pipeline_settings, sources
 from tests.models import tiny_marigold
 
 
@@ -40,14 +37,6 @@ def lighting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_marigold.intrinsics(tmp_path_factory.mktemp("base") / "lighting")
 
 
-def _settings(**changes: Any) -> TuneConfig:
-    flags = {k: v for k, v in SHORT.items() if k != "policy.noise"} | {
-        "objective.credit": "image", "objective.scale": "floored", "policy.steps": 3, "objective.group": 3,
-        "policy.answer_steps": 1, "data.limit": 8, "data.images": 1, "machine.micro": 2,
-    }  # fmt: skip
-    return read_settings(base="pipeline", flags=flags | {k.replace("__", "."): v for k, v in changes.items()})
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [2, None], ids=["lora", "full"])
 def test_a_pipeline_is_tuned_resumed_exported_and_run(
@@ -55,10 +44,10 @@ def test_a_pipeline_is_tuned_resumed_exported_and_run(
 ) -> None:
     changes = {"policy__lora": lora} if lora else {}
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    tune(sources(store, str(lighting)), _settings(**changes), whole)
+    tune(sources(store, str(lighting)), pipeline_settings(**changes), whole)
     with pytest.raises(PartialRun):
-        tune(sources(store, str(lighting)), _settings(**changes), halves, stop_after=2)
-    tune(sources(store, str(lighting)), _settings(**changes), halves)
+        tune(sources(store, str(lighting)), pipeline_settings(**changes), halves, stop_after=2)
+    tune(sources(store, str(lighting)), pipeline_settings(**changes), halves)
     lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "ratio" in line]
     assert len(steps) == 4

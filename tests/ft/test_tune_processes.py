@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,87 +15,72 @@ import torch
 from torch import nn
 
 from reasonx_eval.errors import UsageError
-from reasonx_ft.grpo import advantages
+from reasonx_ft.grpo import Scale, advantages
 from reasonx_ft.policies.load import make_policy
 from reasonx_ft.train import tune
 from reasonx_ft.training_files import load_state
 from reasonx_ft.tuning import checkpoint
 from reasonx_ft.tuning.processes import Processes
 from reasonx_ft.tuning.sharding import Shards, asked_for, blocks
-from tests.ft.tune_data import lines, short, small_policy, sources
+from tests.ft import forked
+from tests.ft.forked import together
+from tests.ft.tune_data import lines, pipeline_settings, short, small_policy, sources
 from tests.models import tiny_marigold
 
 ROOT = Path(__file__).parents[2]
+SCALES: tuple[Scale, ...] = ("group", "floored", "batch")
 
 TUNE = """
 import json, sys
 from pathlib import Path
-from reasonx_ft.tuning import prepare
-from reasonx_ft.train import tune
-from tests.ft.tune_data import short, small_policy, sources
-prepare.make_policy = small_policy
-tune(sources(Path(sys.argv[1])), short(**json.loads(sys.argv[3])), Path(sys.argv[2]))
+from tests.ft.test_tune_processes import tune_small
+tune_small(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
 """
 
 
-def command(store: Path, out: Path, changes: dict[str, Any]) -> list[str]:
-    return [sys.executable, "-c", TUNE, str(store), str(out), json.dumps(changes)]
+def tune_small(store: Path, out: Path, changes: dict[str, Any]) -> None:
+    """A tuning of the small network, in a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reasonx_ft.tuning.prepare.make_policy", small_policy)
+        tune(sources(store), short(**changes), out)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
+def tune_pipeline(store: Path, base: str, out: Path, changes: dict[str, Any]) -> None:
+    """A tuning of a pipeline, in a process of its own."""
+    tune(sources(store, base), pipeline_settings(**changes), out)
 
 
-def together(code: list[str], world: int = 2) -> list[str]:
-    """Run a command in several processes that know of each other; what each printed."""
-    port = free_port()
-    running = []
-    for rank in range(world):
-        env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
-               "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-               "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
-        running.append(subprocess.Popen(code, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
-    said = [p.communicate(timeout=500) for p in running]
-    assert all(p.returncode == 0 for p in running), b"\n".join(err for _, err in said).decode()
-    return [out.decode() for out, _ in said]
-
-
-GATHER = """
-import torch
-from reasonx_ft.tuning.processes import Processes
-from reasonx_ft.grpo import advantages
-p = Processes(cpu=True)
-torch.manual_seed(0)
-rewards = torch.rand(6, 4)
-rewards[1] = torch.nan
-mine = rewards[p.rank * 3 : p.rank * 3 + 3]
-found = {s: advantages(p.gather(mine), scale=s)[p.rows(3)].tolist() for s in ("group", "floored", "batch")}
-w = torch.nn.Parameter(torch.ones(3)); u = torch.nn.Parameter(torch.ones(2))
-(w.sum() * (p.rank + 1)).backward()
-p.add_gradients([w, u])
-import json
-print(json.dumps({"a": found, "g": w.grad.tolist(), "u": u.grad.tolist(), "n": p.total(p.rank + 5),
-                  "any": p.any(p.rank == 1)}))
-# without it, threads of the connection may outlive what they use
-torch.distributed.destroy_process_group()
-"""
-
-
-@pytest.mark.slow
-def test_oracle_22_advantages_of_two_processes_are_those_of_one() -> None:
+def gather(folder: Path) -> None:
+    processes = Processes(cpu=True)
     torch.manual_seed(0)
     rewards = torch.rand(6, 4)
     rewards[1] = torch.nan
-    parts = [json.loads(out) for out in together([sys.executable, "-c", GATHER])]
-    for scale in ("group", "floored", "batch"):
-        both = torch.tensor(parts[0]["a"][scale] + parts[1]["a"][scale])
-        assert torch.equal(both, advantages(rewards, scale=scale))  # type: ignore[arg-type]
+    mine = rewards[processes.rows(3)]
+    found = {s: advantages(processes.gather(mine), scale=s)[processes.rows(3)].tolist() for s in SCALES}
+    used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+    (used.sum() * (processes.rank + 1)).backward()
+    processes.add_gradients([used, unused])
+    assert used.grad is not None
+    assert unused.grad is not None
+    document = {"advantages": found, "used": used.grad.tolist(), "unused": unused.grad.tolist(),
+                "total": processes.total(processes.rank + 5), "any": processes.any(processes.rank == 1)}  # fmt: skip
+    (folder / f"{processes.rank}.json").write_text(json.dumps(document))
+
+
+@pytest.mark.slow
+def test_oracle_22_advantages_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rewards = torch.rand(6, 4)
+    rewards[1] = torch.nan
+    together(tmp_path, gather, tmp_path)
+    parts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for scale in SCALES:
+        both = torch.tensor(parts[0]["advantages"][scale] + parts[1]["advantages"][scale])
+        assert torch.equal(both, advantages(rewards, scale=scale))
     for part in parts:
-        assert part["g"] == [3.0, 3.0, 3.0]  # summed, not averaged
-        assert part["u"] == [0.0, 0.0]  # no gradient anywhere
-        assert (part["n"], part["any"]) == (11, True)
+        assert part["used"] == [3.0, 3.0, 3.0]  # summed, not averaged
+        assert part["unused"] == [0.0, 0.0]  # no gradient anywhere
+        assert (part["total"], part["any"]) == (11, True)
 
 
 def test_one_process_needs_no_others() -> None:
@@ -115,7 +98,13 @@ def test_two_processes_make_the_update_of_one(store: Path, tmp_path: Path, monke
                "objective.rehearsal": 0.5, "objective.rehearsal_scenes": 4, "objective.rehearsal_images": 2}
     monkeypatch.setattr("reasonx_ft.tuning.prepare.make_policy", small_policy)
     tune(sources(store), short(**changes), tmp_path / "one")
-    together(command(store, tmp_path / "two", changes))
+    code = [sys.executable, "-c", TUNE, str(store), str(tmp_path / "two"), json.dumps(changes)]
+    port, running = forked.free_port(), []
+    for rank in range(2):
+        env = {**os.environ, **forked.launch_environment(rank, 2, port)}
+        running.append(subprocess.Popen(code, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    said = [p.communicate(timeout=500) for p in running]
+    assert [p.returncode for p in running] == [0, 0], b"\n".join(err for _, err in said).decode()
     one, two = (load_state(checkpoint.path_of(tmp_path / n, 4)) for n in ("one", "two"))
     for name, weight in one["weights"].items():
         # sums of other order: bits differ, and Adam makes a step of any small gradient
@@ -143,7 +132,7 @@ def test_a_sharded_update_is_that_of_one_process(store: Path, tmp_path: Path, mo
     sharded = {**changes, "machine.shard": True}
     monkeypatch.setattr("reasonx_ft.tuning.prepare.make_policy", small_policy)
     tune(sources(store), short(**changes), tmp_path / "one")
-    together(command(store, tmp_path / "two", {**sharded, "watch.save_every": 1, "watch.keep": 4}))
+    together(tmp_path, tune_small, store, tmp_path / "two", {**sharded, "watch.save_every": 1, "watch.keep": 4})
     state = load_state(checkpoint.path_of(tmp_path / "one", 4))
     # interrupted after two steps: half of the run sharded and half of it not, in both orders
     for name, rest in (("resumed", sharded), ("alone", changes)):
@@ -151,7 +140,7 @@ def test_a_sharded_update_is_that_of_one_process(store: Path, tmp_path: Path, mo
         for path in (checkpoint.path_of(tmp_path / "two", 2), tmp_path / "two/checkpoints/best.pt"):
             (tmp_path / name / "checkpoints" / path.name).write_bytes(path.read_bytes())
         if rest is sharded:
-            together(command(store, tmp_path / name, rest))
+            together(tmp_path, tune_small, store, tmp_path / name, rest)
         else:
             tune(sources(store), short(**rest), tmp_path / name)
     for name in ("two", "resumed", "alone"):
@@ -168,16 +157,6 @@ def test_a_sharded_update_is_that_of_one_process(store: Path, tmp_path: Path, mo
                 assert b[key] == pytest.approx(a[key], rel=1e-3), key
 
 
-SHARDED_PIPELINE = """
-import json, sys
-from pathlib import Path
-from reasonx_ft.train import tune
-from tests.ft.test_tune_diffusion import _settings
-from tests.ft.tune_data import sources
-tune(sources(Path(sys.argv[1]), sys.argv[4]), _settings(**json.loads(sys.argv[3])), Path(sys.argv[2]))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [2, None], ids=["lora", "full"])
 def test_a_sharded_pipeline_is_updated_as_by_one_process(store: Path, tmp_path: Path, lora: int | None) -> None:
@@ -187,9 +166,8 @@ def test_a_sharded_pipeline_is_updated_as_by_one_process(store: Path, tmp_path: 
                "objective.ranking": 0.5, "objective.distance": 0.1, "optimiser.ema": 0.5,
                "optimiser.interpolate": 0.5, "machine.device": "cpu",
                **({} if lora is None else {"policy.lora": lora})}  # fmt: skip
-    code = [sys.executable, "-c", SHARDED_PIPELINE, str(store)]
-    together([*code, str(tmp_path / "one"), json.dumps(changes), base], world=1)
-    together([*code, str(tmp_path / "two"), json.dumps({**changes, "machine.shard": True}), base])
+    together(tmp_path, tune_pipeline, store, base, tmp_path / "one", changes, world=1)
+    together(tmp_path, tune_pipeline, store, base, tmp_path / "two", {**changes, "machine.shard": True})
     one, two = (load_state(checkpoint.path_of(tmp_path / n, 2)) for n in ("one", "two"))
     assert one["weights"].keys() == two["weights"].keys()
     # Adam takes a whole step along a slope that is all rounding: a few weights may differ, by no more than such steps
@@ -265,10 +243,11 @@ def test_killed_and_resumed_equals_uninterrupted(store: Path, tmp_path: Path, mo
     tune(sources(store), short(**changes), tmp_path / "whole")
     out = tmp_path / "killed"
     for kept in (2, 5):
-        with subprocess.Popen(command(store, out, changes), cwd=ROOT) as process:
-            while process.poll() is None and max(checkpoint.steps_kept(out), default=0) < kept:
-                time.sleep(0.002)
-            process.send_signal(signal.SIGKILL)
+        process = forked.start(tmp_path / "said.txt", tune_small, store, out, changes)
+        while process.is_alive() and max(checkpoint.steps_kept(out), default=0) < kept:
+            time.sleep(0.002)
+        process.kill()
+        process.join()
     assert not (out / "model").exists()
     tune(sources(store), short(**changes), out)
     for name in ("tiny.safetensors", "reasonx.json"):

@@ -54,6 +54,15 @@ def short(base: str = "tiny", **changes: Any) -> TuneConfig:
     return read_settings(base=base, flags={**SHORT, **dotted})
 
 
+def pipeline_settings(**changes: Any) -> TuneConfig:
+    """The same of a diffusion pipeline."""
+    flags = {k: v for k, v in SHORT.items() if k != "policy.noise"} | {
+        "objective.credit": "image", "objective.scale": "floored", "policy.steps": 3, "objective.group": 3,
+        "policy.answer_steps": 1, "data.limit": 8, "data.images": 1, "machine.micro": 2,
+    }  # fmt: skip
+    return read_settings(base="pipeline", flags=flags | {k.replace("__", "."): v for k, v in changes.items()})
+
+
 def sources(store: Path, base: str = "tiny") -> Sources:
     return Sources(base, PHOTOS, store)
 
