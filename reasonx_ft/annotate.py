@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reasonx_eval.errors import PartialRun, SampleError, UsageError
 from reasonx_ft.ahead import ahead
 from reasonx_ft.interrupts import interrupts
 from reasonx_ft.judgements import Store, Writer
-from reasonx_ft.judges.base import ORDERS, Judge, Order, Photo, Question
+from reasonx_ft.judges.base import FLAGS, ORDERS, Judge, Photo, Sheet
 from reasonx_ft.markers import canonical
 from reasonx_ft.pairs import Sampler, draw_orders, sample_pairs
 from reasonx_ft.photos import Photos
@@ -36,6 +37,7 @@ AskedOrders: TypeAlias = Literal["both", "red-first", "random"]
 
 #: (answers so far, answers in all, photos that can't be read)
 Progress: TypeAlias = Callable[[int, int, int], None]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -113,11 +115,11 @@ def annotate(
     began = time.monotonic()
     total = len(photos) * plan.per_photo()
     asker = _Asker(store, judge, questions, plan, summary)
-    batches = ahead(_batches(asker.pictures(photos), max(judge.batch_size, 1)))
+    batches = ahead(_batches(asker.sheets(photos), max(judge.batch_size, 1)))
     with interrupts() as stop, store.writer(judge.info, questions, rows=plan.rows, seconds=plan.seconds) as writer, \
             closing(batches):  # fmt: skip
-        for pictures in batches:
-            _ask(judge, pictures, writer, summary)
+        for sheets in batches:
+            _ask(judge, sheets, writer, summary)
             if progress is not None:
                 skipped = (len(summary.unreadable) + summary.repeated) * plan.per_photo()
                 progress(summary.asked, total - skipped - summary.known, len(summary.unreadable))
@@ -128,27 +130,38 @@ def annotate(
     return summary
 
 
-def _ask(judge: Judge, pictures: Sequence[list[Question]], writer: Writer, summary: Summary) -> None:
-    batch = [q for picture in pictures for q in picture]
-    answers = judge.ask(batch)
-    writer.append(batch, answers)
-    summary.asked += len(batch)
-    for answer in answers:
-        summary.flags[answer.flag] = summary.flags.get(answer.flag, 0) + 1
+def _ask(judge: Judge, sheets: Sequence[Sheet], writer: Writer, summary: Summary) -> None:
+    replies = judge.answer(sheets)
+    writer.add(sheets, replies)
+    summary.asked += len(replies)
+    for flag in dict.fromkeys(replies.flag.tolist()):  # in the order in which they come
+        summary.flags[FLAGS[flag]] = summary.flags.get(FLAGS[flag], 0) + int(np.count_nonzero(replies.flag == flag))
 
 
-def _batches(pictures: Iterator[list[Question]], size: int) -> Iterator[list[list[Question]]]:
-    """Pictures together until they hold `size` questions."""
-    waiting: list[list[Question]] = []
+def _batches(sheets: Iterator[Sheet], size: int) -> Iterator[list[Sheet]]:
+    """Pictures together until they hold `size` questions; a picture is all that is asked of a pair in one order."""
+    waiting: list[Sheet] = []
     n = 0
-    for picture in pictures:
-        waiting.append(picture)
-        n += len(picture)
-        if n >= size:
-            yield waiting
-            waiting, n = [], 0
+    for sheet in sheets:
+        start, ends = 0, _ends_of_pictures(sheet)
+        while True:
+            k = int(np.searchsorted(ends, start + size - n))
+            if k == len(ends):
+                break
+            stop = int(ends[k])
+            yield [*waiting, sheet.part(slice(start, stop))]
+            waiting, n, start = [], 0, stop
+        if start < len(sheet):
+            waiting.append(sheet.part(slice(start, None)))
+            n += len(waiting[-1])
     if waiting:
         yield waiting
+
+
+def _ends_of_pictures(sheet: Sheet) -> NDArray[np.int64]:
+    """Behind which rows a picture ends, int64, the last of them len(sheet)."""
+    changes = (np.diff(sheet.pair) != 0) | (np.diff(sheet.order) != 0)
+    return np.append(np.flatnonzero(changes) + 1, len(sheet))
 
 
 class _Asker:
@@ -161,8 +174,8 @@ class _Asker:
         self._streams = [(m, o, questions[m].digest, revision) for o in ORDERS for m in plan.modalities]
         self._seen: set[str] = set()
 
-    def pictures(self, photos: Photos) -> Iterator[list[Question]]:
-        """The questions that are left, by picture (a pair in one colour order), over all photos."""
+    def sheets(self, photos: Photos) -> Iterator[Sheet]:
+        """The questions that are left, over all photos."""
         for name, photo in photos.read_ahead(self._plan.workers):
             try:
                 if isinstance(photo, SampleError):
@@ -176,37 +189,35 @@ class _Asker:
                 self._summary.unreadable[name] = str(error)
                 continue
             self._summary.photos += 1
-            yield from left
+            if len(left):
+                yield left
 
-    def _left(self, photo: Photo) -> list[list[Question]]:
+    def _left(self, photo: Photo) -> Sheet:
         plan = self._plan
         image = canonical(photo.image)
         pairs = sample_pairs(image, photo.digest, plan.pairs, seed=plan.seed, sampler=plan.sampler,
                              size=photo.image.shape[:2])  # fmt: skip
         n = len(plan.modalities)
-        asked = [(k, order) for k, orders in enumerate(self._orders(photo.digest)) for order in orders]
-        points = np.repeat(pairs.reshape(-1, 4)[[k for k, _ in asked]], n, axis=0)
-        stream = np.concatenate([ORDERS.index(order) * n + np.arange(n) for _, order in asked])
+        pair, order = self._pictures(photo.digest)
+        modality = np.tile(np.arange(n, dtype=np.int8), len(pair))
+        sheet = Sheet(photo, pairs, plan.modalities, np.repeat(pair, n), modality, np.repeat(order, n))
+        points = pairs.reshape(-1, 4)[sheet.pair]
+        stream = sheet.order.astype(np.int64) * n + sheet.modality
         known = self._store.known(photo.digest, points, self._streams, stream, with_probability=plan.retry)
         self._summary.known += int(np.count_nonzero(known))
-        ends = [((x1, y1), (x2, y2)) for (x1, y1), (x2, y2) in pairs.tolist()]
-        done = known.reshape(-1, n).tolist()
-        found = []
-        for (k, order), answered in zip(asked, done, strict=True):
-            first, second = ends[k]
-            picture = [Question(photo, first, second, m, order)
-                       for m, is_known in zip(plan.modalities, answered, strict=True) if not is_known]  # fmt: skip
-            if picture:
-                found.append(picture)
-        return found
+        return sheet.part(~known)
 
-    def _orders(self, digest: str) -> list[tuple[Order, ...]]:
+
+    def _pictures(self, digest: str) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+        """Number of the pair and row of ORDERS, of everything that is shown of a photo."""
         plan = self._plan
+        each = np.arange(plan.pairs, dtype=np.int32)
         if plan.orders == "both":
-            return [ORDERS] * plan.pairs
+            return np.repeat(each, len(ORDERS)), np.tile(np.arange(len(ORDERS), dtype=np.int8), plan.pairs)
         if plan.orders == "red-first":
-            return [(ORDERS[0],)] * plan.pairs
-        return [(order,) for order in draw_orders(digest, plan.pairs, seed=plan.seed)]
+            return each, np.zeros(plan.pairs, np.int8)
+        drawn = draw_orders(digest, plan.pairs, seed=plan.seed)
+        return each, np.array([ORDERS.index(order) for order in drawn], np.int8)
 
 
 def raise_if_partial(summary: Summary, folder: Path) -> None:

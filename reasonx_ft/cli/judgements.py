@@ -126,7 +126,8 @@ def _rows(store: Store, photo: str | None, modality: str | None, judge: str | No
     import numpy as np
 
     from reasonx_eval.errors import UsageError, unknown
-    from reasonx_ft.store.schema import FLAGS, MODALITIES
+    from reasonx_ft.judges.base import FLAGS
+    from reasonx_ft.store.schema import MODALITIES
 
     if modality is not None and modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)

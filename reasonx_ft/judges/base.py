@@ -10,8 +10,8 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ ORDERS: Final[tuple[Order, Order]] = ("red-first", "green-first")
 
 #: why an answer has no probability
 Flag: TypeAlias = Literal["ok", "refused", "garbage", "failed"]
+FLAGS: Final[tuple[Flag, ...]] = get_args(Flag)
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,75 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """Questions about one photo as columns, N rows in the order they are asked.
+
+    pairs : int16 [P, 2, 2], (pair, first or second, (x, y)), pixels of the photo at CANONICAL x CANONICAL
+    modalities : [M]
+    pair : int32 [N], row of `pairs`
+    modality : int8 [N], row of `modalities`
+    order : int8 [N], row of ORDERS
+    """
+
+    photo: Photo
+    pairs: NDArray[np.int16] = field(repr=False)
+    modalities: tuple[str, ...]
+    pair: NDArray[np.int32] = field(repr=False)
+    modality: NDArray[np.int8] = field(repr=False)
+    order: NDArray[np.int8] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+    def part(self, rows: slice | NDArray[np.bool_]) -> Sheet:
+        """Some of the questions."""
+        return replace(self, pair=self.pair[rows], modality=self.modality[rows], order=self.order[rows])
+
+    def questions(self) -> list[Question]:
+        """The same as objects, one a row."""
+        ends = [((x1, y1), (x2, y2)) for (x1, y1), (x2, y2) in self.pairs.tolist()]
+        rows = zip(self.pair.tolist(), self.modality.tolist(), self.order.tolist(), strict=True)
+        return [Question(self.photo, ends[k][0], ends[k][1], self.modalities[m], ORDERS[o]) for k, m, o in rows]
+
+
+@dataclass(frozen=True)
+class Replies:
+    """Answers as columns, N rows; what each means is told at `Answer`.
+
+    probability : float64 [N], NaN where there is none
+    flag : int8 [N], row of FLAGS
+    seconds : float64 [N]
+
+    Raises
+    ------
+    ValueError
+        A probability outside [0, 1], or one that its flag contradicts.
+    """
+
+    probability: NDArray[np.float64]
+    flag: NDArray[np.int8]
+    seconds: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        none = np.isnan(self.probability)
+        if (none == (self.flag == FLAGS.index("ok"))).any():
+            raise ValueError("an answer has a probability, or a flag that says why not")
+        outside = (self.probability < 0) | (self.probability > 1)
+        if outside.any():
+            raise ValueError(f"{self.probability[outside][0]} is not a probability")
+
+    @classmethod
+    def of(cls, answers: Sequence[Answer]) -> Replies:
+        """Single answers, in order."""
+        return cls(np.array([a.probability for a in answers], np.float64),
+                   np.array([FLAGS.index(a.flag) for a in answers], np.int8),
+                   np.array([a.seconds for a in answers], np.float64))  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.probability)
+
+
+@dataclass(frozen=True)
 class JudgeInfo:
     """Who answers.
 
@@ -123,6 +193,13 @@ class Judge(ABC):
         A question that can't be answered gives NaN and a flag; an exception means that no answer of this call counts
         (a wrong address, a broken model).
         """
+
+    def answer(self, sheets: Sequence[Sheet]) -> Replies:
+        """One answer a row, all sheets after one another; the same as `ask` gives to the same questions.
+
+        For judges that answer a photo's pairs all at once: they needn't make an object of every question.
+        """
+        return Replies.of(self.ask([question for sheet in sheets for question in sheet.questions()]))
 
     def close(self) -> None:  # noqa: B027  # nothing to free is the rule
         """Free what `ask` holds."""

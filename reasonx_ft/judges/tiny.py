@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_ft.coordinates import View
-from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Photo, Question
+from reasonx_ft.judges.base import FLAGS, Answer, Judge, JudgeInfo, Photo, Question, Replies, Sheet
 from reasonx_ft.judges.tiny_files import WEIGHTS, JudgeCard, load_judge_net, read_card
 
 if TYPE_CHECKING:
@@ -109,6 +109,21 @@ class TinyJudge(Judge):
                 answers[k] = Answer(p) if math.isfinite(p) else Answer(math.nan, "failed")
         return [a for a in answers if a is not None]
 
+    def answer(self, sheets: Sequence[Sheet]) -> Replies:
+        """As `ask`, without an object a question."""
+        from reasonx_ft.judges.tiny_net import JUDGED
+
+        used = [np.unique(sheet.pair, return_inverse=True) for sheet in sheets]
+        asked = [(sheet.photo, sheet.pairs[pairs]) for sheet, (pairs, _) in zip(sheets, used, strict=True)]
+        parts = [np.zeros(0)]
+        for sheet, (_, row), found in zip(sheets, used, self._probabilities(asked), strict=True):
+            column = np.array([JUDGED.index(m) for m in sheet.modalities])
+            parts.append(found[row, column[sheet.modality]])
+        probability = np.concatenate(parts)
+        finite = np.isfinite(probability)
+        flag = np.where(finite, FLAGS.index("ok"), FLAGS.index("failed")).astype(np.int8)
+        return Replies(np.where(finite, probability, np.nan), flag, np.zeros(len(probability)))
+
     def close(self) -> None:
         self._seen.clear()
         for name in _LOADED:
@@ -130,7 +145,7 @@ class TinyJudge(Judge):
 
         return copy.deepcopy(self.network).to(torch.bfloat16) if self._dtype == "bfloat16" else self.network
 
-    def _probabilities(self, asked: Sequence[tuple[Photo, NDArray[np.int64]]]) -> list[NDArray[np.float64]]:
+    def _probabilities(self, asked: Sequence[tuple[Photo, NDArray[np.integer]]]) -> list[NDArray[np.float64]]:
         """Of FIRST or SAME, float64 [J, 4] in the order of JUDGED, for photos with canonical points [J, 2, 2]."""
         import torch
 
@@ -153,7 +168,7 @@ class TinyJudge(Judge):
         return [found for _, found in done]
 
     def _of_photo(
-        self, photo: Photo, points: NDArray[np.int64], seen: tuple[Seen, Seen] | None
+        self, photo: Photo, points: NDArray[np.integer], seen: tuple[Seen, Seen] | None
     ) -> tuple[tuple[Seen, Seen], NDArray[np.float64]]:
         """What was seen of a photo, and probabilities [J, 4]; a photo seen before is not looked at again."""
         import torch

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_ft.judges.base import CANONICAL, ORDERS
+from reasonx_ft.judges.base import CANONICAL, FLAGS, ORDERS
 
 T = TypeVar("T")
 
@@ -22,7 +22,6 @@ T = TypeVar("T")
 SCHEMA: Final = 1
 
 MODALITIES: Final = ("depth", "normals", "irradiance", "albedo")
-FLAGS: Final = ("ok", "refused", "garbage", "failed")
 _POINTS: Final = ("x1", "y1", "x2", "y2")
 
 #: bits of a point's coordinate in a packed key

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reasonx_ft.judges.base import ORDERS
-from reasonx_ft.store.schema import FLAGS, Columns, pack
+from reasonx_ft.judges.base import FLAGS, ORDERS
+from reasonx_ft.store.schema import Columns, pack
 
 BINS = 20
 

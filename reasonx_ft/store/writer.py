@@ -11,16 +11,14 @@ from types import TracebackType
 import numpy as np
 
 from reasonx_eval.errors import UsageError
-from reasonx_ft.judges.base import Answer, JudgeInfo, Question
+from reasonx_ft.judges.base import ORDERS, Answer, JudgeInfo, Question, Replies, Sheet
 from reasonx_ft.questions import Questions
 from reasonx_ft.store.meta import update_meta
-from reasonx_ft.store.schema import FLAGS, Columns
+from reasonx_ft.store.schema import Columns, concatenate
 from reasonx_ft.store.shards import About, write_shard
 
 ROWS = 50_000
 SECONDS = 20.0
-
-_FLAG = {flag: k for k, flag in enumerate(FLAGS)}
 
 
 class Writer:
@@ -51,7 +49,7 @@ class Writer:
         self._revision = info.revision
         self._templates = {m: t.digest for m, t in questions.templates.items()}
         self._rows, self._seconds, self._clock = rows, seconds, clock
-        self._waiting: list[tuple[Question, Answer]] = []
+        self._waiting: list[Columns] = []
         self._since = 0.0
         self.shards: list[Path] = []
         try:
@@ -69,19 +67,34 @@ class Writer:
         OSError
             A shard can't be written; the answers keep waiting.
         """
-        if len(questions) != len(answers):
-            raise UsageError(f"{len(questions)} questions, {len(answers)} answers: the judge is broken",
+        self._check(len(questions), len(answers))
+        self._take([self._of_questions(questions, Replies.of(answers))] if questions else [])
+
+    def add(self, sheets: Sequence[Sheet], replies: Replies) -> None:
+        """Take answers, one a row of the sheets, one sheet after another; raises what `append` raises."""
+        self._check(sum(map(len, sheets)), len(replies))
+        ends = np.cumsum([len(sheet) for sheet in sheets]).tolist()
+        self._take([self._of_sheet(sheet, replies, slice(end - len(sheet), end))
+                    for sheet, end in zip(sheets, ends, strict=True) if len(sheet)])  # fmt: skip
+
+    def _check(self, questions: int, answers: int) -> None:
+        if questions != answers:
+            raise UsageError(f"{questions} questions, {answers} answers: the judge is broken",
                              where=f"judge {self._revision}")  # fmt: skip
+
+    def _take(self, parts: Sequence[Columns]) -> None:
         if not self._waiting:
             self._since = self._clock()
-        self._waiting += zip(questions, answers, strict=True)
-        if len(self._waiting) >= self._rows or self._clock() - self._since >= self._seconds:
+        self._waiting += parts
+        if sum(map(len, self._waiting)) >= self._rows or self._clock() - self._since >= self._seconds:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits."""
         if self._waiting:
-            self.shards.append(write_shard(self.folder, self._columns(), self.about))
+            # photos and streams in the order of their first rows, whatever was asked in one go
+            columns = concatenate(self._waiting).compact()
+            self.shards.append(write_shard(self.folder, columns, self.about))
             self._waiting = []
 
     def close(self) -> None:
@@ -97,8 +110,23 @@ class Writer:
     ) -> None:
         self.close()
 
-    def _columns(self) -> Columns:
-        n, questions = len(self._waiting), [q for q, _ in self._waiting]
+    def _stream(self, modality: str, order: str) -> tuple[str, str, str, str]:
+        return modality, order, self._templates[modality], self._revision
+
+    def _of_sheet(self, sheet: Sheet, replies: Replies, rows: slice) -> Columns:
+        return Columns(
+            photos=(bytes.fromhex(sheet.photo.digest),),
+            names=(sheet.photo.id,),
+            streams=tuple(self._stream(m, o) for m in sheet.modalities for o in ORDERS),
+            photo=np.zeros(len(sheet), np.int32),
+            stream=sheet.modality.astype(np.int32) * len(ORDERS) + sheet.order,
+            points=sheet.pairs.reshape(-1, 4)[sheet.pair],
+            probability=replies.probability[rows].astype(np.float32),
+            flag=replies.flag[rows],
+            seconds=replies.seconds[rows].astype(np.float32),
+        )
+
+    def _of_questions(self, questions: Sequence[Question], replies: Replies) -> Columns:
         names: dict[str, str] = {}  # by digest, the first that a photo has
         asked: dict[tuple[str, str], int] = {}  # modality and order, numbered as they come
         for q in questions:
@@ -106,18 +134,17 @@ class Writer:
         photos = {digest: k for k, digest in enumerate(names)}
         stream = [asked.setdefault((q.modality, q.order), len(asked)) for q in questions]
         # one array of all numbers at once: setting rows of an array one by one takes several times as long
-        points = np.fromiter(chain.from_iterable((*q.first, *q.second) for q in questions), np.int16, 4 * n)
-        answers = [a for _, a in self._waiting]
+        points = np.fromiter(chain.from_iterable((*q.first, *q.second) for q in questions), np.int16)
         return Columns(
             photos=tuple(bytes.fromhex(d) for d in photos),
             names=tuple(names.values()),
-            streams=tuple((m, order, self._templates[m], self._revision) for m, order in asked),
+            streams=tuple(self._stream(m, o) for m, o in asked),
             photo=np.array([photos[q.photo.digest] for q in questions], np.int32),
             stream=np.array(stream, np.int32),
-            points=points.reshape(n, 4),
-            probability=np.array([a.probability for a in answers], np.float32),
-            flag=np.array([_FLAG[a.flag] for a in answers], np.int8),
-            seconds=np.array([a.seconds for a in answers], np.float32),
+            points=points.reshape(-1, 4),
+            probability=replies.probability.astype(np.float32),
+            flag=replies.flag,
+            seconds=replies.seconds.astype(np.float32),
         )
 
 
