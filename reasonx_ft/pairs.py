@@ -32,6 +32,8 @@ BAND_NAMES: Final = ("very near", "near", "middle", "far", "very far")
 BORDER: Final = 30
 MOST: Final = 100_000
 
+#: rows: least distance from, least distance to, greatest distance; a column a band
+_BOUNDS: Final = np.array([(low, high, top) for (low, high), top in BANDS], dtype=np.float64).T
 _GRID: Final = 4
 #: among how many candidates a pair of small colour difference is looked for
 _CANDIDATES: Final = 6
@@ -74,37 +76,59 @@ def sample_pairs(
     seen: set[int] = set()
     for number in range(_ROUNDS + n // _ROUND * 4):
         drawn = _round_of_bands(stream) if contrast is None else _round_of_strata(stream, contrast, number)
-        pixel = (2 * drawn + 1) * (width, height) // (2 * CANONICAL)
-        same_pixel = (pixel[:, 0] == pixel[:, 1]).all(axis=1)
-        drawn = drawn[~same_pixel]
-        place = drawn[..., 1] * CANONICAL + drawn[..., 0]
-        keys = place.min(axis=1) * CANONICAL**2 + place.max(axis=1)
-        for pair, key in zip(drawn, keys.tolist(), strict=True):
+        drawn = drawn[_apart(drawn, width, height)]
+        new = []
+        for row, key in enumerate(_keys(drawn)):
             if key not in seen:
                 seen.add(key)
-                kept.append(pair)
-        if len(kept) >= n:
-            return np.stack(kept[:n]).astype(np.int16)
-        if number >= 20 and not kept:
+                new.append(row)
+        kept.append(drawn[new])
+        if len(seen) >= n:
+            return np.concatenate(kept)[:n].astype(np.int16)
+        if number >= 20 and not seen:
             break
-    raise SampleError(f"only {len(kept)} of {n} pairs of points found: the photo has {width} x {height} pixels")
+    raise SampleError(f"only {len(seen)} of {n} pairs of points found: the photo has {width} x {height} pixels")
 
 
-def _second(stream: np.random.Generator, first: NDArray[np.int64], band: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A second point at a distance from the pair's band, int64 [..., 2]; x = -1 where it falls outside the borders."""
-    bounds = np.array([(low, high, top) for (low, high), top in BANDS], dtype=np.float64)[band]
-    u = stream.random((3, *band.shape))
-    least = bounds[..., 0] + u[0] * (bounds[..., 1] - bounds[..., 0])
-    distance = least + u[1] * (bounds[..., 2] - least)
+def _apart(pairs: NDArray[np.int64], width: int, height: int) -> NDArray[np.bool_]:
+    """Whether the points of a pair lie in different pixels of the photo itself, bool [n]."""
+    pixel = (2 * pairs + 1) * (width, height) // (2 * CANONICAL)
+    differ: NDArray[np.bool_] = pixel[:, 0] != pixel[:, 1]
+    return differ[:, 0] | differ[:, 1]
+
+
+def _keys(pairs: NDArray[np.int64]) -> list[int]:
+    """One number a pair, the same for its points in either order."""
+    first, second = (pairs[..., 1] * CANONICAL + pairs[..., 0]).T
+    keys: list[int] = (np.minimum(first, second) * CANONICAL**2 + np.maximum(first, second)).tolist()
+    return keys
+
+
+def _second(
+    stream: np.random.Generator, x: NDArray[np.float64], y: NDArray[np.float64], band: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """A second point at a distance from the pair's band: its x and y, whole numbers, and whether it fits.
+
+    One that falls outside the borders doesn't fit; its x and y are 0.
+
+    Parameters
+    ----------
+    x, y : [...], of the first point, whole numbers
+    band : of a shape that is broadcast to that of x
+    """
+    low, high, top = _BOUNDS[:, band]
+    u = stream.random((3, *x.shape))
+    least = low + u[0] * (high - low)
+    distance = least + u[1] * (top - least)
     angle = 2 * np.pi * u[2]
-    step = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * distance[..., None]
-    second: NDArray[np.int64] = first + np.floor(step + 0.5).astype(np.int64)
-    inside = ((second >= BORDER) & (second < CANONICAL - BORDER)).all(axis=-1)
+    across, down = np.floor(np.cos(angle) * distance + 0.5), np.floor(np.sin(angle) * distance + 0.5)
     # rounding to pixels moves an end by up to 0.7: out of the band by that much is out
-    squared = ((second - first) ** 2).sum(axis=-1)
-    inside &= (squared >= bounds[..., 0] ** 2) & (squared <= bounds[..., 2] ** 2)
-    second[~inside] = -1
-    return second
+    squared = across**2 + down**2
+    fits = (squared >= low**2) & (squared <= top**2)
+    ends = x + across, y + down
+    for end in ends:
+        fits &= (end >= BORDER) & (end < CANONICAL - BORDER)
+    return ends[0] * fits, ends[1] * fits, fits
 
 
 def _round_of_bands(stream: np.random.Generator) -> NDArray[np.int64]:
@@ -115,9 +139,9 @@ def _round_of_bands(stream: np.random.Generator) -> NDArray[np.int64]:
     # only the place and the direction are drawn again, so that far pairs stay as frequent as near ones
     for _ in range(60):
         first = stream.integers(BORDER, CANONICAL - BORDER, (_ROUND, 2))
-        second = _second(stream, first, band)
-        fits = open_ & (second[:, 0] >= 0)
-        kept[fits, 0], kept[fits, 1] = first[fits], second[fits]
+        x, y, fits = _second(stream, first[:, 0].astype(np.float64), first[:, 1].astype(np.float64), band)
+        fits &= open_
+        kept[fits, 0], kept[fits, 1] = first[fits], np.stack([x[fits], y[fits]], axis=-1)
         open_ &= ~fits
     found: NDArray[np.int64] = kept[~open_]
     return found
@@ -129,28 +153,40 @@ def _round_of_strata(stream: np.random.Generator, contrast: NDArray[np.float64],
     Pairs of all bands, alike and unguided, alternate, so that any beginning of the list is balanced too.
     """
     cells = np.stack([stream.permutation(_GRID**2) for _ in BANDS], axis=1)  # [16, 5]
-    band = np.broadcast_to(np.arange(len(BANDS)), cells.shape)
     edge = np.linspace(BORDER, CANONICAL - BORDER, _GRID + 1)
-    tries = 12 * _CANDIDATES
-    shape = (*cells.shape, tries)
-    start = np.stack([edge[cells % _GRID], edge[cells // _GRID]], axis=-1)  # [16, 5, 2]
-    first = np.floor(start[..., None, :] + stream.random((*shape, 2)) * (edge[1] - edge[0])).astype(np.int64)
-    second = _second(stream, first, np.broadcast_to(band[..., None], shape))
-    fits = second[..., 0] >= 0
-    # the first few candidates that fit; an unguided pair takes the very first
-    rank = np.cumsum(fits, axis=-1)
-    candidate = fits & (rank <= _CANDIDATES)
-    block = CANONICAL // _BLOCK
-    a, b = first // block, np.maximum(second, 0) // block
-    difference = np.abs(contrast[a[..., 1], a[..., 0]] - contrast[b[..., 1], b[..., 0]]).sum(axis=-1)
+    shape = (*cells.shape, 12 * _CANDIDATES)
+    # x and y apart, here and below: sums and tests over an axis of two numbers take most of the time otherwise
+    drawn = stream.random((*shape, 2)) * (edge[1] - edge[0])
+    x, y = (np.floor(edge[cell][..., None] + drawn[..., k])
+            for k, cell in enumerate((cells % _GRID, cells // _GRID)))  # fmt: skip
+    second_x, second_y, fits = _second(stream, x, y, np.arange(len(BANDS))[:, None])
+    ends = np.stack([x, y, second_x, second_y]).astype(np.int16)  # [4, 16, 5, tries]
+    best = fits.argmax(axis=-1)  # an unguided pair takes the very first that fits
     alike = (np.add.outer(np.arange(cells.shape[0]), np.arange(cells.shape[1])) + number) % 2 == 0
-    order = np.where(alike[..., None], difference, rank.astype(np.float64))
-    best = np.where(candidate, order, np.inf).argmin(axis=-1)[..., None, None]
-    pairs = np.concatenate([np.take_along_axis(p, best, axis=2) for p in (first, second)], axis=2)
+    best[alike] = _least_contrast(contrast, ends[:, alike], fits[alike])
+    pairs = np.take_along_axis(ends, best[None, ..., None], axis=-1)[..., 0]
     turn = stream.random(cells.shape) < 0.5
-    pairs = np.where(turn[..., None, None], pairs[..., ::-1, :], pairs)
-    chosen: NDArray[np.int64] = pairs[fits.any(axis=-1)]
-    return chosen
+    pairs = np.where(turn, pairs[[2, 3, 0, 1]], pairs)
+    return pairs[:, fits.any(axis=-1)].T.reshape(-1, 2, 2).astype(np.int64)
+
+
+def _least_contrast(
+    contrast: NDArray[np.float64], ends: NDArray[np.int16], fits: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Of each pair's first few candidates that fit, the one of the smallest difference of colour, int64 [A].
+
+    Parameters
+    ----------
+    ends : int16 [4, A, tries], (x1, y1, x2, y2)
+    fits : bool [A, tries]
+    """
+    candidate = fits & (np.cumsum(fits, axis=-1) <= _CANDIDATES)
+    x1, y1, x2, y2 = ends[:, candidate] // (CANONICAL // _BLOCK)
+    step = np.abs(contrast[y1, x1] - contrast[y2, x2])
+    difference = np.full(fits.shape, np.inf)
+    difference[candidate] = step[:, 0] + step[:, 1] + step[:, 2]
+    best: NDArray[np.int64] = difference.argmin(axis=-1)
+    return best
 
 
 def _contrast(image: NDArray[np.uint8]) -> NDArray[np.float64]:
