@@ -12,8 +12,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval import fused
 from reasonx_eval.blocks import DepthPairs, Pairs, dot
 from reasonx_eval.errors import SampleError, UsageError, unknown
+from reasonx_eval.fused import Moments
 from reasonx_eval.selection import streaming_median
 from reasonx_eval.types import Alignment
 
@@ -75,7 +77,11 @@ def fit_pairs(depth: DepthPairs, *, mode: Mode, space: Space, subsample: str = "
     def pairs() -> Pairs:
         return depth(rows, cols) if space == "depth" else _inverted(depth(rows, cols))
 
-    scale, shift, n, reason = _FITS[mode](pairs)
+    moments = None
+    if rows is None and cols is None and mode in _LEAST_SQUARES:
+        moments = fused.depth_moments(pred=depth.pred, target=depth.target, valid=depth.valid,
+                                      disparity=space == "disparity")  # fmt: skip
+    scale, shift, n, reason = _FITS[mode](pairs) if moments is None else _LEAST_SQUARES[mode](moments)
     if reason is None and not (math.isfinite(scale) and math.isfinite(shift)):
         reason = "the fit overflows: the prediction varies too little, or its values are too small"
     if reason is not None:
@@ -193,6 +199,15 @@ def _fit_scale(pairs: Any) -> tuple[float, float, int, str | None]:
         n += p.size
         pp += dot(p, p)
         pg += dot(p, g)
+    return _scale(n, pp, pg)
+
+
+def _scale_of(m: Moments) -> tuple[float, float, int, str | None]:
+    return _scale(m.n, m.pred_square + m.n * m.pred_mean**2, m.product + m.n * m.pred_mean * m.target_mean)
+
+
+def _scale(n: int, pp: float, pg: float) -> tuple[float, float, int, str | None]:
+    """From the sums of squares of the prediction and of its products with the truth."""
     if n < 1:
         return math.nan, math.nan, n, _too_few(n, 1)
     if pp == 0:
@@ -218,15 +233,21 @@ def _fit_affine(pairs: Any) -> tuple[float, float, int, str | None]:
         mean_p += step_p * p.size / total
         mean_g += step_g * p.size / total
         n = total
-    if n < 2:
-        return math.nan, math.nan, n, _too_few(n, 2)
-    if pp == 0:
-        return math.nan, math.nan, n, f"the prediction is constant ({pivot:.6g}) at every valid pixel"
-    scale = float(pg / pp)
-    return scale, float(mean_g - scale * (pivot + mean_p)), n, None
+    return _affine(Moments(n, pivot + mean_p, mean_g, pp, pg))
+
+
+def _affine(m: Moments) -> tuple[float, float, int, str | None]:
+    if m.n < 2:
+        return math.nan, math.nan, m.n, _too_few(m.n, 2)
+    if m.pred_square == 0:
+        return math.nan, math.nan, m.n, f"the prediction is constant ({m.pred_mean:.6g}) at every valid pixel"
+    scale = m.product / m.pred_square
+    return scale, m.target_mean - scale * m.pred_mean, m.n, None
 
 
 _FITS: dict[str, Any] = {"none": _fit_none, "median": _fit_median, "scale": _fit_scale, "affine": _fit_affine}
+#: those that need nothing but moments
+_LEAST_SQUARES: dict[str, Any] = {"scale": _scale_of, "affine": _affine}
 
 
 def _too_few(n: int, needed: int) -> str:

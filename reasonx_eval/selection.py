@@ -8,11 +8,14 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval import fused
 from reasonx_eval.blocks import BLOCK
+from reasonx_eval.fused import Bins
 
 Pieces: TypeAlias = Callable[[], Iterable[NDArray[Any]]]
 
-_BINS = 1 << 13
+#: bins of one pass over the values
+BINS = 1 << 13
 # Values that are gathered for the last step: 8 MB of float64.
 _GATHER = 1 << 20
 
@@ -44,30 +47,68 @@ def streaming_median(pieces: Pieces, *, bounds: tuple[float, float] | None = Non
     if n == 0:
         return float("nan")
     if n <= _GATHER:
-        return median_of(np.concatenate([np.asarray(p, dtype=np.float64).ravel() for p in pieces()]))
+        return median_of(np.concatenate([_flat(p) for p in pieces()]))
     low, high = bounds if bounds is not None else _limits(pieces())
-    # ranks of the two middle values among those in [low, high]
-    ranks = np.array([(n - 1) // 2, n // 2])
-    while low < high:
-        # the highest value itself has bin number _BINS
-        counts = np.zeros(_BINS + 1, dtype=np.int64)
-        for _, index in _binned(pieces, low, high):
-            top = np.bincount(index)
-            counts[: top.size] += top
-        ends = np.cumsum(counts)
-        first, last = (int(b) for b in np.searchsorted(ends, ranks, side="right"))
-        ranks = ranks - (ends[first] - counts[first])
-        if counts[first] + counts[last] <= _GATHER:
-            values = np.concatenate(list(_in_bins(pieces, low, high, first, last)))
-            values.partition(ranks)
-            return (float(values[ranks[0]]) + float(values[ranks[1]])) / 2
-        if first != last:
-            # the middle falls between two crowded bins: the largest of one, the smallest of the other
-            lower = _limits(_in_bins(pieces, low, high, first, first))[1]
-            upper = _limits(_in_bins(pieces, low, high, last, last))[0]
-            return (lower + upper) / 2
-        low, high = _limits(_in_bins(pieces, low, high, first, first))
-    return low
+    return _between(pieces, low, high, np.array([(n - 1) // 2, n // 2]))
+
+
+def binned_median(pieces: Pieces, bins: Bins, counts: NDArray[np.int64]) -> float:
+    """`streaming_median` of values that are all in `counts`, by `count`, already: that saves a pass over them."""
+    n = int(counts.sum())
+    if n == 0:
+        return float("nan")
+    if counts[-1]:
+        raise ValueError(f"{counts[-1]} of {n} values lie outside [{bins.low}, {bins.high}]")
+    return _in_counts(pieces, bins, counts, np.array([(n - 1) // 2, n // 2]))
+
+
+def count(values: NDArray[Any], bins: Bins, counts: NDArray[np.int64]) -> None:
+    """Add values to a histogram that began as ``bins.empty()``; its last number is of those outside the bins."""
+    flat = _flat(values)
+    if fused.count_bins(values=flat, bins=bins, counts=counts):
+        return
+    inside = 0
+    for _, index in _numbered(flat, bins):
+        counts += np.bincount(index, minlength=counts.size)
+        inside += index.size
+    counts[-1] += flat.size - inside
+
+
+def _between(pieces: Pieces, low: float, high: float, ranks: NDArray[np.int64]) -> float:
+    """The mean of the values of two neighbouring ranks among those in [low, high]."""
+    if low == high:
+        return low
+    bins = Bins(low, high, BINS)
+    if not np.isfinite(bins.row[2]):
+        # limits so close that no number of bins is finite: the values lie among the smallest there are
+        return _middle(np.concatenate([f[(f >= low) & (f <= high)] for f in map(_flat, pieces())]), ranks)
+    counts = bins.empty()
+    for piece in pieces():
+        count(piece, bins, counts)
+    return _in_counts(pieces, bins, counts, ranks)
+
+
+def _in_counts(pieces: Pieces, bins: Bins, counts: NDArray[np.int64], ranks: NDArray[np.int64]) -> float:
+    ends = np.cumsum(counts[:-1])
+    first, last = (int(b) for b in np.searchsorted(ends, ranks, side="right"))
+    ranks = ranks - (ends[first] - counts[first])
+    if counts[first] + counts[last] <= _GATHER:
+        return _middle(_gathered(pieces, bins, first, last, int(ends[last] - ends[first] + counts[first])), ranks)
+    if first != last:
+        # the middle falls between two crowded bins: the largest of one, the smallest of the other
+        lower = _limits(_in_bins(pieces, bins, first, first))[1]
+        upper = _limits(_in_bins(pieces, bins, last, last))[0]
+        return (lower + upper) / 2
+    return _between(pieces, *_limits(_in_bins(pieces, bins, first, first)), ranks)
+
+
+def _middle(values: NDArray[np.float64], ranks: NDArray[np.int64]) -> float:
+    values.partition(ranks)
+    return (float(values[ranks[0]]) + float(values[ranks[1]])) / 2
+
+
+def _flat(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.ascontiguousarray(values, dtype=np.float64).ravel()
 
 
 def _limits(arrays: Iterable[NDArray[Any]]) -> tuple[float, float]:
@@ -79,23 +120,45 @@ def _limits(arrays: Iterable[NDArray[Any]]) -> tuple[float, float]:
     return low, high
 
 
-def _binned(pieces: Pieces, low: float, high: float) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """Values in [low, high] with the number of their bin, which never falls as the value grows."""
+def _numbered(flat: NDArray[np.float64], bins: Bins) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    """Values that lie in any bin, block by block, and the numbers of their bins, which never fall as a value grows."""
+    low, high, factor, _ = bins.row
+    for start in range(0, flat.size, BLOCK):
+        values = flat[start : start + BLOCK]
+        if values.min() < low or values.max() > high:
+            values = _take(values, (values >= low) & (values <= high))
+        yield values, ((values - low) * factor).astype(np.int64)
+
+
+def _gathered(pieces: Pieces, bins: Bins, first: int, last: int, n: int) -> NDArray[np.float64]:
+    """The n values in bins first to last."""
+    out = np.empty(n)
+    start = 0
     for piece in pieces():
-        flat = np.asarray(piece, dtype=np.float64).ravel()
+        start += _take_bins(_flat(piece), bins, first, last, out[start:])
+    return out
+
+
+def _in_bins(pieces: Pieces, bins: Bins, first: int, last: int) -> Iterator[NDArray[np.float64]]:
+    """The values in bins first to last, a block at a time."""
+    room = np.empty(BLOCK)
+    for piece in pieces():
+        flat = _flat(piece)
         for start in range(0, flat.size, BLOCK):
-            values = flat[start : start + BLOCK]
-            if values.min() < low or values.max() > high:
-                values = _take(values, (values >= low) & (values <= high))
-            position = values - low
-            position /= high - low
-            position *= _BINS
-            yield values, position.astype(np.int64)
+            yield room[: _take_bins(flat[start : start + BLOCK], bins, first, last, room)]
 
 
-def _in_bins(pieces: Pieces, low: float, high: float, first: int, last: int) -> Iterator[NDArray[np.float64]]:
-    for values, index in _binned(pieces, low, high):
-        yield _take(values, (index >= first) & (index <= last))
+def _take_bins(flat: NDArray[np.float64], bins: Bins, first: int, last: int, out: NDArray[np.float64]) -> int:
+    """Copy the values in bins first to last to the start of `out`; gives their number."""
+    taken = fused.take_bins(values=flat, bins=bins, first=first, last=last, out=out)
+    if taken is not None:
+        return taken
+    taken = 0
+    for values, index in _numbered(flat, bins):
+        found = _take(values, (index >= first) & (index <= last))
+        out[taken : taken + found.size] = found
+        taken += found.size
+    return taken
 
 
 def _take(values: NDArray[np.float64], where: NDArray[np.bool_]) -> NDArray[np.float64]:

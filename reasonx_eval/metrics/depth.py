@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval import align
+from reasonx_eval import align, fused
 from reasonx_eval.blocks import DepthPairs, dot
 from reasonx_eval.errors import unknown
 from reasonx_eval.types import Alignment
@@ -150,6 +150,9 @@ def score_pairs(
     for name in names:
         if name not in METRICS:
             raise unknown("depth metric", name, METRICS)
+    compiled = _compiled(depth, alignment, clip_m, floor_m, disparity_floor)
+    if compiled is not None:
+        return {name: compiled[name] for name in names}
     sums = _Sums(names)
     for p, g in depth():
         align.apply(pred=p, alignment=alignment, disparity_floor=disparity_floor, out=p)
@@ -160,6 +163,28 @@ def score_pairs(
             np.maximum(p, floor_m, out=p)
         sums.add(p, g)
     return {name: sums.value(name) for name in names}
+
+
+def _compiled(depth: DepthPairs, alignment: Alignment, clip_m: tuple[float, float] | None, floor_m: float | None,
+              disparity_floor: float) -> dict[str, float] | None:  # fmt: skip
+    """Every metric by the compiled kernel, or None."""
+    if not alignment.determined:
+        return None
+    low, high = clip_m if clip_m is not None else (-math.inf, math.inf)
+    if floor_m is not None:
+        low, high = max(low, floor_m), max(high, floor_m)
+    s = fused.depth_sums(pred=depth.pred, target=depth.target, valid=depth.valid, scale=alignment.scale,
+                         shift=alignment.shift, disparity=alignment.space == "disparity",
+                         disparity_floor=disparity_floor, low=low, high=high)  # fmt: skip
+    if s is None:
+        return None
+    return {
+        "abs_rel": s.relative / s.n, "sq_rel": s.relative_square / s.n, "mae": s.abs / s.n,
+        "rmse": math.sqrt(s.square / s.n), "irmse": math.sqrt(s.inverse_square / s.n),
+        "rmse_log": math.sqrt(s.log_spread / s.n + s.log_mean**2), "log10": s.abs_log / s.n / math.log(10),
+        "silog": 100 * math.sqrt(s.log_spread / s.n), "delta1": s.delta1 / s.n, "delta2": s.delta2 / s.n,
+        "delta3": s.delta3 / s.n,
+    }  # fmt: skip
 
 
 class _Sums:

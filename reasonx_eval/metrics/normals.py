@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval import fused
 from reasonx_eval.blocks import check_maps, dot, not_finite, row_blocks
 from reasonx_eval.errors import SampleError, unknown
-from reasonx_eval.selection import median_of, streaming_median
+from reasonx_eval.fused import AngleSums, Bins
+from reasonx_eval.selection import BINS, binned_median, count, median_of
 
 #: metric name -> threshold in degrees
 WITHIN = {"within_5": 5.0, "within_7_5": 7.5, "within_11_25": 11.25, "within_22_5": 22.5, "within_30": 30.0}
 # From this share of valid pixels on it is quicker to compute all and choose then.
 _DENSE = 0.75
+_BINS = Bins(0.0, 180.0, BINS)
 #: every normal metric
 METRICS = ("mean_deg", "median_deg", "rmse_deg", *WITHIN)
 
@@ -46,6 +49,9 @@ def angular_errors(
         finite or has length 0 at a valid pixel.
     """
     check_maps(pred=pred, target=target, valid=valid, ndim=3)
+    compiled = fused.angles_between(pred=pred, target=target, valid=valid)
+    if compiled is not None:
+        return compiled
     errors = np.empty(np.count_nonzero(valid))
     work = _Work(pred.dtype, target.dtype)
     start = 0
@@ -97,7 +103,7 @@ def summarise(*, errors: NDArray[np.float64], names: Collection[str] = METRICS) 
     dict
         name -> degrees, or a fraction for the shares.
     """
-    sums = _Sums(names)
+    sums = _Sums(names, histogram=False)
     sums.add(errors)
     return sums.values(lambda: median_of(errors))
 
@@ -121,16 +127,16 @@ def pooled_metrics(*, errors: Iterable[NDArray[np.float64]], names: Collection[s
     """
     if iter(errors) is errors:
         raise TypeError("errors must be iterable more than once: a list, not a generator")
-    sums = _Sums(names)
+    sums = _Sums(names, histogram=True)
     for piece in errors:
         sums.add(piece)
-    return sums.values(lambda: streaming_median(lambda: errors, bounds=(0.0, 180.0)))
+    return sums.values(lambda: binned_median(lambda: errors, _BINS, sums.counts))
 
 
 class _Sums:
-    """Running sums of angular errors."""
+    """Running sums of angular errors, and their histogram if the median needs one."""
 
-    def __init__(self, names: Collection[str]) -> None:
+    def __init__(self, names: Collection[str], *, histogram: bool) -> None:
         for name in names:
             if name not in METRICS:
                 raise unknown("normal metric", name, METRICS)
@@ -138,19 +144,29 @@ class _Sums:
         self.n = 0
         self.total = 0.0
         self.squares = 0.0
-        self.within = dict.fromkeys([n for n in self.names if n in WITHIN], 0)
+        self.within = dict.fromkeys(WITHIN, 0)
+        self.counts = _BINS.empty()
+        self._histogram = histogram and "median_deg" in names
 
     def add(self, errors: NDArray[np.float64]) -> None:
+        errors = np.ascontiguousarray(errors, dtype=np.float64)
         self.n += errors.size
-        self.total += float(errors.sum())
-        self.squares += dot(errors, errors)
-        for name in self.within:
-            self.within[name] += int(np.count_nonzero(errors < WITHIN[name]))
+        found = fused.sum_angles(angles=errors, limits=tuple(WITHIN.values()), bins=_BINS,
+                                 counts=self.counts if self._histogram else None)  # fmt: skip
+        if found is None:
+            found = AngleSums(float(errors.sum()), dot(errors, errors),
+                              tuple(int(np.count_nonzero(errors < limit)) for limit in WITHIN.values()))  # fmt: skip
+            if self._histogram:
+                count(errors, _BINS, self.counts)
+        self.total += found.sum
+        self.squares += found.square
+        for name, below in zip(WITHIN, found.within, strict=True):
+            self.within[name] += below
 
     def values(self, median: Callable[[], float]) -> dict[str, float]:
         if self.n == 0:
             raise SampleError("no valid pixel: there is nothing to average")
-        found = {name: count / self.n for name, count in self.within.items()}
+        found = {name: below / self.n for name, below in self.within.items()}
         found |= {"mean_deg": self.total / self.n, "rmse_deg": math.sqrt(self.squares / self.n)}
         if "median_deg" in self.names:
             found["median_deg"] = median()
