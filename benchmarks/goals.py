@@ -19,7 +19,6 @@ class Goal:
     group : as its tests name it
     quantity : what is compared
     at_least, at_most : exactly one of them
-    form : the beginning of the other form's words, where a group has several of its role
     size : which size of a sweep; None takes the largest
     """
 
@@ -27,7 +26,6 @@ class Goal:
     quantity: Quantity
     at_least: float | None = None
     at_most: float | None = None
-    form: str = ""
     size: float | None = None
 
 

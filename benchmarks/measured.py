@@ -63,12 +63,9 @@ class Run:
         """In the order of the run."""
         return list(dict.fromkeys([f.group for f in self.forms] + [a.group for a in self.absent]))
 
-    def of(self, group: str, role: str | None = None, size: float | None = None, form: str = "") -> list[Form]:
-        """Forms of a group; `size` None takes every size, `form` is the beginning of its words."""
-        return [
-            f for f in self.forms
-            if f.group == group and role in (None, f.role) and size in (None, f.size) and f.form.startswith(form)
-        ]  # fmt: skip
+    def of(self, group: str, role: str | None = None, size: float | None = None) -> list[Form]:
+        """Forms of a group; `size` None takes every size."""
+        return [f for f in self.forms if f.group == group and role in (None, f.role) and size in (None, f.size)]
 
 
 def read_run(path: Path) -> Run:
@@ -115,7 +112,7 @@ def measured(run: Run, goal: Goal) -> float | None:
         return ours.memory
     if goal.quantity == "against":
         return None if ours.turns is None else ours.turns.ratio
-    others = run.of(goal.group, goal.quantity, ours.size, goal.form)
+    others = run.of(goal.group, goal.quantity, ours.size)
     if not others:
         return None
     other = min(f.seconds for f in others)

@@ -71,7 +71,6 @@ def _goal_table(run: Run, goals: Sequence[Goal]) -> str:
         turns = next((f.turns for f in run.of(goal.group, "ours") if f.turns is not None), None)
         words = f"times {turns.form}" if goal.quantity == "against" and turns is not None else _WORDS[goal.quantity]
         aim = f"at {'least' if goal.at_least is not None else 'most'} {limit:g} {words}"
-        aim += f" ({goal.form})" if goal.form else ""
         aim += f" at {goal.size:g}" if goal.size is not None else ""
         verdict = "not measured" if value is None else "met" if is_met(goal, value) else "**not met**"
         rows.append([escape(goal.group), escape(aim), "" if value is None else _measured(value), verdict])

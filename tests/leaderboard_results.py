@@ -14,7 +14,8 @@ from reasonx_eval.board.adding import add
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_ft.cli.main import cli as ft
 
-from .real_pairs import SHARED, build, evaluate
+from .real_pairs import build, evaluate
+from .shared import SHARED
 
 RESULTS = Path(__file__).parent.parent / "leaderboards" / "results"
 DATASETS = ("scenes-synthetic", "scenes-wild")

@@ -23,7 +23,8 @@ from reasonx_ft.judge_scoring import signature
 from reasonx_ft.judges.tiny_files import WEIGHTS, read_card
 
 from .readme_table import README
-from .real_pairs import SHARED, build
+from .real_pairs import build
+from .shared import SHARED
 
 START, END = "<!-- real judges -->", "<!-- end of real judges -->"
 CARD_START, CARD_END = "<!-- small judge -->", "<!-- end of small judge -->"

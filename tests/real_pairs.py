@@ -7,7 +7,6 @@ photos, depths and networks are read from the folder that REASONX_SHARED names (
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from reasonx_eval.images import read_png, read_rgb, write_npy, write_png
 from reasonx_eval.results import Result, load_result
 
 from .readme_table import README, row
+from .shared import SHARED
 
-SHARED = Path(os.environ.get("REASONX_SHARED", str(README.parent.parent / "shared"))) / "data"
 START, END = "<!-- real networks -->", "<!-- end of real networks -->"
 #: name -> file, card, protocol
 NETWORKS: dict[str, tuple[str, dict[str, Any], str]] = {

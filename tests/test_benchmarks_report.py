@@ -51,7 +51,6 @@ def run(file: Path) -> Run:
 
 @pytest.mark.parametrize(("goal", "value"), [
     (Goal("walk", "peer", at_least=1), 150),  # the fastest peer, 0.3 s
-    (Goal("walk", "peer", at_least=1, form="slow"), 250),
     (Goal("walk", "library", at_least=1), 5),
     (Goal("walk", "bound", at_most=1), 2.5),
     (Goal("walk", "seconds", at_most=1), 0.002),
@@ -116,7 +115,7 @@ def test_report_and_plots_are_written_and_are_the_same_again(file: Path, tmp_pat
 
 def test_every_goal_has_one_limit_and_stands_once() -> None:
     assert all((g.at_least is None) != (g.at_most is None) for g in GOALS)
-    keys = [(g.group, g.quantity, g.form, g.size) for g in GOALS]
+    keys = [(g.group, g.quantity, g.size) for g in GOALS]
     assert len(set(keys)) == len(keys)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -17,7 +15,8 @@ from reasonx_eval import images
 from reasonx_eval.decoders import quick_rgb, single_scan_end
 from reasonx_eval.errors import SampleError
 
-SHARED = Path(os.environ.get("REASONX_SHARED", Path(__file__).parents[2] / "shared"))
+from .shared import SHARED
+
 JPEGS: dict[str, dict[str, Any]] = {
     "4:2:0": {"subsampling": 2}, "4:2:2": {"subsampling": 1}, "4:4:4": {"subsampling": 0},
     "4:1:1": {"subsampling": "4:1:1"}, "coarse": {"quality": 5}, "fine": {"quality": 98},
@@ -128,11 +127,10 @@ def test_a_scan_followed_by_another_marker_is_left_to_pillow() -> None:
 
 
 def test_real_photos() -> None:
-    folder = SHARED / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no shared data in {folder}")
-    files = [*sorted(folder.glob("nyuv2/pairs/*.rgb.*")), *sorted(folder.glob("iiw/images/*.png"))]
-    files += sorted(folder.glob("multi_illumination/*.jpg"))
+    if not SHARED.is_dir():
+        pytest.skip(f"no real samples at {SHARED}: set REASONX_SHARED")
+    files = [*sorted(SHARED.glob("nyuv2/pairs/*.rgb.*")), *sorted(SHARED.glob("iiw/images/*.png"))]
+    files += sorted(SHARED.glob("multi_illumination/*.jpg"))
     assert files
     for path in files:
         same(path.read_bytes())

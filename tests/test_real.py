@@ -11,8 +11,9 @@ from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest
 
 from . import real_judges
 from .readme_table import README
-from .real_pairs import SHARED, build, evaluate, table
+from .real_pairs import build, evaluate, table
 from .rref_judge import RelativeReflectance
+from .shared import SHARED
 
 pytestmark = pytest.mark.skipif(
     not (SHARED / "nyuv2" / "pairs").is_dir(), reason=f"no real samples at {SHARED}: set REASONX_SHARED"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,8 +19,8 @@ from reasonx_eval.doctor.gather import evenly, view_rays
 from reasonx_eval.errors import SampleError
 from reasonx_eval.images import write_png
 from reasonx_eval.types import DepthTarget, JudgementTarget, MapTarget, NormalTarget, Sample, Target
+from tests.shared import SHARED
 
-SHARED = Path(os.environ.get("REASONX_SHARED", Path(__file__).parents[2].parent / "shared")) / "data"
 H, W = 24, 32
 IDS = tuple(f"s{i}" for i in range(5))
 PHOTO = (np.arange(H * W * 3, dtype=np.uint32).reshape(H, W, 3) % 256).astype(np.uint8)

@@ -14,6 +14,7 @@ from reasonx_eval.seeding import rng
 from reasonx_eval.types import DepthTarget
 from reasonx_ft.judges.base import Photo, photo_digest
 from reasonx_ft.photos import Recent, open_dataset, open_photos
+from tests.shared import SHARED
 
 
 @pytest.fixture
@@ -99,12 +100,9 @@ def test_a_dataset_and_its_splits() -> None:
 
 
 def test_the_real_photos(tmp_path: Path) -> None:
-    import os
-
-    shared = Path(os.environ.get("REASONX_SHARED", Path(__file__).parents[3] / "shared")) / "data" / "wild"
-    if not shared.is_dir():
+    if not (SHARED / "wild").is_dir():
         pytest.skip("no shared photographs on this machine (REASONX_SHARED)")
-    for name, photo in open_photos(str(shared), limit=3).read_ahead():
+    for name, photo in open_photos(str(SHARED / "wild"), limit=3).read_ahead():
         assert isinstance(photo, Photo), name
         assert photo.image.shape[2] == 3
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from reasonx_eval.errors import UsageError
 from reasonx_eval.images import read_png, read_rgb
 from reasonx_eval.models.onnx import OnnxModel
 from reasonx_eval.types import Sample
+from tests.shared import SHARED
 
-SHARED = Path(os.environ.get("REASONX_SHARED", Path(__file__).parents[3] / "shared"))
-WEIGHTS = SHARED / "data" / "weights"
-PAIRS = SHARED / "data" / "nyuv2" / "pairs"
+WEIGHTS = SHARED / "weights"
+PAIRS = SHARED / "nyuv2" / "pairs"
 NAMES = ("leres_0", "leres_1", "leres_2", "metric3d_00000", "metric3d_00050", "nyud_000433", "unidepth_demo")
 
 pytestmark = pytest.mark.skipif(not (WEIGHTS.is_dir() and PAIRS.is_dir()),
@@ -89,7 +88,7 @@ def test_directcnn_gives_colour_albedo(tmp_path: Path) -> None:
         "input": {"colour": "linear", "range": "0-1", "channels": "RGB"},
         "output": {"kind": "albedo_linear", "transform": "intensity_to_albedo"},
     })  # fmt: skip
-    photo = read_rgb(SHARED / "data" / "hypersim" / "scene_001_rgb.png")
+    photo = read_rgb(SHARED / "hypersim" / "scene_001_rgb.png")
     (prediction,) = model.predict([Sample("s", photo)], "albedo_linear", 0)
     assert prediction.value.shape == photo.shape
     grey = prediction.value.mean(-1)
