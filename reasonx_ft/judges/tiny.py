@@ -184,9 +184,8 @@ class TinyJudge(Judge):
             device = self.network.place.device
             if seen is None:
                 seen = look_both_ways(self.eyes, to_tensor(small(photo.image), device)[None])
-            logits = torch.cat([answers_of_both(self.network, seen, torch.from_numpy(part)[None].to(device))[0]
-                                for part in np.split(padded, len(padded) // _CHUNK)])  # fmt: skip
-            found: NDArray[np.float64] = torch.sigmoid(logits.to("cpu", torch.float64)).numpy()[: len(pixels)]
+            logits = answers_of_both(self.network, seen, torch.from_numpy(padded)[None].to(device), at_a_time=_CHUNK)
+            found: NDArray[np.float64] = torch.sigmoid(logits[0].to("cpu", torch.float64)).numpy()[: len(pixels)]
         return seen, found
 
 

@@ -134,9 +134,17 @@ class JudgeNet(nn.Module):
 
         points : int64 [B, J, 2, 2] (pair, point, (x, y)), pixels of the photo at SIZE
         """
-        b, j = points.shape[:2]
-        known = self.of_features(around(seen.features, points)) + self.of_colours(neighbours(seen.colours, points))
-        one, two = self.point(known).view(b, j, 2, -1).unbind(dim=2)
+        return self.judge(around(seen.features, points), neighbours(seen.colours, points))
+
+    def judge(self, features: Tensor, colours: Tensor) -> Tensor:
+        """As `answers`, of what is seen at the points.
+
+        features : [B, 2 J, C], see `around`
+        colours : [B, 2 J, 6 * PATCH**2], see `neighbours`
+        """
+        b, n = features.shape[:2]
+        known = self.of_features(features) + self.of_colours(colours)
+        one, two = self.point(known).view(b, n // 2, 2, -1).unbind(dim=2)
         forth = self.pair(self.first(one) + self.second(two))
         back = self.pair(self.first(two) + self.second(one))
         return torch.cat([(forth - back)[..., :3], (forth + back)[..., 3:]], dim=-1)
@@ -152,14 +160,23 @@ def look_both_ways(network: JudgeNet, photos: Tensor) -> tuple[Seen, Seen]:
     return Seen(both.features[:n], both.colours[:n]), Seen(both.features[n:], both.colours[n:])
 
 
-def answers_of_both(network: JudgeNet, seen: tuple[Seen, Seen], points: Tensor) -> Tensor:
+def answers_of_both(
+    network: JudgeNet, seen: tuple[Seen, Seen], points: Tensor, *, at_a_time: int | None = None
+) -> Tensor:
     """Mean logits [B, J, 4] over a photo and its mirror image: two opinions for one, on whatever was learnt unevenly.
 
     points : as in `JudgeNet.answers`, of the photo that is not mirrored
+    at_a_time : pairs that the layers are given at once, None for all; a product of matrices may differ in its last
+        digits with their size, so J is a multiple of it where answers mustn't depend on J
     """
     x, y = points.unbind(dim=-1)
-    turned = torch.stack([SIZE[1] - 1 - x, y], dim=-1)
-    return (network.answers(seen[0], points) + network.answers(seen[1], turned)) / 2
+    sides = zip(seen, (points, torch.stack([SIZE[1] - 1 - x, y], dim=-1)), strict=True)
+    # two rows a pair
+    rows = 2 * (at_a_time or points.shape[1])
+    parts = [zip(torch.split(around(s.features, at), rows, dim=1), torch.split(neighbours(s.colours, at), rows, dim=1),
+                 strict=True) for s, at in sides]  # fmt: skip
+    means = [(network.judge(*straight) + network.judge(*turned)) / 2 for straight, turned in zip(*parts, strict=True)]
+    return torch.cat(means, dim=1)
 
 
 def around(features: Tensor, points: Tensor) -> Tensor:
