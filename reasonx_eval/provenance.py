@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -78,7 +79,9 @@ def _memory_gib() -> float | None:
         return None
 
 
-def _versions() -> dict[str, str]:
+@cache
+def package_versions() -> Mapping[str, str]:
+    """Versions of the distributions that can change a number, of those that are installed."""
     found = {}
     for name in _PACKAGES:
         try:
@@ -107,7 +110,7 @@ def collect(
         commit=_git("rev-parse", "HEAD"),
         dirty=None if status is None else bool(status),
         python=platform.python_version(),
-        packages=_versions(),
+        packages=dict(package_versions()),
         hardware=_machine(),
         seed=seed,
         passed=passed or {},

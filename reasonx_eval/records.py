@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,16 @@ from reasonx_eval.errors import DataError
 from reasonx_eval.files import encode_json, write_bytes
 from reasonx_eval.types import Record
 
-_FIELDS = {f.name for f in fields(Record)}
+_FIELDS = tuple(f.name for f in fields(Record))
 
 
 def to_line(record: Record) -> str:
     """One JSON line; keys in a fixed order, empty fields left out, NaN refused."""
     row: dict[str, Any] = {}
-    for key, value in asdict(record).items():
+    for key in _FIELDS:
+        value = getattr(record, key)
         if key == "sample_id" or value not in (None, {}, (), []):
-            row[key] = list(value) if isinstance(value, tuple) else value
+            row[key] = dict(value) if isinstance(value, Mapping) else value
     if "n_valid" in row and record.error is not None:
         del row["n_valid"]
     return json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n"
@@ -30,7 +31,7 @@ def to_line(record: Record) -> str:
 
 def from_row(row: Mapping[str, Any], where: str) -> Record:
     """A record from its JSON object; an unknown key or a missing id is an error."""
-    unknown = set(row) - _FIELDS
+    unknown = set(row).difference(_FIELDS)
     if unknown or "sample_id" not in row:
         raise DataError(f"not a record of this version (unknown keys: {sorted(unknown)})", where=where)
     values = dict(row)

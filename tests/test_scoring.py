@@ -11,6 +11,7 @@ from reasonx_eval import color
 from reasonx_eval.errors import SampleError, UndefinedScore, UsageError
 from reasonx_eval.protocol import Protocol, get_protocol
 from reasonx_eval.scoring import Scored, array_digest, score_sample, to_record
+from reasonx_eval.scoring.depth import crop_window, evaluation_mask
 from reasonx_eval.types import DepthTarget, JudgementTarget, MapTarget, NormalTarget, PairTarget, Prediction, Sample
 
 RNG = np.random.default_rng(0)
@@ -186,6 +187,36 @@ def test_digests_see_every_value_type_and_shape() -> None:
                for v in (value, changed, value.reshape(3, 2), value.astype(np.float64))}  # fmt: skip
     assert len(digests) == 4
     assert array_digest(Prediction("depth_metric", value.T.copy().T)) == array_digest(Prediction("depth_metric", value))
+
+
+@pytest.mark.parametrize("shape", [(700, 90), (700, 90, 3), (1, 4), (2, 100_000), (0, 5)])
+def test_digest_of_a_view_is_that_of_its_values(shape: tuple[int, ...]) -> None:
+    """Of maps that lie over several blocks too: repeated rows, other strides, mirrored."""
+    value = np.random.default_rng(1).random(shape, dtype=np.float32)
+    row = value[:1] if len(value) else value
+    views = [np.broadcast_to(row, shape), value[::-1], value[:, ::2], value.swapaxes(0, 1)]
+    for view in views:
+        assert array_digest(Prediction("normal", view)) == array_digest(Prediction("normal", view.copy()))
+
+
+@pytest.mark.parametrize("crop", ["none", "garg", "eigen"])
+@pytest.mark.parametrize("limits", [None, (1.0, 4.0)])
+def test_evaluation_mask_is_valid_and_range_and_crop(crop: Any, limits: tuple[float, float] | None) -> None:
+    rng = np.random.default_rng(0)
+    depth = rng.uniform(0, 5, (480, 640)).astype(np.float32)
+    odd = rng.random(depth.shape) < 0.1
+    depth[odd] = rng.choice([np.nan, np.inf, 1.0, 4.0, 0.0], np.count_nonzero(odd))
+    valid = rng.random(depth.shape) < 0.8
+    kept = valid.copy()
+    spec = get_protocol("depth/generic").depth
+    assert spec is not None
+    spec = spec.model_copy(update={"crop": crop, "range_m": limits})
+    expected = valid & (depth > limits[0]) & (depth < limits[1]) if limits else valid.copy()
+    outside = np.ones_like(valid)
+    outside[crop_window(crop, 480, 640)] = False
+    expected[outside] = False
+    assert np.array_equal(evaluation_mask(DepthTarget(depth, valid), spec), expected)
+    assert np.array_equal(valid, kept)
 
 
 def test_nan_becomes_null_in_the_record() -> None:

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 #: options that change no number and differ between two calls that must give the same bytes
 _NOT_RECORDED = {"out", "as_json", "quiet", "force", "workers", "retry_failed", "keep_pixels", "save_predictions",
-                 "batch_size"}  # fmt: skip
+                 "batch_size", "rehash"}  # fmt: skip
 
 
 def evaluate_model(model: Model, context: click.Context) -> int:
     """Run a loaded model under every protocol that the options name; print; return the exit code."""
+    from reasonx_eval.kept_digests import default_folder
     from reasonx_eval.models.derived import DepthBesideNormals
     from reasonx_eval.plan import plan
     from reasonx_eval.results import Selection, run_folder
@@ -35,7 +36,8 @@ def evaluate_model(model: Model, context: click.Context) -> int:
     run_options = RunOptions(
         seed=options["seed"], selection=selection, workers=options["workers"], force=options["force"],
         retry_failed=options["retry_failed"], save_predictions=options["save_predictions"],
-        keep_pixels=options["keep_pixels"], passed=passed, defaulted=defaulted,
+        keep_pixels=options["keep_pixels"], digests=default_folder(), rehash=options["rehash"],
+        passed=passed, defaulted=defaulted,
     )  # fmt: skip
     finished: list[tuple[Result, Path]] = []
     with prints_to_stderr():

@@ -14,6 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from reasonx_eval import files
 from reasonx_eval.errors import DataError, SampleError
 from reasonx_eval.files import write_text
 
@@ -178,6 +179,5 @@ class TarIndex:
 
 
 def cache_folder() -> Path:
-    """Where indexes are kept: ``$XDG_CACHE_HOME/reasonx/tar`` or ``~/.cache/reasonx/tar``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "reasonx" / "tar"
+    """Where indexes are kept: ``reasonx/tar`` in the user's cache folder."""
+    return files.cache_folder("tar")

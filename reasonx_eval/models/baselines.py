@@ -88,7 +88,9 @@ class Constant(_Baseline):
             value = 1.0 / value
         elif kind == "albedo_srgb":
             value = float(linear_to_srgb(value))
-        return np.full((height, width) if task == "depth" else (height, width, 3), value, dtype=np.float32)
+        # one row that stands for all, or writing the map would take as long as reading the ground truth
+        row = np.full((width,) if task == "depth" else (width, 3), value, dtype=np.float32)
+        return np.broadcast_to(row, (height, *row.shape))
 
 
 class ImageAsAlbedo(_Baseline):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval.blocks import row_blocks
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.protocol import Protocol
 from reasonx_eval.types import TASK_OF_KIND, Alignment, Prediction, Record, Sample, Target
@@ -114,7 +115,12 @@ def array_digest(value: Target | Prediction) -> str:
 def _update(digest: Any, name: str, value: Any) -> None:
     if isinstance(value, np.ndarray):
         digest.update(f"|{name}:{value.dtype.str}{value.shape}|".encode())
-        digest.update(np.ascontiguousarray(value).data)
+        if value.flags.c_contiguous or value.ndim < 2 or value.size == 0:
+            digest.update(np.ascontiguousarray(value).data)
+            return
+        # a view of other memory is never copied whole: a constant's 24 megapixels are one row
+        for rows in row_blocks(len(value), value[0].size):
+            digest.update(np.ascontiguousarray(value[rows]).data)
     elif isinstance(value, Prediction):
         for f in fields(value):
             _update(digest, f"{name}.{f.name}", getattr(value, f.name))

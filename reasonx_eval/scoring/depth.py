@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval import align
-from reasonx_eval.blocks import DepthPairs
+from reasonx_eval.blocks import DepthPairs, row_blocks
 from reasonx_eval.errors import SampleError
 from reasonx_eval.metrics.depth import score_pairs
 from reasonx_eval.protocol import DepthSpec, Protocol, align_space
@@ -51,13 +51,17 @@ def evaluation_mask(target: DepthTarget, spec: DepthSpec) -> NDArray[np.bool_]:
     if spec.crop == "none" and spec.range_m is None:
         return target.valid
     mask = np.zeros((height, width), dtype=bool)
-    mask[rows, columns] = target.valid[rows, columns]
-    if spec.range_m is not None:
-        low, high = spec.range_m
-        # compared in the file's float32, as the published scripts do: 0.001 m as stored is not > 0.001
-        with np.errstate(invalid="ignore"):
-            mask &= target.depth > np.float32(low)
-            mask &= target.depth < np.float32(high)
+    inside, valid, depth = mask[rows, columns], target.valid[rows, columns], target.depth[rows, columns]
+    if spec.range_m is None:
+        inside[...] = valid
+        return mask
+    # compared in the file's float32, as the published scripts do: 0.001 m as stored is not > 0.001
+    low, high = map(np.float32, spec.range_m)
+    # block by block, so that no whole array lies between a comparison and the next
+    with np.errstate(invalid="ignore"):
+        for block in row_blocks(*depth.shape):
+            np.logical_and(valid[block], depth[block] > low, out=inside[block])
+            inside[block] &= depth[block] < high
     return mask
 
 
