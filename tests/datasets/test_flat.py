@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from reasonx_eval.color import linear_to_srgb
 from reasonx_eval.datasets.flat import Flat
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.images import write_npy, write_png
+from tests.shared import SHARED
 
-SHARED = Path(os.environ.get("REASONX_SHARED", Path(__file__).parents[2].parent / "shared")) / "data" / "hypersim"
+HYPERSIM = SHARED / "hypersim"
 H, W = 6, 8
 
 
@@ -163,9 +163,9 @@ def test_survives_pickling(scene: Path) -> None:
     assert pickle.loads(pickle.dumps(sample)).image.shape == (H, W, 3)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="REASONX_SHARED with data/hypersim is not here")
+@pytest.mark.skipif(not HYPERSIM.is_dir(), reason="REASONX_SHARED with data/hypersim is not here")
 def test_real_scenes_face_the_camera() -> None:
-    data = Flat(SHARED, "all", {"normals_frame": "opengl"})
+    data = Flat(HYPERSIM, "all", {"normals_frame": "opengl"})
     assert list(data.ids) == ["scene_001", "scene_002", "scene_003"]
     columns, rows = np.meshgrid(np.linspace(-1, 1, 512), np.linspace(-1, 1, 512))
     rays = np.stack([columns, rows, np.full((512, 512), 1 / np.tan(np.radians(30)))], axis=-1)

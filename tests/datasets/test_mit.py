@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,9 @@ from reasonx_eval.color import srgb_to_linear
 from reasonx_eval.datasets.mit import OBJECTS, MITIntrinsic
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.images import read_png, write_png
+from tests.shared import SHARED
 
-SHARED = Path(os.environ.get("REASONX_SHARED", Path(__file__).parents[2].parent / "shared")) / "data" / "mit_intrinsic"
+MIT = SHARED / "mit_intrinsic"
 H, W = 20, 30
 
 
@@ -89,11 +89,11 @@ def test_damage_names_the_file(root: Path) -> None:
         _ = data.load("panther", []).image
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="REASONX_SHARED with data/mit_intrinsic is not here")
+@pytest.mark.skipif(not MIT.is_dir(), reason="REASONX_SHARED with data/mit_intrinsic is not here")
 def test_real_layers_multiply_to_the_diffuse_photo() -> None:
-    sample = MITIntrinsic(SHARED, "present").load("panther")
+    sample = MITIntrinsic(MIT, "present").load("panther")
     albedo, shading = sample.targets["albedo"], sample.targets["irradiance"]
-    diffuse = read_png(SHARED / "panther" / "diffuse.png").astype(np.float64)
+    diffuse = read_png(MIT / "panther" / "diffuse.png").astype(np.float64)
     product = (albedo.value.astype(np.float64) * shading.value)[albedo.valid]
     # the layers are stored with scales of their own, so only proportionality is promised
     assert np.corrcoef(product.ravel(), diffuse[albedo.valid].ravel())[0, 1] > 0.99

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import warnings
 from collections.abc import Callable
@@ -32,8 +31,8 @@ from reasonx_eval.selftest.writers import (
 )
 from reasonx_eval.types import DepthTarget, NormalTarget
 from tests.datasets.makers import nyu_images, photo
+from tests.shared import SHARED
 
-SHARED = Path(os.environ.get("REASONX_SHARED", "../shared")) / "data"
 MAT = "nyu_depth_v2_labeled.mat"
 NUMBERS = (1, 9, 1449)  # test images; 9 is office_0005
 IMAGES = nyu_images(NUMBERS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from reasonx_eval.datasets import splits
 from reasonx_eval.datasets.splits import DIGESTS, split_lines
 from reasonx_eval.errors import DataError
 from reasonx_eval.files import sha256_lines
+from tests.shared import SHARED
 
-SHARED = Path(os.environ.get("REASONX_SHARED", "../shared")) / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="REASONX_SHARED: no folder with real sample data")
 
 
