@@ -1,12 +1,14 @@
 /* Four float64 lanes and what the kernels do with them.
  *
  * A sum always goes over the same four lanes in the same order, and no multiplication is fused with an addition, so
- * every processor gives the same bits. Vector types are those of GCC and Clang.
+ * every processor gives the same bits. Vector types are those of GCC and Clang; whoever includes this states a target
+ * with AVX2 and FMA.
  */
 #ifndef REASONX_LANES_H
 #define REASONX_LANES_H
 
 #include <float.h>
+#include <immintrin.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -18,7 +20,6 @@ typedef double lanes __attribute__((vector_size(32)));
 typedef int64_t masks __attribute__((vector_size(32)));
 typedef uint64_t words __attribute__((vector_size(32)));
 typedef float floats4 __attribute__((vector_size(16)));
-typedef uint8_t bytes4 __attribute__((vector_size(4)));
 typedef int32_t ints4 __attribute__((vector_size(16)));
 
 INLINE lanes same(double value) {
@@ -26,7 +27,7 @@ INLINE lanes same(double value) {
 }
 
 INLINE lanes select_lanes(masks where, lanes yes, lanes no) {
-    return (lanes)((where & (masks)yes) | (~where & (masks)no));
+    return _mm256_blendv_pd(no, yes, (lanes)where);
 }
 
 INLINE lanes where_valid(masks where, lanes x) {
@@ -37,12 +38,14 @@ INLINE lanes absolute(lanes x) {
     return (lanes)((masks)x & 0x7fffffffffffffffLL);
 }
 
+/* b where either is NaN. */
 INLINE lanes larger(lanes a, lanes b) {
-    return select_lanes(a > b, a, b);
+    return _mm256_max_pd(a, b);
 }
 
+/* b where either is NaN. */
 INLINE lanes smaller(lanes a, lanes b) {
-    return select_lanes(a < b, a, b);
+    return _mm256_min_pd(a, b);
 }
 
 /* True of NaN as well. */
@@ -51,12 +54,12 @@ INLINE masks outside(lanes x, double low, double high) {
 }
 
 INLINE lanes root(lanes x) {
-    return (lanes){sqrt(x[0]), sqrt(x[1]), sqrt(x[2]), sqrt(x[3])};
+    return _mm256_sqrt_pd(x);
 }
 
 /* a b + c, rounded once. */
 INLINE lanes fused(lanes a, lanes b, lanes c) {
-    return (lanes){fma(a[0], b[0], c[0]), fma(a[1], b[1], c[1]), fma(a[2], b[2], c[2]), fma(a[3], b[3], c[3])};
+    return _mm256_fmadd_pd(a, b, c);
 }
 
 INLINE double total(lanes x) {
@@ -64,7 +67,7 @@ INLINE double total(lanes x) {
 }
 
 INLINE int any_lane(masks x) {
-    return ((x[0] | x[2]) | (x[1] | x[3])) != 0;
+    return _mm256_movemask_pd((lanes)x) != 0;
 }
 
 INLINE double value(const void *from, int wide, int64_t i) {
@@ -89,9 +92,9 @@ INLINE void store(double *to, lanes x) {
 
 /* All bits of a lane where its byte isn't 0. */
 INLINE masks load_mask(const void *from, int64_t i) {
-    bytes4 b;
+    int32_t b;
     memcpy(&b, (const uint8_t *)from + i, sizeof b);
-    return __builtin_convertvector(b, masks) != 0;
+    return (masks)_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(b)) != 0;
 }
 
 /* Natural logarithm of positive normal numbers, to 2 units in the last place: x = m 2^e with m in [sqrt(1/2), sqrt(2)),
