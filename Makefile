@@ -47,7 +47,8 @@ browser:
 	DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core >/dev/null || \
 	echo "no chromium, and none could be installed: the tests of the page are skipped" >&2
 
-test: lint gate $(if $(REASONX_INSTALL_BROWSER),browser)
+test: $(VENV)/.installed $(if $(REASONX_INSTALL_BROWSER),browser)
+	$(MAKE) --jobs 2 lint gate
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 clean:
