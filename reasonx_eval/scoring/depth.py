@@ -73,16 +73,20 @@ def score_depth(sample: Sample, target: Target, prediction: Prediction, protocol
     n_valid = int(np.count_nonzero(mask))
     if n_valid == 0:
         raise SampleError(_empty_reason(target, spec))
-    pairs, alignment = fit_depth(prediction, target, mask, spec)
+    pairs, alignment = fit_depth(prediction, target, mask, spec, scored=True)
     metrics = score_pairs(pairs, alignment=alignment, clip_m=spec.clip_m, floor_m=spec.floor_m,
                           disparity_floor=spec.align.disparity_floor, names=protocol.metrics)  # fmt: skip
     return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=align.alignment_notes(alignment))
 
 
 def fit_depth(
-    prediction: Prediction, target: DepthTarget, mask: NDArray[np.bool_], spec: DepthSpec
+    prediction: Prediction, target: DepthTarget, mask: NDArray[np.bool_], spec: DepthSpec, *, scored: bool = False
 ) -> tuple[DepthPairs, Alignment]:
     """The prediction at the ground truth's size, in the space it is fitted in, beside the ground truth; and the fit.
+
+    Parameters
+    ----------
+    scored : `score_pairs` comes next, which looks at every value: where nothing is fitted, none is read here
 
     Raises
     ------
@@ -93,6 +97,8 @@ def fit_depth(
     space = align_space(spec.align, prediction.kind)
     value = align.to_space(pred=value, kind=prediction.kind, space=space)
     pairs = DepthPairs(pred=value, target=target.depth, valid=mask)
+    if scored and spec.align.mode == "none" and space == "depth" and spec.align.subsample == "all":
+        return pairs, Alignment("none", space, 1.0, 0.0, int(np.count_nonzero(mask)))
     alignment = align.fit_pairs(pairs, mode=spec.align.mode, space=space, subsample=spec.align.subsample)
     if not alignment.determined:
         raise SampleError(f"the {spec.align.mode} alignment is undetermined: {alignment.reason}")
