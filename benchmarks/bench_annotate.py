@@ -16,12 +16,12 @@ from PIL import Image
 
 from benchmarks.conftest import Measure
 from benchmarks.memory import Command
+from benchmarks.photos import every_question, photo
 from benchmarks.scale_data import IIW_SIZE
 from reasonx_eval.models.tiny import _one_thread
 from reasonx_eval.models.torch_support import to_tensor
-from reasonx_eval.seeding import rng
 from reasonx_ft.judgements import Store
-from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest
+from reasonx_ft.judges.base import ORDERS, Question
 from reasonx_ft.judges.tiny import TinyJudge, small
 from reasonx_ft.judges.tiny_net import JUDGED, SIZE, answers_of_both, look_both_ways
 from reasonx_ft.markers import canonical
@@ -36,15 +36,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PNG files of IIW's size: smooth, with noise in the last bits, so that they compress as photos do."""
     folder = tmp_path_factory.mktemp("photos")
     for k in range(PHOTOS):
-        Image.fromarray(_image(k)).save(folder / f"{k:04d}.png")
+        made = photo(k, IIW_SIZE, noise=6)
+        Image.fromarray(made.image).save(folder / made.id)
     return folder
-
-
-def _image(k: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    draw = rng(0, "photo", str(k))
-    coarse = Image.fromarray(draw.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-    smooth = np.asarray(coarse.resize(IIW_SIZE[::-1], Image.Resampling.BICUBIC)).astype(np.int64)
-    return np.clip(smooth + draw.integers(-6, 7, smooth.shape), 0, 255).astype(np.uint8)
 
 
 def _command(measure: Measure, photos: Path, out: Path, pairs: int, dtype: str = "float32") -> None:
@@ -112,16 +106,15 @@ class TestMany:
 @pytest.fixture(scope="module")
 def questions() -> list[Question]:
     """All that is asked about one photo with 40 pairs: 320 questions."""
-    image = _image(0)
-    photo = Photo("photo", image, photo_digest(image))
-    pairs = sample_pairs(canonical(image), photo.digest, 40, size=IIW_SIZE)
-    return [Question(photo, (a, b), (c, d), m, o) for (a, b), (c, d) in pairs.tolist() for o in ORDERS for m in JUDGED]
+    about = photo(0, IIW_SIZE, noise=6)
+    pairs = sample_pairs(canonical(about.image), about.digest, 40, size=IIW_SIZE)
+    return every_question(about, pairs).questions()
 
 
 def _afresh(questions: Sequence[Question]) -> Sequence[Question]:
     """The same questions about a photo that no judge has seen."""
-    photo = replace(questions[0].photo, digest=f"{np.random.default_rng().integers(1 << 62):032x}")
-    return [replace(q, photo=photo) for q in questions]
+    unseen = replace(questions[0].photo, digest=f"{np.random.default_rng().integers(1 << 62):032x}")
+    return [replace(q, photo=unseen) for q in questions]
 
 
 @pytest.mark.benchmark(group="small judge, 320 questions about one photo")

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.photos import every_question, photo
 from reasonx_eval.seeding import rng
 from reasonx_ft import train
 from reasonx_ft.determinism import deterministic
 from reasonx_ft.judgements import Store
-from reasonx_ft.judges.base import Answer, JudgeInfo, Photo, Question, photo_digest
+from reasonx_ft.judges.base import JudgeInfo, Replies
 from reasonx_ft.policies.base import Visit
 from reasonx_ft.questions import read_questions
 from reasonx_ft.tuning.prepare import Prepared, Sources, prepare
@@ -80,15 +81,11 @@ def tuning(
 
 
 def _write(photos: Path, store: Path, *, count: int, pairs: int) -> None:
-    questions = read_questions()
-    with Store.open(store, create=True).writer(JudgeInfo("random", "r0"), questions) as writer:
+    with Store.open(store, create=True).writer(JudgeInfo("random", "r0"), read_questions()) as writer:
         for k in range(count):
-            draw = rng(0, "photo", str(k))
-            coarse = draw.integers(0, 256, (12, 16, 3), dtype=np.uint8)
-            image = np.asarray(Image.fromarray(coarse).resize(SIZE[::-1], Image.Resampling.BICUBIC))
-            Image.fromarray(image).save(photos / f"{k:04d}.png")
-            photo = Photo(f"{k:04d}.png", image, photo_digest(image))
-            asked = [Question(photo, (a, b), (c, d), m, "red-first")
-                     for a, b, c, d in draw.integers(30, 482, (pairs, 4)).tolist()
-                     for m in questions.modalities]  # fmt: skip
-            writer.append(asked, [Answer(p) for p in draw.random(len(asked)).tolist()])
+            made = photo(k, SIZE)
+            Image.fromarray(made.image).save(photos / made.id)
+            draw = rng(0, "answers", str(k))
+            asked = every_question(made, draw.integers(30, 482, (pairs, 2, 2)).astype(np.int16), ("red-first",))
+            n = len(asked)
+            writer.add([asked], Replies(draw.random(n), np.zeros(n, np.int8), np.zeros(n)))

@@ -113,6 +113,7 @@ class TinyJudge(Judge):
         """As `ask`, without an object a question."""
         from reasonx_ft.judges.tiny_net import JUDGED
 
+        sheets = [sheet for sheet in sheets if len(sheet)]
         used = [np.unique(sheet.pair, return_inverse=True) for sheet in sheets]
         asked = [(sheet.photo, sheet.pairs[pairs]) for sheet, (pairs, _) in zip(sheets, used, strict=True)]
         parts = [np.zeros(0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +13,7 @@ from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.metrics.points import pixels
 from reasonx_eval.seeding import rng
 from reasonx_ft.coordinates import View, canonical_points, fractions
-from reasonx_ft.pairs import BANDS, BORDER, SAMPLERS, bands_of, draw_orders, sample_pairs
+from reasonx_ft.pairs import BANDS, BORDER, SAMPLERS, Sampler, _least_contrast, bands_of, draw_orders, sample_pairs
 
 
 def _noise(seed: int = 0) -> NDArray[np.uint8]:
@@ -93,6 +94,31 @@ def test_stratified_finds_equal_colours_more_often_than_chance() -> None:
         return float((stripe[:, 0] == stripe[:, 1]).mean())
 
     assert alike("stratified") > alike("bands") + 0.15
+
+
+def test_the_pair_of_least_contrast_is_among_the_first_that_fit() -> None:
+    draw = rng(0, "contrast")
+    contrast = draw.random((64, 64, 3))
+    ends, fits = draw.integers(0, 512, (4, 50, 72)).astype(np.int16), draw.random((50, 72)) < 0.2
+    fits[0], fits[1] = False, np.arange(72) == 71
+    found = _least_contrast(contrast, ends, fits)
+    for k in range(1, 50):
+        first = np.flatnonzero(fits[k])[:6]
+        x1, y1, x2, y2 = ends[:, k, first] // 8
+        away = [sum(abs(contrast[b, a] - contrast[d, c])) for a, b, c, d in zip(x1, y1, x2, y2, strict=True)]
+        assert found[k] == first[np.argmin(away)]
+    assert found[1] == 71
+
+
+@pytest.mark.parametrize(("n", "digests"), [
+    (40, {"stratified": "64bb36a8214dee52", "bands": "abc5a85ef1e50c71"}),
+    (333, {"stratified": "6e5deeba8ba2d8d4", "bands": "f83395ff80885f54"}),
+])  # fmt: skip
+def test_pairs_of_stores_that_exist_are_drawn_again(n: int, digests: dict[str, str], sampler: Sampler) -> None:
+    """Another pair of the same photo would be asked about anew, in every store."""
+    photo = rng(5, "coarse").integers(0, 256, (32, 32, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    pairs = sample_pairs(photo, "d", n, seed=2, size=(341, 512), sampler=sampler)
+    assert hashlib.sha256(pairs.astype("<i2").tobytes()).hexdigest()[:16] == digests[sampler]
 
 
 @pytest.mark.parametrize("size", [(1, 2), (2, 2), (3, 1), (7, 5), (16, 16)])
