@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +13,15 @@ import torch
 from benchmarks import peers
 from benchmarks.arrays import Maps, depth_maps
 from benchmarks.conftest import Measure
-from reasonx_eval import align
+from reasonx_eval import align, fused
 from reasonx_eval.blocks import DepthPairs
 from reasonx_eval.metrics.depth import score_pairs
 
 CLIP = (1e-3, 80.0)
 SMALL, LARGE = (480, 640), (4032, 6048)
 GROUP = "depth: affine fit and all metrics, {}x{}"
+KERNEL = "fused kernels, float64 sums"
+BLOCKS = "ours where no kernels were built: numpy, in blocks of rows"
 FIT = "depth: affine fit alone, {}x{}"
 
 
@@ -40,6 +44,11 @@ def reading(maps: Maps) -> float:
     return sum(float(pred.sum()) + float(target.sum()) + int(np.count_nonzero(valid)) for _ in range(2))
 
 
+def without_kernels(form: Callable[[Maps], Any], maps: Maps) -> Any:
+    with fused.switched_off():
+        return form(maps)
+
+
 @cache
 def maps_of(shape: tuple[int, int]) -> Maps:
     assert_forms_agree()
@@ -52,6 +61,7 @@ def assert_forms_agree() -> None:
     maps = depth_maps(211, 407, dtype=np.float64)
     for form in (peers.depth_affine_torch, peers.depth_affine_numpy):
         assert form(*maps, CLIP) == pytest.approx(ours(maps), rel=1e-9, abs=0)
+    assert without_kernels(ours, maps) == pytest.approx(ours(maps), rel=1e-9, abs=0)
     assert peers.affine_lstsq(*maps) == pytest.approx(ours_fit(maps), rel=1e-9, abs=0)
 
 
@@ -64,7 +74,11 @@ class Whole:
 
     def test_ours(self, measure: Measure) -> None:
         maps = maps_of(self.shape)
-        measure("ours", lambda: ours(maps), form="blocks of rows, float64 sums", rounds=self.rounds)
+        measure("ours", lambda: ours(maps), form=KERNEL, rounds=self.rounds)
+
+    def test_ours_in_numpy(self, measure: Measure) -> None:
+        maps = maps_of(self.shape)
+        measure("library", lambda: without_kernels(ours, maps), form=BLOCKS, rounds=self.rounds)
 
     def test_peer(self, measure: Measure) -> None:
         maps = maps_of(self.shape)
@@ -102,7 +116,11 @@ class Fit:
 
     def test_ours(self, measure: Measure) -> None:
         maps = maps_of(self.shape)
-        measure("ours", lambda: ours_fit(maps), form="moments, merged over blocks", rounds=self.rounds)
+        measure("ours", lambda: ours_fit(maps), form=KERNEL, rounds=self.rounds)
+
+    def test_ours_in_numpy(self, measure: Measure) -> None:
+        maps = maps_of(self.shape)
+        measure("library", lambda: without_kernels(ours_fit, maps), form=BLOCKS, rounds=self.rounds)
 
     def test_peer(self, measure: Measure) -> None:
         maps = maps_of(self.shape)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -32,6 +34,17 @@ _module = _load()
 def available() -> bool:
     """Whether this process has the kernels."""
     return _module is not None
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """Inside, this process has no kernels: to compare with the forms in numpy. Not for use by several threads."""
+    global _module
+    kept, _module = _module, None
+    try:
+        yield
+    finally:
+        _module = kept
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,7 @@ def depth_sums(
     low: float,
     high: float,
 ) -> DepthSums | None:
-    """Sums of every depth metric of [H, W] maps; predictions are aligned as by `align.apply`, clipped to [low, high]."""
+    """Sums of every depth metric of [H, W] maps; predictions are aligned as by `align.apply` and clipped."""
     if _module is None:
         return None
     found = _module.depth_errors(pred, target, valid, scale, shift, disparity, disparity_floor, low, high)

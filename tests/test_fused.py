@@ -6,9 +6,8 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,17 +30,9 @@ SAME = Alignment("none", "depth", 1.0, 0.0, 1)
 EXACT: dict[str, Any] = {"rel": 1e-11, "abs": 1e-13}
 
 
-@contextmanager
-def numpy_forms() -> Iterator[None]:
-    """What is called inside finds no kernels."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "_module", None)
-        yield
-
-
 def both(call: Callable[[], Any]) -> tuple[Any, Any]:
     """What a call gives with the kernels and without."""
-    with numpy_forms():
+    with fused.switched_off():
         plain = call()
     return call(), plain
 

@@ -4,21 +4,27 @@
 #include "lanes.h"
 #include "maps.h"
 
+/* Values whose bin numbers stay in the first-level cache. */
+#define PIECE 512
+
 /* Bin numbers, which never fall as the value grows, before they are cut to integers; `count` for what lies outside. */
 INLINE lanes positions(lanes values, const bin_range *bins) {
     return select_lanes(outside(values, bins->low, bins->high), same((double)bins->count),
                         (values - bins->low) * bins->factor);
 }
 
-INLINE void count_lanes(lanes values, int64_t n, const bin_range *bins, int64_t *counts) {
-    ints4 bin = __builtin_convertvector(positions(values, bins), ints4);
-    for (int64_t k = 0; k < n; k++) counts[bin[k]]++;
-}
-
 void count_bins(const double *values, int64_t n, const bin_range *bins, int64_t *counts) {
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) count_lanes(load(values, 1, i), LANES, bins, counts);
-    for (; i < n; i++) count_lanes(same(values[i]), 1, bins, counts);
+    int32_t bin[PIECE];
+    for (int64_t start = 0; start < n; start += PIECE) {
+        const double *from = values + start;
+        int64_t step = n - start < PIECE ? n - start : PIECE, i = 0;
+        for (; i + LANES <= step; i += LANES) {
+            __m128i four = _mm256_cvttpd_epi32(positions(load(from, 1, i), bins));
+            memcpy(bin + i, &four, sizeof four);
+        }
+        for (; i < step; i++) bin[i] = (int32_t)positions(same(from[i]), bins)[0];
+        for (i = 0; i < step; i++) counts[bin[i]]++;
+    }
 }
 
 int64_t take_bins(const double *values, int64_t n, const bin_range *bins, int64_t first, int64_t last, double *out,

@@ -20,7 +20,6 @@ typedef double lanes __attribute__((vector_size(32)));
 typedef int64_t masks __attribute__((vector_size(32)));
 typedef uint64_t words __attribute__((vector_size(32)));
 typedef float floats4 __attribute__((vector_size(16)));
-typedef int32_t ints4 __attribute__((vector_size(16)));
 
 INLINE lanes same(double value) {
     return (lanes){value, value, value, value};
