@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 import reasonx_eval
+from reasonx_eval import fused
 
 #: distributions whose version can change a number
 _PACKAGES = ("numpy", "scipy", "scikit-image", "h5py", "pillow", "imagecodecs", "OpenEXR", "onnxruntime", "torch",
@@ -32,6 +33,8 @@ class Hardware(BaseModel):
 class Provenance(BaseModel):
     """Everything about the machine and the call that could explain a different number.
 
+    packages : versions of what is installed, and which forms scored depth and normals (see `fused`): they agree to
+    about 1e-15 relative, not to the last bit
     passed : options the user gave; defaulted : the resolved rest. Output folders are in neither: they
     change no number, and two runs of one command give the same bytes.
     """
@@ -110,7 +113,7 @@ def collect(
         commit=_git("rev-parse", "HEAD"),
         dirty=None if status is None else bool(status),
         python=platform.python_version(),
-        packages=dict(package_versions()),
+        packages={**package_versions(), "reasonx kernels": "compiled" if fused.available() else "numpy"},
         hardware=_machine(),
         seed=seed,
         passed=passed or {},

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reasonx_eval import align
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.images import write_png
 from reasonx_eval.protocol import all_protocols, get_protocol
+from reasonx_eval.scoring import depth
 from reasonx_eval.selftest import checks, engine, report
 from reasonx_eval.selftest.engine import Outcome, check_made_up
 from reasonx_eval.selftest.sources import SOURCES, write_flat, write_folder, write_judged
@@ -109,7 +109,14 @@ def test_what_is_broken_is_caught(
 def test_another_fit_than_the_protocol_says_is_caught(
     mode: str, other: str, protocol: str, caught: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(align._FITS, mode, align._FITS[other])
+    original = depth.fit_depth
+
+    def fit(prediction: Any, target: Any, mask: Any, spec: Any, **options: Any) -> Any:
+        assert spec.align.mode == mode
+        changed = spec.align.model_copy(update={"mode": other})
+        return original(prediction, target, mask, spec.model_copy(update={"align": changed}), **options)
+
+    monkeypatch.setattr(depth, "fit_depth", fit)
     assert any(line.startswith(caught) for line in failed(protocol))
 
 
