@@ -2,13 +2,15 @@
 
 Rows that lie in chunks of their own are inflated here, outside HDF5's global lock and by libdeflate: threads don't
 wait for each other, and each needs less than half the time. Chunks that hold parts of several rows stay in HDF5's
-chunk cache, made as large as they need, so that reading in order inflates each of them once.
+chunk cache, made as large as they need, so that reading in order inflates each of them once. Rows that lie in the
+file as they are come from there in pieces that are turned while they are in the processor's cache.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Final
@@ -22,6 +24,8 @@ CACHE_LIMIT: Final = 128 << 20
 _SLOTS: Final = 100_003
 #: columns that are turned at a time, so that the lines written to stay in the cache
 _STRIP: Final = 128
+#: bytes that are read at a time of rows that lie in the file as they are
+_PIECE: Final = 256 << 10
 
 
 class Rows:
@@ -53,6 +57,7 @@ class Rows:
             around = math.prod((chunk[0], *(_whole(n, c) for n, c in zip(shape[1:], chunk[1:], strict=True))))
             if around * kind.itemsize <= CACHE_LIMIT:
                 access.set_chunk_cache(_SLOTS, around * kind.itemsize, 0.0)
+        self._place = _place_in_file(file, plain, layout)
         del plain  # the size of its cache is fixed while an array is open
         self._array = h5py.Dataset(h5py.h5d.open(file.id, key.encode(), access))
         self._shape: tuple[int, ...] = shape[1:]
@@ -72,8 +77,27 @@ class Rows:
                 for place, block in self._chunks(index, self._chunk):
                     _turn(block, out, place)
                 return out
+        if self._place is not None and 0 <= index < self._array.shape[0] and self._read(index, self._place, out):
+            return out
         _turn(self._array[index], out, (0,) * len(self._shape))
         return out
+
+    def _read(self, index: int, place: tuple[int, int], out: NDArray[Any]) -> bool:
+        """Fill `out` from a file descriptor and the array's offset; False: the file ends before, and HDF5 says so."""
+        handle, start = place
+        *planes, columns, length = self._shape
+        line = length * self._dtype.itemsize
+        step = max(1, _PIECE // line)
+        piece = np.empty((step, length), dtype=self._dtype)
+        start += index * math.prod(self._shape) * self._dtype.itemsize
+        for plane in np.ndindex(*planes):
+            for left in range(0, columns, step):
+                part = piece[: columns - left]
+                if os.preadv(handle, [part.view(np.uint8).data], start) != part.nbytes:
+                    return False
+                _turn(part, out[(..., *plane)], (left, 0))
+                start += part.nbytes
+        return True
 
     def _chunks(self, index: int, chunk: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
         """Where each chunk of a row begins, and what of it lies inside the array."""
@@ -86,6 +110,15 @@ class Rows:
             data = raw if skipped else imagecodecs.deflate_decode(raw, out=size)
             block = np.frombuffer(data, dtype=self._dtype).reshape(chunk[1:])
             yield place, block[tuple(slice(n - p) for n, p in zip(self._shape, place, strict=True))]
+
+
+def _place_in_file(file: Any, array: Any, layout: Any) -> tuple[int, int] | None:
+    """File descriptor and offset of an array that lies in its file in one piece; None of any other."""
+    import h5py
+
+    whole = layout.get_layout() == h5py.h5d.CONTIGUOUS and layout.get_external_count() == 0
+    offset = array.get_offset() if whole and file.driver == "sec2" else None
+    return None if offset is None else (file.id.get_vfd_handle(), offset)
 
 
 def _only_deflate(layout: Any) -> bool:
