@@ -18,6 +18,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval import fused
+
 #: bytes of inflated chunks that one array keeps; arrays whose rows need more inflate chunks again and again
 CACHE_LIMIT: Final = 128 << 20
 #: slots of the table of cached chunks: a prime, many times the number of chunks that fit
@@ -77,27 +79,27 @@ class Rows:
                 for place, block in self._chunks(index, self._chunk):
                     _turn(block, out, place)
                 return out
-        if self._place is not None and 0 <= index < self._array.shape[0] and self._read(index, self._place, out):
+        if self._place is not None and 0 <= index < self._array.shape[0]:
+            self._read(index, self._place, out)
             return out
         _turn(self._array[index], out, (0,) * len(self._shape))
         return out
 
-    def _read(self, index: int, place: tuple[int, int], out: NDArray[Any]) -> bool:
-        """Fill `out` from a file descriptor and the array's offset; False: the file ends before, and HDF5 says so."""
+    def _read(self, index: int, place: tuple[int, int], out: NDArray[Any]) -> None:
+        """Fill `out` from a file descriptor and the array's offset."""
         handle, start = place
         *planes, columns, length = self._shape
         line = length * self._dtype.itemsize
-        step = max(1, _PIECE // line)
-        piece = np.empty((step, length), dtype=self._dtype)
+        step = max(1, _PIECE // (math.prod(planes) * line))
+        piece = np.empty((*planes, step, length), dtype=self._dtype)
         start += index * math.prod(self._shape) * self._dtype.itemsize
-        for plane in np.ndindex(*planes):
-            for left in range(0, columns, step):
-                part = piece[: columns - left]
-                if os.preadv(handle, [part.view(np.uint8).data], start) != part.nbytes:
-                    return False
-                _turn(part, out[(..., *plane)], (left, 0))
-                start += part.nbytes
-        return True
+        for left in range(0, columns, step):
+            part = piece[..., : columns - left, :]
+            for k, plane in enumerate(np.ndindex(*planes)):
+                rows = part[plane]
+                if os.preadv(handle, [rows.view(np.uint8).data], start + (k * columns + left) * line) != rows.nbytes:
+                    raise OSError("the file became shorter")  # HDF5 would give zeros
+            _turn(part, out, (*(0 for _ in planes), left, 0))
 
     def _chunks(self, index: int, chunk: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
         """Where each chunk of a row begins, and what of it lies inside the array."""
@@ -134,12 +136,13 @@ def _whole(length: int, chunk: int) -> int:
 
 def _turn(block: NDArray[Any], out: NDArray[Any], place: tuple[int, ...]) -> None:
     """Write a block, [X, Y] or [C, X, Y], to its place in an array with the axes reversed."""
+    into = out[tuple(slice(p, p + n) for p, n in zip(place[::-1], block.shape[::-1], strict=True))]
+    if fused.turn(block=block, out=into):
+        return
     if block.ndim == 3:
         for k, plane in enumerate(block):
-            _turn(plane, out[..., place[0] + k], place[1:])
+            _turn(plane, into[..., k], (0, 0))
         return
-    across, down = place
     for start in range(0, block.shape[0], _STRIP):
         strip = block[start : start + _STRIP]
-        left = across + start
-        out[down : down + strip.shape[1], left : left + strip.shape[0]] = strip.T
+        into[:, start : start + strip.shape[0]] = strip.T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,50 @@ def test_the_cache_holds_the_chunks_around_a_row_and_stays_within_its_limit(tmp_
         near, far = (Rows(file, key)._array.id.get_access_plist().get_chunk_cache()[1] for key in ("near", "far"))
         assert near == 5 * 120 * 120 * 4
         assert far < CACHE_LIMIT
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "a chunk a row", "several chunks a row"])
+def test_rows_of_their_own_are_read_past_hdf5(tmp_path: Path, layout: str) -> None:
+    expected = values("u1")
+    with h5py.File(tmp_path / "x.mat", "w") as file:
+        file.create_dataset("images", data=expected, **LAYOUTS[layout])
+
+    class Shut:
+        """An array that gives chunks and its shape, but no row."""
+
+        def __init__(self, array: Any) -> None:
+            self.id, self.shape = array.id, array.shape
+
+    with h5py.File(tmp_path / "x.mat") as file:
+        rows = Rows(file, "images")
+        rows._array = Shut(rows._array)
+        np.testing.assert_array_equal(rows.turned(5), expected[5].transpose(2, 1, 0))
+
+
+def test_contiguous_row_out_of_range_is_an_error_of_h5py(tmp_path: Path) -> None:
+    """What follows the array in the file is not taken for a row."""
+    with h5py.File(tmp_path / "x.mat", "w") as file:
+        for key in ("images", "more"):
+            file.create_dataset(key, data=values("u1"))
+    with h5py.File(tmp_path / "x.mat") as file:
+        rows = Rows(file, "images")
+        with pytest.raises((IndexError, ValueError)):
+            rows.turned(N)
+
+
+def test_contiguous_file_that_is_cut_off(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.mat", "w") as file:
+        file.create_dataset("images", data=values("u1"))
+    with h5py.File(tmp_path / "x.mat") as file:
+        rows = Rows(file, "images")
+        os.truncate(tmp_path / "x.mat", (tmp_path / "x.mat").stat().st_size - 100)
+        np.testing.assert_array_equal(rows.turned(0), values("u1")[0].transpose(2, 1, 0))
+        with pytest.raises(OSError, match="shorter"):
+            rows.turned(N - 1)
+
+
+def test_array_that_was_never_written_is_filled(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.mat", "w") as file:
+        file.create_dataset("images", (N, 3, 37, 29), "u1", fillvalue=9)
+    with h5py.File(tmp_path / "x.mat") as file:
+        assert (Rows(file, "images").turned(1) == 9).all()
