@@ -11,11 +11,12 @@ import copy
 import math
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,12 @@ from reasonx_ft.judges.base import FLAGS, Answer, Judge, JudgeInfo, Photo, Quest
 from reasonx_ft.judges.tiny_files import WEIGHTS, JudgeCard, load_judge_net, read_card
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from reasonx_ft.judges.tiny_net import JudgeNet, Seen
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _DTYPES: Final = ("float32", "bfloat16")
 _LOADED: Final = ("network", "eyes")
@@ -148,46 +154,71 @@ class TinyJudge(Judge):
 
     def _probabilities(self, asked: Sequence[tuple[Photo, NDArray[np.integer]]]) -> list[NDArray[np.float64]]:
         """Of FIRST or SAME, float64 [J, 4] in the order of JUDGED, for photos with canonical points [J, 2, 2]."""
+        from reasonx_ft.judges.tiny_net import of_both_ways
+
+        _ = self.network, self.eyes  # read before threads ask for them
+        unseen = {photo.digest: photo for photo, _ in asked if photo.digest not in self._seen}
+        with self._in_threads() as each:
+            # steps of even length: with few photos, whole ones would leave threads without work
+            ways = list(each(self._ways, unseen.values()))
+            looks = each(self._look, [way for photo in ways for way in photo])
+            seen = self._seen | {digest: of_both_ways([next(looks) for _ in photo])
+                                 for digest, photo in zip(unseen, ways, strict=True)}  # fmt: skip
+            found = list(each(self._answers, [(seen[photo.digest], points) for photo, points in asked]))
+        for photo, _ in asked:
+            self._seen[photo.digest] = seen[photo.digest]
+            self._seen.move_to_end(photo.digest)
+        while len(self._seen) > _KEPT:
+            self._seen.popitem(last=False)
+        return found
+
+    @contextmanager
+    def _in_threads(self) -> Iterator[Callable[[Callable[[T], R], Iterable[T]], Iterator[R]]]:
+        """A `map` that shares out its calls, torch being on one thread in each."""
         import torch
 
         from reasonx_eval.models.tiny import _one_thread
 
-        looks = [self._seen.get(photo.digest) for photo, _ in asked]
-        parts = [photo for photo, _ in asked], [points for _, points in asked], looks
-        _ = self.network, self.eyes  # read before threads ask for them
-        with _one_thread():
-            if self._threads == 1 or len(asked) == 1:
-                done = list(map(self._of_photo, *parts))
-            else:
-                with ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-                    done = list(pool.map(self._of_photo, *parts))
-        for (photo, _), (seen, _) in zip(asked, done, strict=True):
-            self._seen[photo.digest] = seen
-            self._seen.move_to_end(photo.digest)
-        while len(self._seen) > _KEPT:
-            self._seen.popitem(last=False)
-        return [found for _, found in done]
+        if self._threads == 1:
+            with _one_thread():
+                yield map
+        else:
+            with _one_thread(), ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads,
+                                                   initargs=(1,)) as pool:  # fmt: skip
+                yield pool.map
 
-    def _of_photo(
-        self, photo: Photo, points: NDArray[np.integer], seen: tuple[Seen, Seen] | None
-    ) -> tuple[tuple[Seen, Seen], NDArray[np.float64]]:
-        """What was seen of a photo, and probabilities [J, 4]; a photo seen before is not looked at again."""
+    def _ways(self, photo: Photo) -> list[Tensor]:
+        """Pictures to look at, [B, 3, 96, 128] each."""
         import torch
 
         from reasonx_eval.models.torch_support import to_tensor
-        from reasonx_ft.judges.tiny_net import SIZE, answers_of_both, look_both_ways
+        from reasonx_ft.judges.tiny_net import both_ways
 
+        with torch.inference_mode():
+            return both_ways(self.eyes, to_tensor(small(photo.image), self.network.place.device)[None])
+
+    def _look(self, pictures: Tensor) -> Seen:
+        import torch
+
+        with torch.inference_mode():
+            return self.eyes.look(pictures)
+
+    def _answers(self, about: tuple[tuple[Seen, Seen], NDArray[np.integer]]) -> NDArray[np.float64]:
+        """Probabilities [J, 4] from what was seen of a photo, and canonical points [J, 2, 2]."""
+        import torch
+
+        from reasonx_ft.judges.tiny_net import SIZE, answers_of_both
+
+        seen, points = about
         at = View(*SIZE).locate(points)
         pixels = np.stack([at.cols, at.rows], axis=-1)
         padded = np.zeros((-(-len(pixels) // _CHUNK) * _CHUNK, 2, 2), dtype=np.int64)
         padded[: len(pixels)] = pixels
         with torch.inference_mode():
-            device = self.network.place.device
-            if seen is None:
-                seen = look_both_ways(self.eyes, to_tensor(small(photo.image), device)[None])
-            logits = answers_of_both(self.network, seen, torch.from_numpy(padded)[None].to(device), at_a_time=_CHUNK)
-            found: NDArray[np.float64] = torch.sigmoid(logits[0].to("cpu", torch.float64)).numpy()[: len(pixels)]
-        return seen, found
+            where = torch.from_numpy(padded)[None].to(self.network.place.device)
+            logits = answers_of_both(self.network, seen, where, at_a_time=_CHUNK)[0]
+            found: NDArray[np.float64] = torch.sigmoid(logits.to("cpu", torch.float64)).numpy()[: len(pixels)]
+        return found
 
 
 def small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -150,14 +150,25 @@ class JudgeNet(nn.Module):
         return torch.cat([(forth - back)[..., :3], (forth + back)[..., 3:]], dim=-1)
 
 
+def both_ways(network: JudgeNet, photos: Tensor) -> list[Tensor]:
+    """Photos, and their mirror images, as they are looked at: one after the other, or together."""
+    turned = photos.flip(-1)
+    # in float32 they are no faster together, and differ in the last digits
+    return [photos, turned] if network.place.dtype == torch.float32 else [torch.cat([photos, turned])]
+
+
+def of_both_ways(looks: Sequence[Seen]) -> tuple[Seen, Seen]:
+    """What was seen of photos, and of their mirror images, from looks at all of `both_ways`."""
+    if len(looks) == 2:
+        return looks[0], looks[1]
+    [both] = looks
+    n = len(both.features) // 2
+    return Seen(both.features[:n], both.colours[:n]), Seen(both.features[n:], both.colours[n:])
+
+
 def look_both_ways(network: JudgeNet, photos: Tensor) -> tuple[Seen, Seen]:
     """Photos, and their mirror images."""
-    if network.place.dtype == torch.float32:
-        # together they are no faster, and differ in the last digits
-        return network.look(photos), network.look(photos.flip(-1))
-    both = network.look(torch.cat([photos, photos.flip(-1)]))
-    n = len(photos)
-    return Seen(both.features[:n], both.colours[:n]), Seen(both.features[n:], both.colours[n:])
+    return of_both_ways([network.look(way) for way in both_ways(network, photos)])
 
 
 def answers_of_both(
