@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeAlias
+from typing import Any, ClassVar, NoReturn
 
+import msgspec
 import numpy as np
-import pydantic_core
+from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
 from reasonx_eval.datasets.reading import find_folder, require_id, wanted
@@ -21,9 +21,9 @@ from reasonx_eval.errors import SampleError
 from reasonx_eval.images import read_rgb
 from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget, Sample, Target
 
-#: whether nothing is wrong with the values of a whole column
-_Sound: TypeAlias = Callable[[list[Any]], bool]
-_CODES = {"1": FIRST, "2": SECOND, "E": SAME}
+#: no score or coordinate is as large
+_LARGEST = 1e300
+_CODES: Mapping[str | None, int] = {"1": FIRST, "2": SECOND, "E": SAME}
 #: the code of every other answer, which doesn't count
 _NONE = -1
 
@@ -81,47 +81,109 @@ def read_judgements(path: Path) -> JudgementTarget:
     SampleError
         A missing or truncated file, or a field that is absent or of another type; names the field.
     """
-    data = _load_json(path)
-    where = _Where(path)
-    points = where.objects(data, "intrinsic_points")
-    column = partial(where.column, points, "intrinsic_points")
-    ids = column("id", where.integer, _INTEGERS)
-    rows = dict(zip(ids, range(len(ids)), strict=True))
+    raw = _read(path)
+    # a sound file, as nearly every one is, is decoded to typed fields; any other is looked at field by field
+    with suppress(ValueError, KeyError, RecursionError, _Unsound):
+        return _of_typed(_TYPED.decode(raw))
+    return _of_fields(_load_json(raw, path), _Where(path))
+
+
+class _Point(msgspec.Struct, gc=False):
+    id: int
+    x: float
+    y: float
+    opaque: bool | None
+
+
+class _Comparison(msgspec.Struct, gc=False):
+    point1: int
+    point2: int
+    darker: str | None
+    darker_score: float | None
+
+
+class _File(msgspec.Struct, gc=False):
+    intrinsic_points: list[_Point]
+    intrinsic_comparisons: list[_Comparison]
+
+
+_TYPED = msgspec.json.Decoder(_File)
+
+
+class _Unsound(Exception):
+    """A value that its type allows and the format doesn't."""
+
+
+def _of_typed(file: _File) -> JudgementTarget:
+    """The judgements of a sound file.
+
+    Raises
+    ------
+    KeyError, _Unsound
+        It isn't, or can't be told so quickly.
+    """
+    points, comparisons = file.intrinsic_points, file.intrinsic_comparisons
+    rows = {p.id: row for row, p in enumerate(points)}
+    xy = np.array([[p.x for p in points], [p.y for p in points]], dtype=np.float64)
+    # a score of null becomes NaN, which isn't above 0
+    weight = np.array([c.darker_score for c in comparisons], dtype=np.float64)
+    if len(rows) < len(points) or xy.size == 0 or not (xy.min() >= 0 and xy.max() <= 1):
+        raise _Unsound
+    if (np.abs(weight) >= _LARGEST).any():
+        raise _Unsound
+    pairs = np.array([[rows[c.point1] for c in comparisons], [rows[c.point2] for c in comparisons]], dtype=np.int64)
+    return _counted(points=xy, opaque=np.array([p.opaque for p in points], dtype=np.bool_), pairs=pairs, weight=weight,
+                    darker=np.array([_CODES.get(c.darker, _NONE) for c in comparisons], dtype=np.int8))  # fmt: skip
+
+
+def _of_fields(data: Any, where: _Where) -> JudgementTarget:
+    """The judgements of any file; names the first field that is not as it must be."""
+    points = [(p, f"intrinsic_points[{i}]") for i, p in enumerate(where.objects(data, "intrinsic_points"))]
+    ids = [where.integer(p, "id", at) for p, at in points]
+    rows = {key: i for i, key in enumerate(ids)}
     if len(rows) < len(ids):
         where.repeated(ids)
-    xy = [column(axis, where.fraction, _fractions) for axis in ("x", "y")]
-    opaque = np.array(column("opaque", where.flag, _FLAGS), dtype=np.bool_)
-
-    comparisons = where.objects(data, "intrinsic_comparisons")
-    column = partial(where.column, comparisons, "intrinsic_comparisons")
-    answers = column("darker", where.answer, _ANSWERS)
-    darker = np.array([_CODES.get(answer, _NONE) for answer in answers], dtype=np.int8)
-    # a score of null becomes NaN, which isn't above 0
-    weight = np.array(column("darker_score", where.score, _scores), dtype=np.float64)
-    counted = (darker != _NONE) & (weight > 0)
+    xy = [[where.fraction(p, axis, at) for p, at in points] for axis in ("x", "y")]
+    opaque = [where.flag(p, "opaque", at) for p, at in points]
+    comparisons = [(c, f"intrinsic_comparisons[{i}]")
+                   for i, c in enumerate(where.objects(data, "intrinsic_comparisons"))]  # fmt: skip
+    codes = [_CODES.get(where.answer(c, "darker", at), _NONE) for c, at in comparisons]
+    scores = [where.score(c, "darker_score", at) for c, at in comparisons]
     # points are looked up only where they count
-    chosen = None if counted.all() else np.flatnonzero(counted).tolist()
-    known = _known_in(rows)
-    ends = (column(end, partial(where.known, rows=rows), known, chosen) for end in ("point1", "point2"))
-    pairs = np.array([list(map(rows.__getitem__, end)) for end in ends], dtype=np.int64).T.copy()
-    if chosen is not None:
-        darker, weight = darker[chosen], weight[chosen]
-    kept = opaque[pairs].all(axis=1)
+    chosen = [i for i, (code, score) in enumerate(zip(codes, scores, strict=True))
+              if code != _NONE and score is not None and score > 0]  # fmt: skip
+    pairs = [[rows[where.known(*comparisons[i], end, rows)] for i in chosen] for end in ("point1", "point2")]
+    return _counted(
+        points=np.array(xy, dtype=np.float64), opaque=np.array(opaque, dtype=np.bool_),
+        pairs=np.array(pairs, dtype=np.int64), darker=np.array([codes[i] for i in chosen], dtype=np.int8),
+        weight=np.array([scores[i] for i in chosen], dtype=np.float64),
+    )  # fmt: skip
+
+
+def _counted(
+    *, points: NDArray[np.float64], opaque: NDArray[np.bool_], pairs: NDArray[np.int64], darker: NDArray[np.int8],
+    weight: NDArray[np.float64],
+) -> JudgementTarget:  # fmt: skip
+    """Judgements of points [2, P] and pairs [2, J], without those that don't count."""
+    kept = (darker != _NONE) & (weight > 0) & opaque[pairs].all(axis=0)
     if not kept.all():
-        pairs, darker, weight = pairs[kept], darker[kept], weight[kept]
-    return JudgementTarget(points=np.array(xy, dtype=np.float64).T.copy(), pairs=pairs, darker=darker, weight=weight)
+        pairs, darker, weight = pairs[:, kept], darker[kept], weight[kept]
+    return JudgementTarget(points=points.T.copy(), pairs=pairs.T.copy(), darker=darker, weight=weight)
 
 
-def _load_json(path: Path) -> Any:
+def _read(path: Path) -> bytes:
     try:
-        raw = path.read_bytes()
-        # three times as quick; what it doesn't take, the slower parser explains
-        with suppress(ValueError):
-            return pydantic_core.from_json(raw, allow_inf_nan=False)
-        text = raw.decode()
+        return path.read_bytes()
     except FileNotFoundError:
         raise SampleError("file is missing", where=str(path), fix="reasonx-eval doctor iiw --prepare") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SampleError(f"can't be read: {error}", where=str(path)) from None
+
+
+def _load_json(raw: bytes, path: Path) -> Any:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
         raise SampleError(f"can't be read: {error}", where=str(path)) from None
     if not text.strip():
         raise SampleError("file is empty: an interrupted copy or download?", where=str(path))
@@ -155,9 +217,9 @@ class _Where:
         items = data.get(key)
         if not isinstance(items, list):
             self.fail(key, "is missing" if key not in data else f"expected a list, got {_kind(items)}")
-        if not _OBJECTS(items):
-            i, item = next((i, item) for i, item in enumerate(items) if not isinstance(item, dict))
-            self.fail(f"{key}[{i}]", f"expected an object, got {_kind(item)}")
+        for i, item in enumerate(items):
+            if not isinstance(item, dict):
+                self.fail(f"{key}[{i}]", f"expected an object, got {_kind(item)}")
         return items
 
     def integer(self, record: Mapping[str, Any], key: str, at: str) -> int:
@@ -167,7 +229,7 @@ class _Where:
         return value
 
     def number(self, value: Any, field: str) -> float:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < 1e300:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < _LARGEST:
             self.fail(field, f"expected a number, got {_kind(value)}")
         return float(value)
 
@@ -193,7 +255,7 @@ class _Where:
         value = self.get(record, key, at)
         return None if value is None else self.number(value, f"{at}.{key}")
 
-    def known(self, record: Mapping[str, Any], key: str, at: str, rows: Mapping[int, int]) -> int:
+    def known(self, record: Mapping[str, Any], at: str, key: str, rows: Mapping[int, int]) -> int:
         value = self.integer(record, key, at)
         if value not in rows:
             self.fail(f"{at}.{key}", f"{value} is not the id of any point")
@@ -202,45 +264,6 @@ class _Where:
     def repeated(self, ids: Sequence[int]) -> NoReturn:
         i = next(i for i, key in enumerate(ids) if ids.index(key) < i)
         self.fail(f"intrinsic_points[{i}].id", f"{ids[i]} is the id of an earlier point too")
-
-    def column(
-        self, records: Sequence[dict[str, Any]], name: str, key: str, field: Callable[[dict[str, Any], str, str], Any],
-        sound: _Sound, chosen: Sequence[int] | None = None,
-    ) -> list[Any]:  # fmt: skip
-        """One field of the chosen records, as `field` gives it.
-
-        Nearly every file is sound, which is seen of a whole column at once; of one that isn't, each field is looked
-        at to say which it is.
-        """
-        found = records if chosen is None else [records[i] for i in chosen]
-        with suppress(KeyError):
-            values = list(map(itemgetter(key), found))
-            if sound(values):
-                return values
-        numbers = range(len(records)) if chosen is None else chosen
-        return [field(record, key, f"{name}[{i}]") for i, record in zip(numbers, found, strict=True)]
-
-
-def _all_of(*types: type) -> _Sound:
-    known = frozenset(types)
-    return lambda values: known.issuperset(map(type, values))
-
-
-_OBJECTS, _INTEGERS, _NUMBERS = _all_of(dict), _all_of(int), _all_of(int, float)
-_FLAGS, _ANSWERS = _all_of(bool, type(None)), _all_of(str, type(None))
-
-
-def _known_in(rows: Mapping[int, int]) -> _Sound:
-    return lambda keys: _INTEGERS(keys) and rows.keys() >= set(keys)
-
-
-def _fractions(values: list[Any]) -> bool:
-    return _NUMBERS(values) and (not values or (min(values) >= 0 and max(values) <= 1))
-
-
-def _scores(values: list[Any]) -> bool:
-    given = [v for v in values if v is not None] if None in values else values
-    return _NUMBERS(given) and (not given or (min(given) > -1e300 and max(given) < 1e300))
 
 
 def _kind(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reasonx_eval.datasets import iiw
 from reasonx_eval.datasets.iiw import IIW
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.registry import get_dataset
@@ -211,3 +212,44 @@ def test_what_only_equals_an_id_is_none(tmp_path: Path, other: Any) -> None:
     write_iiw(tmp_path / "data", ID, data)
     with pytest.raises(SampleError, match=r"intrinsic_comparisons\[0\].point1: expected an integer"):
         IIW(tmp_path, "test").load(ID)
+
+
+def _scattered(seed: int, *, unknown: bool = False) -> Any:
+    """Random judgements of every kind that the format has, some that don't count."""
+    rng = np.random.default_rng(seed)
+    points = [(int(k), float(x), float(y), [True, False, None][int(o)])
+              for k, x, y, o in zip(rng.permutation(90)[:40], rng.random(40), rng.random(40),
+                                    rng.choice(3, 40, p=[0.8, 0.1, 0.1]), strict=True)]  # fmt: skip
+    ids = [p[0] for p in points]
+    comparisons: list[Any] = [
+        (ids[int(a)], ids[int(b)], ["1", "2", "E", None, "?"][int(d)], [float(w), None, 0, -1.5, 3][int(s)])
+        for a, b, d, w, s in zip(rng.integers(0, 40, 200), rng.integers(0, 40, 200), rng.integers(0, 5, 200),
+                                 rng.random(200), rng.integers(0, 5, 200), strict=True)
+    ]  # fmt: skip
+    if unknown:
+        comparisons.append((1000, ids[0], None, 1.0))  # doesn't count, so nobody asks which point it is
+    return iiw_json(points, comparisons)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_typed_and_field_by_field_are_the_same(tmp_path: Path, seed: int) -> None:
+    data = _scattered(seed)
+    typed = iiw._of_typed(iiw._TYPED.decode(json.dumps(data)))
+    fields = iiw._of_fields(data, iiw._Where(tmp_path / "x.json"))
+    for name in ("points", "pairs", "darker", "weight"):
+        a, b = getattr(typed, name), getattr(fields, name)
+        assert (a.dtype, a.shape, a.flags.c_contiguous) == (b.dtype, b.shape, True)
+        assert np.array_equal(a, b)
+    kept = official_rules(data)
+    ids = [p["id"] for p in data["intrinsic_points"]]
+    assert [(ids[a], ids[b]) for a, b in typed.pairs] == [k[:2] for k in kept]
+    assert typed.weight.tolist() == [k[3] for k in kept]
+
+
+def test_what_the_typed_form_refuses_is_read_if_it_does_not_matter(tmp_path: Path) -> None:
+    write_iiw(tmp_path / "data", ID, _scattered(1, unknown=True))
+    with_unknown = judgements(IIW(tmp_path, "test"))
+    write_iiw(tmp_path / "data", ID, _scattered(1))
+    without = judgements(IIW(tmp_path, "test"))
+    assert np.array_equal(with_unknown.pairs, without.pairs)
+    assert np.array_equal(with_unknown.weight, without.weight)
