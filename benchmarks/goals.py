@@ -78,3 +78,24 @@ PLOTS: dict[str, str] = {
     "GRPO step of tiny over pairs of a photo": "step_over_pairs.svg",
     "normals: pooled over images": "pooled_normals.svg",
 }
+
+#: group -> where its limit lies, shown with its table
+LIMITS: dict[str, str] = {
+    "normals: all statistics of one image, 480x640":
+        "The peer form works in float32 on all cores, ours in float64 on one, because a run has other images for the "
+        "other cores. Two square roots and a quotient in float64 a pixel keep one core's divider busy for about half "
+        "of our time.",
+    "evaluation end to end: 10 ETH3D-sized samples":
+        "Beside decoding, no run can leave out SHA-256 of the 97 MB prediction that a record is bound to, the mask and "
+        "the metrics: the second bound.",
+    "NYUv2 .mat, 8 images with their depth, contiguous":
+        "MATLAB's axes have to be turned, which is a second pass over what was read: the second bound is such a pass "
+        "that turns nothing. A memory map would save it, but a file that is cut off meanwhile would then end the "
+        "process.",
+    "annotate, 40 pairs a photo":
+        "The network's look at a photo costs the same for 40 pairs as for 200, so its own rate is the limit here.",
+    "scenes: 10 of wild, 96x128":
+        "At this size calls of numpy are the limit: a scene makes some thousands of them on rows of a few hundred "
+        "rays. Every picture has the same bytes on every machine, so sums are in a fixed order and no library of "
+        "linear algebra is used.",
+}

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.goals import GOALS, PLOTS, Goal
+from benchmarks.goals import GOALS, LIMITS, PLOTS, Goal
 from benchmarks.measured import Form, Run, growth, is_met, measured, read_run
 from reasonx_eval.files import write_bytes, write_text
 from reasonx_eval.report.markdown import escape
@@ -51,6 +51,7 @@ def render(run: Run, goals: Sequence[Goal], plots: dict[str, str]) -> str:
     parts = [_INTRO, _machine(run), "## Goals\n\n" + _goal_table(run, goals)]
     for group in run.groups:
         parts.append(f"## {escape(group)}\n\n{_group_table(run, group)}")
+        parts += [f"The limit: {escape(LIMITS[group])}\n"] if group in LIMITS else []
         parts += [f"![{escape(group)}: time over size]({plots[group]})\n"] if group in plots else []
     return "\n".join(parts)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.goals import GOALS, PLOTS, Goal
+from benchmarks.goals import GOALS, LIMITS, PLOTS, Goal
 from benchmarks.measured import Run, growth, is_met, measured, read_run
 
 
@@ -101,6 +101,12 @@ def test_report_says_what_is_met_and_what_is_not(run: Run) -> None:
     assert "Abacus, 2 cores" in text
     assert "torch" not in text
     assert "](sweep.svg)" in text
+
+
+def test_a_limit_stands_with_its_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LIMITS, "walk", "Legs.")
+    text = report.render(run, (), {})
+    assert text.index("## walk") < text.index("The limit: Legs.") < text.index("## turns")
 
 
 def test_report_and_plots_are_written_and_are_the_same_again(file: Path, tmp_path: Path,
