@@ -99,6 +99,7 @@ INLINE void add_angles(const double *angles, int64_t n, const double *limits, an
     masks counts = {0};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
+        ahead(angles + i);
         lanes angle = load(angles, 1, i);
         sum += angle;
         square += angle * angle;

@@ -32,6 +32,7 @@ int64_t take_bins(const double *values, int64_t n, const bin_range *bins, int64_
     const lanes low = same((double)first), high = same((double)last + 1.0);
     int64_t taken = 0;
     for (int64_t i = 0; i < n; i += LANES) {
+        ahead(values + i);
         int64_t some = n - i < LANES ? n - i : LANES;
         lanes x = some == LANES ? load(values, 1, i) : (lanes){values[i], some > 1 ? values[i + 1] : 0,
                                                                some > 2 ? values[i + 2] : 0, 0};

@@ -73,6 +73,12 @@ INLINE double value(const void *from, int wide, int64_t i) {
     return wide ? ((const double *)from)[i] : (double)((const float *)from)[i];
 }
 
+/* Ask for what a loop over float64 comes to in a while: of itself the processor doesn't look beyond the end of a page,
+ * which costs half the time where values come from memory. Distances of 2 to 4 KB do equally well. */
+INLINE void ahead(const double *at) {
+    __builtin_prefetch(at + 384);
+}
+
 /* Four values of float32 (wide 0) or float64 (wide 1) from index i on. */
 INLINE lanes load(const void *from, int wide, int64_t i) {
     if (wide) {
