@@ -41,15 +41,22 @@ INLINE lanes product(const vectors *a, const vectors *b) {
     return a->x * b->x + a->y * b->y + a->z * b->z;
 }
 
-/* Degrees between pairs of vectors; adds to `bad` the valid lanes where there is no such angle. */
-INLINE lanes angle_of(const vectors *p, const vectors *g, masks valid, masks *bad) {
+/* Cosines of the angles between pairs of vectors; adds to `bad` the valid lanes where there is no such angle. */
+INLINE lanes cosine_of(const vectors *p, const vectors *g, masks valid, masks *bad) {
     lanes pp = product(p, p), gg = product(g, g);
     /* one root of the product: of equal vectors it is exactly their dot product */
     lanes square = pp * gg;
     *bad |= valid & (outside(gg, 1e-150, 1e150) | (outside(pp, 1e-150, 1e150) & (pp != 0.0)));
     /* a predicted vector of length 0 has no direction and counts 90 degrees */
     lanes cosine = product(p, g) / root(select_lanes(square == 0.0, same(1.0), square));
-    return arc_cosine(smaller(larger(cosine, same(-1.0)), same(1.0))) * (180 / M_PI);
+    return smaller(larger(cosine, same(-1.0)), same(1.0));
+}
+
+/* In place. A loop of its own has few steps in a row: the processor then works on several turns of it at once. */
+INLINE void to_degrees(double *cosines, int64_t n) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) store(cosines + i, arc_cosine(load(cosines, 1, i)) * (180 / M_PI));
+    for (; i < n; i++) cosines[i] = arc_cosine(same(cosines[i]))[0] * (180 / M_PI);
 }
 
 /* The values of valid lanes, in turn: written always and kept if valid, with no branch to predict. */
@@ -69,19 +76,21 @@ INLINE int angles_of(const pair_of_maps *maps, int pred_wide, int target_wide, d
         const char *pred = maps->pred.data + row * maps->pred.stride;
         const char *target = maps->target.data + row * maps->target.stride;
         const uint8_t *valid = (const uint8_t *)maps->valid + row * maps->valid_stride;
+        double *first = next;
         int64_t i = 0, kept = 0;
         for (; i < maps->width; i++) kept += valid[i];
         if (next - out + kept >= room) return UNUSUAL;
         for (i = 0; i + LANES <= maps->width; i += LANES) {
             vectors p = load_vectors(pred, pred_wide, i), g = load_vectors(target, target_wide, i);
-            next = keep(next, angle_of(&p, &g, load_mask(valid, i), &bad), valid + i, LANES);
+            next = keep(next, cosine_of(&p, &g, load_mask(valid, i), &bad), valid + i, LANES);
         }
         if (i < maps->width) {
             uint8_t some[LANES] = {0};
             memcpy(some, valid + i, (size_t)(maps->width - i));
             vectors p = rest_of(pred, pred_wide, i, maps->width), g = rest_of(target, target_wide, i, maps->width);
-            next = keep(next, angle_of(&p, &g, load_mask(some, 0), &bad), some, maps->width - i);
+            next = keep(next, cosine_of(&p, &g, load_mask(some, 0), &bad), some, maps->width - i);
         }
+        to_degrees(first, next - first);
     }
     if (any_lane(bad)) return UNUSUAL;
     *count = next - out;
