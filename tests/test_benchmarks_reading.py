@@ -21,7 +21,7 @@ def test_a_serial_script_gives_the_metrics_of_a_run(tmp_path: Path) -> None:
                                bench_endtoend.read_nyu)  # fmt: skip
     bench_endtoend.assert_forms_agree(work)
     bench_endtoend.decoded(work)
-    bench_endtoend.digested(work)
+    bench_endtoend.needed(work)
 
 
 @pytest.mark.parametrize("domain", ["synthetic", "wild"])
