@@ -52,4 +52,4 @@ test: $(VENV)/.installed $(if $(REASONX_INSTALL_BROWSER),browser)
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build demo *.egg-info reasonx_eval/*.so .pytest_cache .mypy_cache .ruff_cache
