@@ -1,5 +1,5 @@
 /* Axes reversed: what MATLAB stores column by column becomes rows. */
-#pragma GCC target("arch=x86-64-v3")
+#pragma GCC target("avx2,fma")
 
 #include "maps.h"
 
