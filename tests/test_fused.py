@@ -290,6 +290,13 @@ def test_no_more_is_taken_than_there_is_room_for() -> None:
         fused.count_bins(values=np.ones(9)[::2], bins=Bins(0.0, 2.0, 4), counts=np.zeros(6, np.int64))
 
 
+def test_bins_without_a_finite_number_in_a_unit_are_refused() -> None:
+    # numbers of bins would lie anywhere in memory
+    narrow = Bins(0.0, 5e-324, 8192)
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="finite"):
+        fused.count_bins(values=np.zeros(9), bins=narrow, counts=narrow.empty())
+
+
 def test_pooled_metrics_agree() -> None:
     pieces = [normals.angular_errors(**normal_maps((60, 90 + k), k)) for k in range(5)]
     found, plain = both(lambda: normals.pooled_metrics(errors=pieces))

@@ -107,6 +107,19 @@ static void *vector(PyObject *object, const char *format, Py_ssize_t least, int 
     return NULL;
 }
 
+/* A histogram of these bins, from None or a vector of counts. -1: an error is set, also where a number of a bin that a
+ * value lies in could be beside the counts. */
+static int histogram_of(PyObject *object, const bin_range *bins, Py_buffer *b, int64_t **counts) {
+    *counts = NULL;
+    if (!((bins->high - bins->low) * bins->factor < (double)bins->count && bins->count < INT32_MAX)) {
+        PyErr_SetString(PyExc_ValueError, "bins whose number in a unit isn't finite, or that are fewer than the range");
+        return -1;
+    }
+    if (object == Py_None) return 0;
+    *counts = vector(object, "l", (Py_ssize_t)bins->count + 1, 1, b);
+    return *counts ? 0 : -1;
+}
+
 static PyObject *py_angles_between(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *objects[BUFFERS], *to;
@@ -138,8 +151,8 @@ static PyObject *py_sum_angles(PyObject *self, PyObject *args) {
     Py_buffer values, counts;
     double *angles = vector(from, "d", 0, 0, &values);
     if (!angles) return NULL;
-    int64_t *counted = NULL;
-    if (histogram != Py_None && !(counted = vector(histogram, "l", bins.count + 1, 1, &counts))) {
+    int64_t *counted;
+    if (histogram_of(histogram, &bins, &counts, &counted) < 0) {
         PyBuffer_Release(&values);
         return NULL;
     }
@@ -160,14 +173,16 @@ static PyObject *py_count_bins(PyObject *self, PyObject *args) {
     Py_buffer values, counts;
     double *numbers = vector(from, "d", 0, 0, &values);
     if (!numbers) return NULL;
-    int64_t *counted = vector(histogram, "l", bins.count + 1, 1, &counts);
-    if (!counted) {
+    int64_t *counted;
+    if (histogram_of(histogram, &bins, &counts, &counted) < 0) {
         PyBuffer_Release(&values);
         return NULL;
     }
-    Py_BEGIN_ALLOW_THREADS count_bins(numbers, values.shape[0], &bins, counted);
-    Py_END_ALLOW_THREADS PyBuffer_Release(&values);
-    PyBuffer_Release(&counts);
+    if (counted) {
+        Py_BEGIN_ALLOW_THREADS count_bins(numbers, values.shape[0], &bins, counted);
+        Py_END_ALLOW_THREADS PyBuffer_Release(&counts);
+    }
+    PyBuffer_Release(&values);
     return Py_NewRef(Py_None);
 }
 
