@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval import fused
 from reasonx_eval.blocks import BLOCK
+from reasonx_eval.errors import SampleError
 from reasonx_eval.fused import Bins
 
 Pieces: TypeAlias = Callable[[], Iterable[NDArray[Any]]]
@@ -33,32 +34,35 @@ def median_of(values: NDArray[Any]) -> float:
     return (float(values[:half].max()) + upper) / 2
 
 
-def streaming_median(pieces: Pieces, *, bounds: tuple[float, float] | None = None) -> float:
+def streaming_median(pieces: Pieces) -> float:
     """Exact median over all values of all pieces; no NaN allowed; NaN if there is no value.
 
     Parameters
     ----------
     pieces : callable
         Gives the same arrays at each call; it is called a few times and never holds all at once.
-    bounds : (low, high), optional
-        Known limits of the values, which save a pass.
     """
     n = sum(piece.size for piece in pieces())
     if n == 0:
         return float("nan")
     if n <= _GATHER:
         return median_of(np.concatenate([_flat(p) for p in pieces()]))
-    low, high = bounds if bounds is not None else _limits(pieces())
-    return _between(pieces, low, high, np.array([(n - 1) // 2, n // 2]))
+    return _between(pieces, *_limits(pieces()), np.array([(n - 1) // 2, n // 2]))
 
 
 def binned_median(pieces: Pieces, bins: Bins, counts: NDArray[np.int64]) -> float:
-    """`streaming_median` of values that are all in `counts`, by `count`, already: that saves a pass over them."""
+    """`streaming_median` of values that are all in `counts`, by `count`, already: that saves a pass over them.
+
+    Raises
+    ------
+    SampleError
+        Values that lie in no bin, or are NaN.
+    """
     n = int(counts.sum())
     if n == 0:
         return float("nan")
     if counts[-1]:
-        raise ValueError(f"{counts[-1]} of {n} values lie outside [{bins.low}, {bins.high}]")
+        raise SampleError(f"{counts[-1]} of {n} values lie outside [{bins.low:g}, {bins.high:g}], or are NaN")
     return _in_counts(pieces, bins, counts, np.array([(n - 1) // 2, n // 2]))
 
 
@@ -125,7 +129,7 @@ def _numbered(flat: NDArray[np.float64], bins: Bins) -> Iterator[tuple[NDArray[n
     low, high, factor, _ = bins.row
     for start in range(0, flat.size, BLOCK):
         values = flat[start : start + BLOCK]
-        if values.min() < low or values.max() > high:
+        if not (values.min() >= low and values.max() <= high):  # true of NaN as well
             values = _take(values, (values >= low) & (values <= high))
         yield values, ((values - low) * factor).astype(np.int64)
 

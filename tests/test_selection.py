@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from reasonx_eval import selection
-from reasonx_eval.selection import median_of, streaming_median
+from reasonx_eval import fused, selection
+from reasonx_eval.errors import SampleError
+from reasonx_eval.fused import Bins
+from reasonx_eval.selection import binned_median, median_of, streaming_median
 
 
 @pytest.fixture
@@ -38,10 +40,27 @@ def test_equals_numpy(small_gather, kind, n):
     assert median_of(values.copy()) == np.median(values)
 
 
+def _binned(values):
+    bins = Bins(0.0, 180.0, selection.BINS)
+    counts = bins.empty()
+    selection.count(values, bins, counts)
+    return binned_median(lambda: [values], bins, counts)
+
+
 def test_known_bounds_change_nothing(small_gather):
     values = np.random.default_rng(0).uniform(0, 180, 3000)
     values[:2] = 0.0, 180.0
-    assert streaming_median(lambda: [values], bounds=(0.0, 180.0)) == np.median(values)
+    assert _binned(values) == np.median(values)
+
+
+@pytest.mark.parametrize("bad", [-1e-9, 180.1, math.nan, math.inf])
+def test_values_outside_known_bounds_are_refused(bad):
+    values = np.linspace(0, 180, 99)
+    values[[3, 50]] = bad
+    with pytest.raises(SampleError, match="2 of 99"):
+        _binned(values)
+    with fused.switched_off(), pytest.raises(SampleError, match="2 of 99"):
+        _binned(values)
 
 
 def test_float32_pieces_are_compared_in_float64(small_gather):
