@@ -12,7 +12,7 @@ import torch
 
 from benchmarks import peers
 from benchmarks.arrays import Maps, depth_maps
-from benchmarks.conftest import Measure
+from benchmarks.conftest import Measure, Memory
 from reasonx_eval import align, fused
 from reasonx_eval.blocks import DepthPairs
 from reasonx_eval.metrics.depth import score_pairs
@@ -65,25 +65,36 @@ def assert_forms_agree() -> None:
     assert peers.affine_lstsq(*maps) == pytest.approx(ours_fit(maps), rel=1e-9, abs=0)
 
 
-class Whole:
-    """Fit and all metrics at one size; None is as many rounds as fit."""
+class Forms:
+    """Ours with kernels and without, and the peer's, at one size; None is as many rounds as fit."""
 
+    own: Callable[[Maps], Any]
+    peer: Callable[[Maps], Any]
+    peer_form: str
     shape: tuple[int, int]
     rounds: int
+    peer_memory: Memory = "traced"
     peer_rounds: int | None = None
 
     def test_ours(self, measure: Measure) -> None:
         maps = maps_of(self.shape)
-        measure("ours", lambda: ours(maps), form=KERNEL, rounds=self.rounds)
+        measure("ours", lambda: self.own(maps), form=KERNEL, rounds=self.rounds)
 
     def test_ours_in_numpy(self, measure: Measure) -> None:
         maps = maps_of(self.shape)
-        measure("library", lambda: without_kernels(ours, maps), form=BLOCKS, rounds=self.rounds)
+        measure("library", lambda: without_kernels(self.own, maps), form=BLOCKS, rounds=self.rounds)
 
     def test_peer(self, measure: Measure) -> None:
         maps = maps_of(self.shape)
-        measure("peer", lambda: peers.depth_affine_torch(*maps, CLIP), form="lstsq, a masked map a metric (Marigold)",
-                memory="resident", rounds=self.peer_rounds)  # fmt: skip
+        measure("peer", lambda: self.peer(maps), form=self.peer_form, memory=self.peer_memory, rounds=self.peer_rounds)
+
+
+class Whole(Forms):
+    """Fit and all metrics."""
+
+    own = staticmethod(ours)
+    peer = staticmethod(lambda maps: peers.depth_affine_torch(*maps, CLIP))
+    peer_form, peer_memory = "lstsq, a masked map a metric (Marigold)", "resident"
 
     def test_bound(self, measure: Measure) -> None:
         maps = maps_of(self.shape)
@@ -107,24 +118,12 @@ class TestLarge(Whole):
     shape, rounds, peer_rounds = LARGE, 5, 1
 
 
-class Fit:
-    """The fit alone at one size."""
+class Fit(Forms):
+    """The fit alone."""
 
-    shape: tuple[int, int]
-    rounds: int
-    peer_rounds: int | None = None
-
-    def test_ours(self, measure: Measure) -> None:
-        maps = maps_of(self.shape)
-        measure("ours", lambda: ours_fit(maps), form=KERNEL, rounds=self.rounds)
-
-    def test_ours_in_numpy(self, measure: Measure) -> None:
-        maps = maps_of(self.shape)
-        measure("library", lambda: without_kernels(ours_fit, maps), form=BLOCKS, rounds=self.rounds)
-
-    def test_peer(self, measure: Measure) -> None:
-        maps = maps_of(self.shape)
-        measure("peer", lambda: peers.affine_lstsq(*maps), form="numpy.linalg.lstsq", rounds=self.peer_rounds)
+    own = staticmethod(ours_fit)
+    peer = staticmethod(lambda maps: peers.affine_lstsq(*maps))
+    peer_form = "numpy.linalg.lstsq"
 
 
 @pytest.mark.benchmark(group=FIT.format(*SMALL))

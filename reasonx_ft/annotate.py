@@ -207,7 +207,6 @@ class _Asker:
         self._summary.known += int(np.count_nonzero(known))
         return sheet.part(~known)
 
-
     def _pictures(self, digest: str) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
         """Number of the pair and row of ORDERS, of everything that is shown of a photo."""
         plan = self._plan
