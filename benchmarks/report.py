@@ -152,17 +152,22 @@ def _plot(forms: Sequence[Form], title: str) -> bytes:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     with pyplot.rc_context({"svg.hashsalt": "benchmarks"}):
-        figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(6, 4.5), layout="constrained")
         for role, form in dict.fromkeys((f.role, f.form) for f in forms if f.size):
             same = [f for f in forms if (f.role, f.form) == (role, form)]
             line = sorted((f.size, 1e3 * f.seconds) for f in same if f.size)
             axes.loglog([x for x, _ in line], [y for _, y in line], marker="o", label=f"{role}: {form}")
         axes.set(title=title, xlabel=next((f.unit for f in forms if f.unit), "size"), ylabel="ms")
+        axes.set_xticks(sorted({f.size for f in forms if f.size}), minor=False)
+        axes.set_xticks([], minor=True)
+        axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+        for level in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            level(ticker.LogFormatter(labelOnlyBase=False))
         axes.grid(True, which="both", alpha=0.3)
-        axes.legend()
+        figure.legend(loc="outside lower center")
         buffer = io.BytesIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
         pyplot.close(figure)
