@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := demo
 
 # The stamp is newer than what it was installed from, so `make` installs once and again after a change.
-$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard reasonx_eval/compiled/*)
+$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard reasonx_eval/metrics/kernels/*)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
@@ -28,12 +28,13 @@ gate: $(VENV)/.installed
 	done
 	$(BIN)/reasonx-eval gate build/gate
 
-# Speed: benchmarks/README.md from one run, on a machine that does nothing else. Equals sign: see benchmarks/pytest.ini.
+# Speed: benchmarks/speed/README.md from one run, on a machine that does nothing else.
+# Equals sign: see benchmarks/speed/pytest.ini.
 bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	mkdir -p build
-	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=build/bench.json
-	$(BIN)/python -m benchmarks.report build/bench.json
+	$(BIN)/python -m pytest benchmarks/speed --benchmark-only --benchmark-json=build/bench.json
+	$(BIN)/python -m benchmarks.speed.report build/bench.json
 
 # leaderboards/index.html and what is beside it, from leaderboards/results.
 page: $(VENV)/.installed
@@ -52,4 +53,4 @@ test: $(VENV)/.installed $(if $(REASONX_INSTALL_BROWSER),browser)
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 clean:
-	rm -rf $(VENV) build demo *.egg-info reasonx_eval/*.so .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build demo *.egg-info reasonx_eval/metrics/kernels/*.so .pytest_cache .mypy_cache .ruff_cache

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval import align
 from reasonx_eval.datasets.base import Dataset
-from reasonx_eval.images import read_npy
+from reasonx_eval.io.images import read_npy
+from reasonx_eval.io.resize import resize
+from reasonx_eval.metrics import align
 from reasonx_eval.metrics.image import lsq_scale
 from reasonx_eval.metrics.normals import angular_errors
-from reasonx_eval.models.load import load_model
-from reasonx_eval.plan import plan
+from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.report.pictures import Panel, draw_rows
-from reasonx_eval.resize import resize
-from reasonx_eval.results import Result, run_folder
-from reasonx_eval.runner import RunOptions, run
+from reasonx_eval.run.loop import RunOptions, run
+from reasonx_eval.run.plan import plan
+from reasonx_eval.run.results import Result, run_folder
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample
 
 DATASETS = ("scenes-synthetic", "scenes-wild")

@@ -8,8 +8,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasonx_eval.config import dataset_root
 from reasonx_eval.errors import ReasonXError, UsageError, unknown
+from reasonx_eval.io.paths import dataset_root
 
 if TYPE_CHECKING:
     from reasonx_eval.datasets.base import Dataset
@@ -32,14 +32,14 @@ DATASETS: Mapping[str, str] = {
 
 #: model name -> "module:factory"; a factory takes keyword options and returns a Model
 MODELS: Mapping[str, str] = {
-    "oracle": "reasonx_eval.models.oracle:Oracle",
-    "constant": "reasonx_eval.models.baselines:Constant",
-    "image-as-albedo": "reasonx_eval.models.baselines:ImageAsAlbedo",
-    "retinex": "reasonx_eval.models.baselines:Retinex",
-    "plane-depth": "reasonx_eval.models.baselines:PlaneDepth",
-    "mean-normal": "reasonx_eval.models.baselines:MeanNormal",
-    "tiny": "reasonx_eval.models.tiny:Tiny",
-    "tiny-flow": "reasonx_eval.models.tiny:TinyFlow",
+    "oracle": "reasonx_eval.models.embedded.oracle:Oracle",
+    "constant": "reasonx_eval.models.embedded.baselines:Constant",
+    "image-as-albedo": "reasonx_eval.models.embedded.baselines:ImageAsAlbedo",
+    "retinex": "reasonx_eval.models.embedded.baselines:Retinex",
+    "plane-depth": "reasonx_eval.models.embedded.baselines:PlaneDepth",
+    "mean-normal": "reasonx_eval.models.embedded.baselines:MeanNormal",
+    "tiny": "reasonx_eval.models.embedded.tiny:Tiny",
+    "tiny-flow": "reasonx_eval.models.embedded.tiny:TinyFlow",
 }
 
 
@@ -120,6 +120,6 @@ def get_dataset(
 
 def get_model(spec: str, **options: Any) -> Model:
     """Load a model by name, folder, file or plug-in; see models.load.load_model."""
-    from reasonx_eval.models.load import load_model
+    from reasonx_eval.models.loading.load import load_model
 
     return load_model(spec, **options)

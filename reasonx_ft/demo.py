@@ -13,21 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from reasonx_eval.board.adding import add
-from reasonx_eval.board.generate import PAGE, generate, write
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.tuned import CARD_NAME
-from reasonx_eval.paired.comparison import Comparison, compare_folders
-from reasonx_ft.annotate import Plan, annotate
+from reasonx_eval.leaderboard.generate import PAGE, generate, write
+from reasonx_eval.leaderboard.submit import add
+from reasonx_eval.models.embedded.tuned import CARD_NAME
+from reasonx_eval.statistics.comparison import Comparison, compare_folders
+from reasonx_ft.annotation.annotate import Plan, annotate
+from reasonx_ft.annotation.photos import open_photos
+from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.judges.load import load_judge
-from reasonx_ft.photos import open_photos
-from reasonx_ft.questions import read_questions
-from reasonx_ft.study.measure import evaluate
-from reasonx_ft.train import tune
+from reasonx_ft.tuning.evaluation import evaluate
 from reasonx_ft.tuning.photo_set import Progress
 from reasonx_ft.tuning.prepare import Sources
 from reasonx_ft.tuning.run_files import MODEL, read_run
 from reasonx_ft.tuning.settings import read_settings
+from reasonx_ft.tuning.train import tune
 
 BASE: Final = "tiny"
 PHOTOS: Final = "dataset:scenes-wild/train"

@@ -16,21 +16,23 @@ import pytest
 from huggingface_hub import constants
 from torch import Tensor
 
+from benchmarks.full_size.__main__ import command as full_size
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.datasets.scenes.dataset import ScenesSynthetic, ScenesWild
 from reasonx_eval.datasets.splits import split_lines
-from reasonx_eval.files import write_json
-from reasonx_eval.images import write_png
-from reasonx_eval.models.tiny_net import TinyNet
+from reasonx_eval.io.files import write_json
+from reasonx_eval.io.images import write_png
+from reasonx_eval.models.embedded.tiny_net import TinyNet
 from reasonx_eval.types import Sample
 from reasonx_ft.cli.main import cli as ft
-
-from .models import tiny_marigold
-from .readme_table import README, table
+from tests.helpers.readme_table import README, table
+from tests.reasonx_eval.models import tiny_marigold
 
 TEXT = README.read_text(encoding="utf-8")
 #: first commands of the parts that need no files of an earlier one, so that two workers share them
 STARTS = ("reasonx-eval list models", "reasonx-eval doctor iiw --prepare", "reasonx-ft annotate dataset:scenes-wild ")
+
+PROGRAMS = {"reasonx-eval": cli, "reasonx-ft": ft, "python -m benchmarks.full_size": full_size}
 
 
 def blocks(language: str) -> Iterator[str]:
@@ -105,7 +107,8 @@ def test_every_command_runs(
         if words[:2] == ["reasonx-ft", "tune"]:
             # threads that wait for each other while another test has the core take 30 times as long
             words += ["--set", "machine.threads=1"]
-        code = run_cli({"reasonx-eval": cli, "reasonx-ft": ft}[words[0]], words[1:])
+        program = " ".join(words[:3]) if words[0] == "python" else words[0]
+        code = run_cli(PROGRAMS[program], words[len(program.split()):])
         printed = capsys.readouterr()
         assert code == 0, f"{line}\n{printed.out}{printed.err}"
         assert printed.out, line
@@ -145,4 +148,4 @@ def test_demo_prints_signatures_and_draws_and_the_readme_has_its_table(
     out = capsys.readouterr().out
     assert "depth/scenes-synthetic@1|n:100|acc:disparity_affine|align:affine.disparity" in out
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
-    assert table(tmp_path) in TEXT, "run: reasonx-eval demo --out demo && python -m tests.readme_table demo"
+    assert table(tmp_path) in TEXT, "run: reasonx-eval demo --out demo && python -m tests.helpers.readme_table demo"

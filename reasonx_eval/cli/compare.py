@@ -37,10 +37,10 @@ def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, wo
     """
     from reasonx_eval.cli.common import check_outputs, print_json
     from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL, UsageError
-    from reasonx_eval.paired.comparison import as_json as document
-    from reasonx_eval.paired.comparison import compare_folders
-    from reasonx_eval.paired.render import print_comparisons
-    from reasonx_eval.paired.statistics import Settings
+    from reasonx_eval.report.comparison_table import print_comparisons
+    from reasonx_eval.statistics.comparison import as_json as document
+    from reasonx_eval.statistics.comparison import compare_folders
+    from reasonx_eval.statistics.paired import Settings
 
     settings = Settings(seed=seed, resamples=resamples, exchanges=resamples, confidence=confidence)
     if plot is not None:  # how many pictures it will be is known only once the runs are paired
@@ -50,7 +50,7 @@ def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, wo
     found, left_over = compare_folders(runs, settings, by=by, need_reward=canaries)
     form = "json" if as_json else form
     if plot is not None:
-        from reasonx_eval.paired.plot import draw_differences, picture_paths
+        from reasonx_eval.report.comparison_plot import draw_differences, picture_paths
 
         paths = picture_paths(plot, found)
         check_outputs(paths, (".png",), force=force, flag="--plot")

@@ -92,9 +92,9 @@ def _freeze(dataset: Dataset, out: Path | None, force: bool, as_json: bool, quie
 
 
 def _prepare(name: str, root: Path | None, archives: Sequence[Path], force: bool, as_json: bool, quiet: bool) -> int:
-    from reasonx_eval.config import dataset_root
     from reasonx_eval.doctor.manifest import official_manifest
     from reasonx_eval.doctor.prepare import explain, prepare
+    from reasonx_eval.io.paths import dataset_root
     from reasonx_eval.registry import dataset_class
 
     cls = dataset_class(name)

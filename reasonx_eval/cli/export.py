@@ -34,8 +34,8 @@ def command(runs: tuple[Path, ...], form: str, metrics: str | None, interval: bo
     reasonx-eval export results/depth/nyuv2@1 --format latex --metrics abs_rel,delta1 --ci
     reasonx-eval export RUN --format hf-eval-results --hub-dataset OWNER/NAME --out .eval_results/reasonx.yaml
     """
-    from reasonx_eval.paired import find_runs
     from reasonx_eval.report.export import Style, render, tabulate
+    from reasonx_eval.statistics.runs import find_runs
 
     names = tuple(listed(metrics))
     hub = form in ("hf-eval-results", "model-index")
@@ -58,7 +58,7 @@ def command(runs: tuple[Path, ...], form: str, metrics: str | None, interval: bo
     if out is None:
         click.echo(text, nl=False)
     else:
-        from reasonx_eval.files import write_text
+        from reasonx_eval.io.files import write_text
 
         write_text(out, text)
         click.echo(f"-> {out}")

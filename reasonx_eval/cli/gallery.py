@@ -42,7 +42,7 @@ def command(runs: tuple[Path, ...], metric: str | None, worst: int, best: int, c
     """
     from reasonx_eval.report.gallery import Choice, build, write_png
     from reasonx_eval.report.gallery_page import write_page
-    from reasonx_eval.saved_runs import open_dataset, open_run
+    from reasonx_eval.run.saved_runs import open_dataset, open_run
 
     check_outputs(outs, (".html", ".png"), force=force)
     choice = Choice(metric=metric, worst=worst, best=best, changed=changed, samples=tuple(listed(samples)))
@@ -58,7 +58,7 @@ def command(runs: tuple[Path, ...], metric: str | None, worst: int, best: int, c
 
 
 def _print(gallery: Gallery, outs: tuple[Path, ...], as_json: bool) -> None:
-    from reasonx_eval.metrics.info import metric_info
+    from reasonx_eval.metrics.table import metric_info
     from reasonx_eval.report.gallery import show_number
     from reasonx_eval.report.tables import arrow, print_table, printable
 

@@ -82,7 +82,7 @@ def _write(found: Verdict, verdict: Path | None, junit: Path | None) -> None:
 
 def _update(runs: tuple[Path, ...], baseline: Path, reason: str, *, prune: bool, as_json: bool) -> None:
     from reasonx_eval.gate.baseline import update_baseline
-    from reasonx_eval.paired.runs import find_runs
+    from reasonx_eval.statistics.runs import find_runs
 
     changes = update_baseline(baseline, [run for path in runs for run in find_runs(path)], reason, prune=prune)
     if as_json:

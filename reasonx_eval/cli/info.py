@@ -39,9 +39,9 @@ def _lines(value: Any) -> list[str]:
 
 def _find(name: str) -> dict[str, Any]:
     from reasonx_eval.errors import unknown
-    from reasonx_eval.metrics.info import METRICS
-    from reasonx_eval.models.listing import list_models
-    from reasonx_eval.protocol import all_protocols, get_protocol
+    from reasonx_eval.metrics.table import METRICS
+    from reasonx_eval.models.loading.listing import list_models
+    from reasonx_eval.protocols.protocol import all_protocols, get_protocol
     from reasonx_eval.registry import DATASETS, plugins
 
     if "/" in name and "." not in name.partition("/")[0]:
@@ -59,7 +59,7 @@ def _find(name: str) -> dict[str, Any]:
 
 
 def _protocol(p: Any) -> dict[str, Any]:
-    from reasonx_eval.protocol import Protocol
+    from reasonx_eval.protocols.protocol import Protocol
 
     assert isinstance(p, Protocol)
     facts: dict[str, Any] = {"protocol": p.ref, "title": p.title}
@@ -81,10 +81,10 @@ def _table(p: Any) -> str:
 
 
 def _dataset(name: str) -> dict[str, Any]:
-    from reasonx_eval.config import dataset_root
-    from reasonx_eval.plan import default_protocols
-    from reasonx_eval.protocol import all_protocols
+    from reasonx_eval.io.paths import dataset_root
+    from reasonx_eval.protocols.protocol import all_protocols
     from reasonx_eval.registry import dataset_class
+    from reasonx_eval.run.plan import default_protocols
 
     info = dataset_class(name).info
     mine = [p.ref for p in all_protocols().values() if p.dataset == name]
@@ -101,7 +101,7 @@ def _dataset(name: str) -> dict[str, Any]:
 
 
 def _model(name: str) -> dict[str, Any]:
-    from reasonx_eval.models.listing import list_models
+    from reasonx_eval.models.loading.listing import list_models
 
     row = next(m for m in list_models() if m.name == name)
     facts: dict[str, Any] = {
@@ -116,6 +116,6 @@ def _model(name: str) -> dict[str, Any]:
 
 
 def _metric(name: str) -> dict[str, Any]:
-    from reasonx_eval.metrics.info import metric_info
+    from reasonx_eval.metrics.table import metric_info
 
     return asdict(metric_info(name))

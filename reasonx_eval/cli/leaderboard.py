@@ -42,8 +42,8 @@ def command() -> None:
 @click.option("--schema", is_flag=True, help="Print the JSON schema of leaderboard.json.")
 def build(results: Path, out: Path | None, only_check: bool, force: bool, as_json: bool, schema: bool) -> int:
     """Make the page of a folder of reviewed results."""
-    from reasonx_eval.board.document import BoardOut
-    from reasonx_eval.board.generate import PAGE, check, generate, write
+    from reasonx_eval.leaderboard.document import BoardOut
+    from reasonx_eval.leaderboard.generate import PAGE, check, generate, write
 
     if schema:
         click.echo(json.dumps(BoardOut.model_json_schema(), indent=1))
@@ -100,8 +100,8 @@ def add_runs(runs: tuple[Path, ...], to: Path, pictures: bool, force: bool, as_j
     A run whose records are not those of its result is refused (exit 4). A partial run is taken and marked. Name base
     and tuned runs together, so that pictures show both.
     """
-    from reasonx_eval.board.adding import add
     from reasonx_eval.cli.common import print_json
+    from reasonx_eval.leaderboard.submit import add
 
     added = add(runs, to, force=force, pictures=pictures)
     if as_json:

@@ -37,7 +37,7 @@ def _cell(value: Any) -> str:
 
 
 def _models(task: str | None, _: str | None) -> list[dict[str, Any]]:
-    from reasonx_eval.models.listing import list_models
+    from reasonx_eval.models.loading.listing import list_models
 
     rows = [row for row in list_models() if task is None or task in row.tasks]
     return [{"name": r.name, "task": list(r.tasks), "kind": list(r.kinds) if len(r.kinds) < 5 else ["any"],
@@ -47,8 +47,8 @@ def _models(task: str | None, _: str | None) -> list[dict[str, Any]]:
 
 
 def _datasets(task: str | None, _: str | None) -> list[dict[str, Any]]:
-    from reasonx_eval.plan import default_protocols
     from reasonx_eval.registry import DATASETS, dataset_class, describe_failure, plugins
+    from reasonx_eval.run.plan import default_protocols
 
     rows: list[dict[str, Any]] = []
     for name in [*DATASETS, *plugins("reasonx_eval.datasets")]:
@@ -67,7 +67,7 @@ def _datasets(task: str | None, _: str | None) -> list[dict[str, Any]]:
 
 
 def _protocols(task: str | None, dataset: str | None) -> list[dict[str, Any]]:
-    from reasonx_eval.protocol import all_protocols
+    from reasonx_eval.protocols.protocol import all_protocols
 
     return [
         {"name": p.ref, "dataset": p.dataset, "split": p.split, "n": p.n, "accepts": list(p.accepts), "title": p.title,
@@ -78,7 +78,7 @@ def _protocols(task: str | None, dataset: str | None) -> list[dict[str, Any]]:
 
 
 def _metrics(task: str | None, _: str | None) -> list[dict[str, Any]]:
-    from reasonx_eval.metrics.info import METRICS, metric_info
+    from reasonx_eval.metrics.table import METRICS, metric_info
 
     shown = [*METRICS.values(), metric_info("whdr10"), metric_info("whdr20")]
     return [{"name": m.name, "label": m.label, "unit": m.unit, "better": "higher" if m.higher_is_better else "lower",

@@ -11,8 +11,8 @@ import click
 from reasonx_eval.cli.common import print_json
 
 if TYPE_CHECKING:
-    from reasonx_eval.paired import Run
-    from reasonx_eval.reproduce import Check
+    from reasonx_eval.run.reproduce import Check
+    from reasonx_eval.statistics.runs import Run
 
 
 @click.command("reproduce")
@@ -30,8 +30,8 @@ def command(run: Path, published_as: str | None, as_json: bool) -> int:
     \b
     reasonx-eval reproduce results/normals/nyuv2@1/dsine --as DSINE
     """
-    from reasonx_eval.paired import load_run
-    from reasonx_eval.reproduce import check, exit_code
+    from reasonx_eval.run.reproduce import check, exit_code
+    from reasonx_eval.statistics.runs import load_run
 
     loaded = load_run(run)
     checks = check(loaded, published_as)
@@ -53,7 +53,7 @@ def _document(c: Check) -> dict[str, Any]:
 
 def _print(run: Run, checks: Sequence[Check]) -> None:
     from reasonx_eval.report.tables import arrow, format_value, print_table, printable
-    from reasonx_eval.reproduce import RULE
+    from reasonx_eval.run.reproduce import RULE
 
     click.echo(printable(f"{run.name} beside '{checks[0].reference.model}'"))
     rows = []

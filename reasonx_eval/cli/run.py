@@ -35,7 +35,7 @@ def command(context: click.Context, /, model: str, options: tuple[str, ...], kin
     reasonx-eval run --model net.onnx --protocol depth/nyuv2 --root /data/nyuv2
     """
     from reasonx_eval.cli.evaluate import evaluate_model
-    from reasonx_eval.models.load import load_model
+    from reasonx_eval.models.loading.load import load_model
 
     with prints_to_stderr():
         loaded = load_model(model, kind=kind, options=parse_options(options, "--option"), card=card, derive=derive,

@@ -29,8 +29,8 @@ def command(context: click.Context, /, predictions: Path, kind: str | None, name
     reasonx-eval score preds/dav2 --kind disparity_affine --dataset nyuv2 --root /data/nyuv2
     """
     from reasonx_eval.cli.evaluate import evaluate_model
-    from reasonx_eval.models.options import parse_options as parse_typed
-    from reasonx_eval.models.saved import Saved
+    from reasonx_eval.models.loading.options import parse_options as parse_typed
+    from reasonx_eval.models.saved.predictions import Saved
 
     named = {"kind": kind, "name": name, "png_scale": png_scale, "normals_frame": normals_frame, "h5_key": h5_key,
              "npz_key": h5_key}  # fmt: skip

@@ -38,7 +38,7 @@ def command(
     Exit code 0 if every check holds, 4 if one does not; a check that can't run does not hold.
     """
     from reasonx_eval.cli.common import parse_options, progress_bar
-    from reasonx_eval.protocol import all_protocols, get_protocol
+    from reasonx_eval.protocols.protocol import all_protocols, get_protocol
     from reasonx_eval.selftest import engine, report
 
     if dataset is None and (root is not None or dataset_options):

@@ -11,7 +11,7 @@ import click
 from reasonx_eval.cli.common import listed, print_json, prints_to_stderr, progress_bar
 
 if TYPE_CHECKING:
-    from reasonx_eval.sensitivity import Row, Sensitivity
+    from reasonx_eval.sensitivity.sensitivity import Row, Sensitivity
 
 _SHOWN = 3
 
@@ -38,8 +38,8 @@ def command(runs: tuple[Path, ...], vary: str | None, metrics: str | None, datas
     \b
     reasonx-eval sensitivity results/depth/nyuv2@1/* --vary align_space,crop,range,pool
     """
-    from reasonx_eval.saved_runs import open_dataset, open_run
-    from reasonx_eval.sensitivity import analyse
+    from reasonx_eval.run.saved_runs import open_dataset, open_run
+    from reasonx_eval.sensitivity.sensitivity import analyse
 
     names = listed(metrics)
     rules = None if vary is None else [v for v in listed(vary) if v != "none"]
@@ -84,7 +84,7 @@ def _finding(row: Row, first: Row, names: Sequence[str]) -> str:
 
 
 def _print(found: Sensitivity, metric: str) -> None:
-    from reasonx_eval.metrics.info import metric_info
+    from reasonx_eval.metrics.table import metric_info
     from reasonx_eval.report.export import Style, head, written
     from reasonx_eval.report.tables import print_table, printable
 

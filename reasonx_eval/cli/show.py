@@ -25,7 +25,7 @@ def command(runs: tuple[Path, ...], verify: bool, plot: str | None, metric: str 
     """
     from reasonx_eval.cli.common import print_results
     from reasonx_eval.errors import UsageError
-    from reasonx_eval.results import Result, load_result
+    from reasonx_eval.run.results import Result, load_result
 
     if schema:
         click.echo(json.dumps(Result.model_json_schema(), indent=1))
@@ -48,7 +48,7 @@ def command(runs: tuple[Path, ...], verify: bool, plot: str | None, metric: str 
                 print_histogram(result, folder, metric)
             print_provenance(result, folder)
         if verify:
-            from reasonx_eval.verify import verify_run
+            from reasonx_eval.run.verify import verify_run
 
             for line in verify_run(result, folder):
                 click.echo(line, err=as_json)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.datasets.reading import (
+from reasonx_eval.datasets.formats.reading import (
     Y_UP,
     choice,
     expect,
@@ -24,7 +24,7 @@ from reasonx_eval.datasets.reading import (
 )
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import SampleError
-from reasonx_eval.images import read_npy
+from reasonx_eval.io.images import read_npy
 from reasonx_eval.types import DepthTarget, NormalTarget, Sample, Target
 
 SHAPE: Final = (768, 1024)

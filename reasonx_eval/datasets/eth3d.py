@@ -13,13 +13,13 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.blocks import row_blocks
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.datasets.reading import choice, require_id, wanted
+from reasonx_eval.datasets.formats.reading import choice, require_id, wanted
+from reasonx_eval.datasets.formats.tarindex import TarIndex
 from reasonx_eval.datasets.splits import split_lines
-from reasonx_eval.datasets.tarindex import TarIndex
 from reasonx_eval.errors import DataError, SampleError
-from reasonx_eval.images import read_rgb
+from reasonx_eval.io.images import read_rgb
+from reasonx_eval.metrics.valid_pixels import row_blocks
 from reasonx_eval.types import DepthTarget, Sample, Target
 
 _FLOAT: Final = np.dtype("<f4")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.datasets.maps import (
+from reasonx_eval.datasets.formats.maps import (
     ENCODINGS,
     MAP_SUFFIXES,
     NORMAL_FRAMES,
@@ -24,9 +24,9 @@ from reasonx_eval.datasets.maps import (
     image_size,
     read_map,
 )
-from reasonx_eval.datasets.reading import choice, require_id, wanted
+from reasonx_eval.datasets.formats.reading import choice, require_id, wanted
 from reasonx_eval.errors import DataError, SampleError, UsageError
-from reasonx_eval.images import read_rgb
+from reasonx_eval.io.images import read_rgb
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample, Target
 
 _NAME = re.compile(r"^(?P<name>.+)_(?P<what>rgb|depth|normal|albedo|irradiance)$")

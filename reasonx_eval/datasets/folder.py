@@ -25,7 +25,7 @@ from reasonx_eval.datasets.folder_card import (
     find_card,
     read_card,
 )
-from reasonx_eval.datasets.maps import (
+from reasonx_eval.datasets.formats.maps import (
     as_plane,
     as_rgb,
     decode_colour,
@@ -34,10 +34,10 @@ from reasonx_eval.datasets.maps import (
     read_map,
     read_mask,
 )
-from reasonx_eval.datasets.reading import pinhole, require_id, wanted
+from reasonx_eval.datasets.formats.reading import pinhole, require_id, wanted
 from reasonx_eval.errors import DataError, SampleError, unknown
-from reasonx_eval.files import safe_name, sha256_file
-from reasonx_eval.images import decode_file, read_rgb
+from reasonx_eval.io.files import safe_name, sha256_file
+from reasonx_eval.io.images import decode_file, read_rgb
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample, Target
 
 ALL = "all"

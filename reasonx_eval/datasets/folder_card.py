@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from reasonx_eval.documents import explain
 from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.io.validation import explain
 
 CARD_NAME = "dataset.toml"
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.datasets.reading import find_folder, require_id, wanted
+from reasonx_eval.datasets.formats.reading import find_folder, require_id, wanted
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import SampleError
-from reasonx_eval.images import read_rgb
+from reasonx_eval.io.images import read_rgb
 from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget, Sample, Target
 
 #: no score or coordinate is as large

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.color import linear_to_srgb
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.datasets.maps import as_plane, as_rgb
-from reasonx_eval.datasets.reading import find_folder, require_id, wanted
+from reasonx_eval.datasets.formats.maps import as_plane, as_rgb
+from reasonx_eval.datasets.formats.reading import find_folder, require_id, wanted
 from reasonx_eval.errors import SampleError
-from reasonx_eval.images import read_png
+from reasonx_eval.io.color import linear_to_srgb
+from reasonx_eval.io.images import read_png
 from reasonx_eval.types import MapTarget, Sample, Target
 
 OBJECTS = (

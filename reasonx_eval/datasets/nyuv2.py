@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.datasets.nyuv2_layouts import BtsLayout, ExtractedLayout, Layout, MatLayout
-from reasonx_eval.datasets.nyuv2_mat import IMAGES, check_splits
-from reasonx_eval.datasets.reading import choice, find_folder, pinhole, require_id, wanted
+from reasonx_eval.datasets.formats.nyuv2_layouts import BtsLayout, ExtractedLayout, Layout, MatLayout
+from reasonx_eval.datasets.formats.nyuv2_mat import IMAGES, check_splits
+from reasonx_eval.datasets.formats.reading import choice, find_folder, pinhole, require_id, wanted
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.types import DepthTarget, Sample, Target

@@ -10,9 +10,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.datasets.nyuv2 import INTRINSICS, numbered_ids, scenes_of_test
-from reasonx_eval.datasets.nyuv2_layouts import SHAPE
-from reasonx_eval.datasets.reading import (
+from reasonx_eval.datasets.formats.nyuv2_layouts import SHAPE
+from reasonx_eval.datasets.formats.reading import (
     Y_UP,
     choice,
     expect,
@@ -23,8 +22,9 @@ from reasonx_eval.datasets.reading import (
     sized_rgb,
     wanted,
 )
+from reasonx_eval.datasets.nyuv2 import INTRINSICS, numbered_ids, scenes_of_test
 from reasonx_eval.errors import UsageError
-from reasonx_eval.images import read_npy, read_png
+from reasonx_eval.io.images import read_npy, read_png
 from reasonx_eval.types import NormalTarget, Sample, Target
 
 #: -(n * 2 - 1) of each 8-bit code: those files hold outward normals, x right, y down, z forward, so that

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from reasonx_eval.errors import DataError
-from reasonx_eval.files import sha256_lines
+from reasonx_eval.io.files import sha256_lines
 
 #: list name -> sha256 of its lines joined by newlines. Sources:
 #: iiw_test: every fifth of the 5230 ids in the order of their strings (Narihira et al. 2015);
@@ -36,7 +36,7 @@ def split_lines(name: str) -> tuple[str, ...]:
     DataError
         The file is missing or isn't the one this version of the package was released with.
     """
-    path = resources.files("reasonx_eval") / "protocols" / "splits" / f"{name}.txt"
+    path = resources.files("reasonx_eval") / "protocols" / "data" / "splits" / f"{name}.txt"
     fix = "python -m pip install --force-reinstall --no-deps reasonx"
     try:
         lines = tuple(path.read_text(encoding="ascii").splitlines())

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset
-from reasonx_eval.datasets.maps import NORMAL_FRAMES
+from reasonx_eval.datasets.formats.maps import NORMAL_FRAMES
 from reasonx_eval.errors import ReasonXError, SampleError
 from reasonx_eval.types import FIRST, SAME, SECOND, DepthTarget, JudgementTarget, MapTarget, NormalTarget, Sample
 

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.doctor.findings import Finding, some
-from reasonx_eval.documents import explain
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.files import sha256_file, write_text
+from reasonx_eval.io.files import sha256_file, write_text
+from reasonx_eval.io.validation import explain
 
 MANIFEST_NAME = "manifest.toml"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -87,7 +87,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
 
 def official_manifest(name: str) -> Manifest | None:
     """The manifest of an official dataset in the package, or None if there is none."""
-    path = resources.files("reasonx_eval") / "protocols" / "manifests" / f"{name}.toml"
+    path = resources.files("reasonx_eval") / "protocols" / "data" / "manifests" / f"{name}.toml"
     return parse_manifest(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
 
 

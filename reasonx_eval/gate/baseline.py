@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from reasonx_eval.documents import explain, refuse_newer
 from reasonx_eval.errors import DataError, NotComparable, UsageError
-from reasonx_eval.files import canonical_json, encode_json, sha256_text, write_bytes
-from reasonx_eval.paired.runs import Run, check_values
-from reasonx_eval.protocol import Protocol
-from reasonx_eval.results import DatasetRef, ModelRef, ProtocolRef, Value
+from reasonx_eval.io.files import canonical_json, encode_json, sha256_text, write_bytes
+from reasonx_eval.io.validation import explain, refuse_newer
+from reasonx_eval.protocols.protocol import Protocol
+from reasonx_eval.run.results import DatasetRef, ModelRef, ProtocolRef, Value
+from reasonx_eval.statistics.runs import Run, check_values
 from reasonx_eval.types import Record
 
 SCHEMA = 1

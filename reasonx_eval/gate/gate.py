@@ -19,11 +19,11 @@ from reasonx_eval.errors import (
 from reasonx_eval.gate.baseline import UPDATE, baseline_runs, load_baseline
 from reasonx_eval.gate.judge import Check, check, settle
 from reasonx_eval.gate.policy import Policy, load_policy
-from reasonx_eval.paired.columns import column
-from reasonx_eval.paired.join import join
-from reasonx_eval.paired.pairing import pair_up
-from reasonx_eval.paired.runs import Run, find_runs
-from reasonx_eval.paired.statistics import RESAMPLES, Settings
+from reasonx_eval.statistics.columns import column
+from reasonx_eval.statistics.join import join
+from reasonx_eval.statistics.paired import RESAMPLES, Settings
+from reasonx_eval.statistics.pairing import pair_up
+from reasonx_eval.statistics.runs import Run, find_runs
 
 Inconclusive = Literal["report", "fail", "pass"]
 _SHOWN = 5

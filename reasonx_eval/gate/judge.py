@@ -23,9 +23,9 @@ from typing import Literal
 import numpy as np
 
 from reasonx_eval.gate.policy import Rule
-from reasonx_eval.paired.columns import Column, Floats
-from reasonx_eval.paired.significance import exchange_test, holm
-from reasonx_eval.paired.statistics import Change, Paired, Settings, paired
+from reasonx_eval.statistics.columns import Column, Floats
+from reasonx_eval.statistics.paired import Change, Paired, Settings, paired
+from reasonx_eval.statistics.permutation import exchange_test, holm
 
 Outcome = Literal["pass", "regressed", "cannot tell"]
 #: chance that `samples_needed` samples settle it

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.protocol import Protocol, all_protocols
+from reasonx_eval.io.validation import explain
+from reasonx_eval.protocols.protocol import Protocol, all_protocols
 
 Margin = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

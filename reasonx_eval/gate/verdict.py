@@ -10,10 +10,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from reasonx_eval.errors import ReasonXError
-from reasonx_eval.files import write_bytes, write_json
 from reasonx_eval.gate.gate import GateResult, Judged
-from reasonx_eval.paired.statistics import Change
+from reasonx_eval.io.files import write_bytes, write_json
 from reasonx_eval.report.tables import printable
+from reasonx_eval.statistics.paired import Change
 
 SCHEMA = 1
 _WORST = 5

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval import align, fused
-from reasonx_eval.blocks import DepthPairs, dot
 from reasonx_eval.errors import unknown
+from reasonx_eval.metrics import align, kernels
+from reasonx_eval.metrics.valid_pixels import DepthPairs, dot
 from reasonx_eval.types import Alignment
 
 Floats = NDArray[np.float64]
@@ -173,7 +173,7 @@ def _compiled(depth: DepthPairs, alignment: Alignment, clip_m: tuple[float, floa
     low, high = clip_m if clip_m is not None else (-math.inf, math.inf)
     if floor_m is not None:
         low, high = max(low, floor_m), max(high, floor_m)
-    s = fused.depth_sums(pred=depth.pred, target=depth.target, valid=depth.valid, scale=alignment.scale,
+    s = kernels.depth_sums(pred=depth.pred, target=depth.target, valid=depth.valid, scale=alignment.scale,
                          shift=alignment.shift, disparity=alignment.space == "disparity",
                          disparity_floor=disparity_floor, low=low, high=high)  # fmt: skip
     if s is None:

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval import fused
-from reasonx_eval.blocks import check_maps, dot, not_finite, row_blocks
 from reasonx_eval.errors import SampleError, unknown
-from reasonx_eval.fused import AngleSums, Bins
-from reasonx_eval.selection import BINS, binned_median, count, median_of
+from reasonx_eval.metrics import kernels
+from reasonx_eval.metrics.kernels import AngleSums, Bins
+from reasonx_eval.metrics.streaming_median import BINS, binned_median, count, median_of
+from reasonx_eval.metrics.valid_pixels import check_maps, dot, not_finite, row_blocks
 
 #: metric name -> threshold in degrees
 WITHIN = {"within_5": 5.0, "within_7_5": 7.5, "within_11_25": 11.25, "within_22_5": 22.5, "within_30": 30.0}
@@ -49,7 +49,7 @@ def angular_errors(
         finite or has length 0 at a valid pixel.
     """
     check_maps(pred=pred, target=target, valid=valid, ndim=3)
-    compiled = fused.angles_between(pred=pred, target=target, valid=valid)
+    compiled = kernels.angles_between(pred=pred, target=target, valid=valid)
     if compiled is not None:
         return compiled
     errors = np.empty(np.count_nonzero(valid))
@@ -151,7 +151,7 @@ class _Sums:
     def add(self, errors: NDArray[np.float64]) -> None:
         errors = np.ascontiguousarray(errors, dtype=np.float64)
         self.n += errors.size
-        found = fused.sum_angles(angles=errors, limits=tuple(WITHIN.values()), bins=_BINS,
+        found = kernels.sum_angles(angles=errors, limits=tuple(WITHIN.values()), bins=_BINS,
                                  counts=self.counts if self._histogram else None)  # fmt: skip
         if found is None:
             found = AngleSums(float(errors.sum()), dot(errors, errors),

@@ -17,8 +17,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.color import LUMINANCE
 from reasonx_eval.errors import SampleError, UndefinedScore, unknown
+from reasonx_eval.io.color import LUMINANCE
 from reasonx_eval.metrics.points import check_pairs, pixels
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND
 

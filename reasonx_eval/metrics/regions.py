@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.color import linear_to_srgb
 from reasonx_eval.errors import SampleError, UndefinedScore
+from reasonx_eval.io.color import linear_to_srgb
 
 Floats = NDArray[np.float64]
 

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reasonx_eval.board.contamination import seen
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.metrics.info import MetricInfo, metric_info
-from reasonx_eval.paired import Rank, Run, column, differences, join, rank_ranges
+from reasonx_eval.leaderboard.contamination import seen
+from reasonx_eval.metrics.table import MetricInfo, metric_info
 from reasonx_eval.report import latex
 from reasonx_eval.report.markdown import escape as markdown
 from reasonx_eval.report.tables import arrow, printable, spreadsheet
-from reasonx_eval.results import Value
+from reasonx_eval.run.results import Value
+from reasonx_eval.statistics.columns import column
+from reasonx_eval.statistics.join import differences, join
+from reasonx_eval.statistics.ranks import Rank, rank_ranges
+from reasonx_eval.statistics.runs import Run
 
 BOLD = ("Bold: not told apart from the best by paired tests on the same images "
         "(Holm's correction over all pairs, 5 %).")  # fmt: skip

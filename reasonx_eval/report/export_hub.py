@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from reasonx_eval.errors import PartialRun, UsageError
-from reasonx_eval.metrics.info import metric_info
-from reasonx_eval.paired import Run
+from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.report.tables import printable
-from reasonx_eval.results import Value, load_timing
+from reasonx_eval.run.results import Value, load_timing
+from reasonx_eval.statistics.runs import Run
 
 #: the hub's names of tasks; it has none for normals, albedo and irradiance
 _TASKS = {"depth": "depth-estimation"}

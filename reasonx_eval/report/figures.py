@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from reasonx_eval.files import write_bytes
+from reasonx_eval.io.files import write_bytes
 from reasonx_eval.report.tables import printable
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import SampleError, UsageError, unknown
-from reasonx_eval.metrics.info import metric_info
-from reasonx_eval.paired import Joined, join
+from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.report.figures import plain
 from reasonx_eval.report.gallery_panels import panels
 from reasonx_eval.report.pictures import Panel, draw_rows, error_limit
-from reasonx_eval.saved_runs import SavedRun, load_sample
+from reasonx_eval.run.saved_runs import SavedRun, load_sample
+from reasonx_eval.statistics.join import Joined, join
 from reasonx_eval.types import Record
 
 #: called after every sample with (done, total, left out)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.files import write_text
-from reasonx_eval.metrics.info import metric_info
+from reasonx_eval.io.files import write_text
+from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.report.gallery import Entry, Gallery, caption, letters, show_number
 from reasonx_eval.report.pictures import COLOUR_MAPS, Panel, colours, depth_span
 from reasonx_eval.report.tables import arrow, format_value, printable

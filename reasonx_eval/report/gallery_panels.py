@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval import align
 from reasonx_eval.errors import SampleError
-from reasonx_eval.metrics import image
+from reasonx_eval.io.resize import resize
+from reasonx_eval.metrics import align, image
 from reasonx_eval.metrics.normals import angular_errors
-from reasonx_eval.protocol import DepthSpec, MapSpec, NormalsSpec
+from reasonx_eval.protocols.protocol import DepthSpec, MapSpec, NormalsSpec
 from reasonx_eval.report.gallery_pairs import judgement_panels, relation_panels
 from reasonx_eval.report.pictures import Panel
-from reasonx_eval.resize import resize
-from reasonx_eval.saved_runs import SavedRun
+from reasonx_eval.run.saved_runs import SavedRun
 from reasonx_eval.scoring.depth import evaluation_mask, match_size
 from reasonx_eval.scoring.maps import compared_maps, linear_map
 from reasonx_eval.scoring.normals import evaluation_mask as normals_mask

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval import color
+from reasonx_eval.io import color
 from reasonx_eval.report.figures import save_png
 
 Style = Literal["rgb", "linear", "depth", "normal", "error"]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.blocks import row_blocks
 from reasonx_eval.errors import SampleError, UsageError
-from reasonx_eval.protocol import Protocol
+from reasonx_eval.metrics.valid_pixels import row_blocks
+from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.types import TASK_OF_KIND, Alignment, Prediction, Record, Sample, Target
 
 __all__ = ["Scored", "array_digest", "score_sample", "to_record"]

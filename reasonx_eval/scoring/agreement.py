@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from reasonx_eval import align
 from reasonx_eval.errors import SampleError
+from reasonx_eval.metrics import align
 from reasonx_eval.metrics.consistency import depth_normal_consistency
-from reasonx_eval.protocol import Protocol
+from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.scoring import Scored, check_shape
 from reasonx_eval.scoring.depth import evaluation_mask, fit_depth, match_size
 from reasonx_eval.types import DepthTarget, Prediction, Sample, Target

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval import align
-from reasonx_eval.blocks import DepthPairs, row_blocks
 from reasonx_eval.errors import SampleError
+from reasonx_eval.io.resize import resize
+from reasonx_eval.metrics import align
 from reasonx_eval.metrics.depth import score_pairs
-from reasonx_eval.protocol import DepthSpec, Protocol, align_space
-from reasonx_eval.resize import resize
+from reasonx_eval.metrics.valid_pixels import DepthPairs, row_blocks
+from reasonx_eval.protocols.protocol import DepthSpec, Protocol, align_space
 from reasonx_eval.scoring import Scored
 from reasonx_eval.types import Alignment, DepthTarget, Prediction, Sample, Target
 

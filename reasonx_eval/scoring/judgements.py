@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval import color
 from reasonx_eval.errors import SampleError, UndefinedScore
-from reasonx_eval.metrics.info import whdr_name
+from reasonx_eval.io import color
+from reasonx_eval.io.resize import resize
+from reasonx_eval.metrics.table import whdr_name
 from reasonx_eval.metrics.whdr import CompiledJudgements, compile_judgements, disagreement, lightness
-from reasonx_eval.protocol import Protocol, WhdrSpec
-from reasonx_eval.resize import resize
+from reasonx_eval.protocols.protocol import Protocol, WhdrSpec
 from reasonx_eval.scoring import Scored
 from reasonx_eval.types import JudgementTarget, Prediction, Sample, Target
 

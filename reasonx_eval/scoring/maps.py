@@ -8,10 +8,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval import color
 from reasonx_eval.errors import SampleError
+from reasonx_eval.io import color
 from reasonx_eval.metrics import image
-from reasonx_eval.protocol import MapSpec, Protocol
+from reasonx_eval.protocols.protocol import MapSpec, Protocol
 from reasonx_eval.scoring import Scored
 from reasonx_eval.scoring.depth import match_size
 from reasonx_eval.types import MapTarget, Prediction, Sample, Target

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval import color
 from reasonx_eval.errors import SampleError
+from reasonx_eval.io import color
 from reasonx_eval.metrics.ordinal import agreement, relation
-from reasonx_eval.protocol import PairsSpec, Protocol
+from reasonx_eval.protocols.protocol import PairsSpec, Protocol
 from reasonx_eval.scoring import Scored
 from reasonx_eval.types import LEFT_OUT, PairTarget, Prediction, Sample, Target
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, ReasonXError, SampleError, UsageError
-from reasonx_eval.plan import ANY
-from reasonx_eval.protocol import Protocol, all_protocols
+from reasonx_eval.protocols.protocol import Protocol, all_protocols
 from reasonx_eval.registry import get_dataset
+from reasonx_eval.run.plan import ANY
 from reasonx_eval.selftest import expect
 from reasonx_eval.selftest.case import Case, Failed
 from reasonx_eval.selftest.checks import CHECKS, Check

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from reasonx_eval.errors import ReasonXError
-from reasonx_eval.metrics.info import metric_info
+from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.scoring import Scored
 from reasonx_eval.scoring.maps import PSNR_CEILING
 from reasonx_eval.selftest.case import Failed

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.color import linear_to_srgb
 from reasonx_eval.datasets.splits import split_lines
-from reasonx_eval.images import write_npy, write_png
-from reasonx_eval.plan import ANY
-from reasonx_eval.protocol import Protocol
+from reasonx_eval.io.color import linear_to_srgb
+from reasonx_eval.io.images import write_npy, write_png
+from reasonx_eval.protocols.protocol import Protocol
+from reasonx_eval.run.plan import ANY
 from reasonx_eval.selftest import writers
 from reasonx_eval.selftest.truth import Truth, graded_judgements, smooth_truth
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Target

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.color import linear_to_srgb
+from reasonx_eval.io.color import linear_to_srgb
 from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget
 
 _GRID = (6, 8)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.images import write_npy, write_png
+from reasonx_eval.io.images import write_npy, write_png
 
 NYU_SHAPE = (480, 640)
 DIODE_SHAPE = (768, 1024)

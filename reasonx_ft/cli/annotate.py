@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from reasonx_ft.annotate import Plan, Summary
+    from reasonx_ft.annotation.annotate import Plan, Summary
 
 
 @click.command("annotate")
@@ -54,10 +54,10 @@ def command(images: str, spec: str, out: Path, options: tuple[str, ...], wording
     reasonx-ft annotate dataset:scenes-wild/train --judge oracle --limit 100 --out judgements
     """
     from reasonx_eval.cli.common import parse_options, prints_to_stderr, progress_bar
-    from reasonx_ft.annotate import annotate, raise_if_partial
+    from reasonx_ft.annotation.annotate import annotate, raise_if_partial
+    from reasonx_ft.annotation.photos import open_photos
+    from reasonx_ft.annotation.questions import read_questions
     from reasonx_ft.judges.load import load_judge, needs_targets
-    from reasonx_ft.photos import open_photos
-    from reasonx_ft.questions import read_questions
 
     plan = _plan(how)
     questions = read_questions(wording)
@@ -83,8 +83,8 @@ def command(images: str, spec: str, out: Path, options: tuple[str, ...], wording
 
 def _plan(how: dict[str, Any]) -> Plan:
     from reasonx_eval.errors import UsageError, unknown
-    from reasonx_ft.annotate import Plan
-    from reasonx_ft.questions import MODALITIES
+    from reasonx_ft.annotation.annotate import Plan
+    from reasonx_ft.annotation.questions import MODALITIES
 
     modalities = tuple(m.strip() for m in how["modalities"].split(",") if m.strip())
     for modality in modalities:

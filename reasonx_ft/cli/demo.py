@@ -29,8 +29,8 @@ def command(out: Path, photos: int, steps: int, scenes: int | None, seed: int, f
     import shutil
 
     from reasonx_eval.cli.common import print_json, prints_to_stderr
-    from reasonx_eval.paired.comparison import as_json as document
-    from reasonx_eval.paired.render import print_comparisons
+    from reasonx_eval.report.comparison_table import print_comparisons
+    from reasonx_eval.statistics.comparison import as_json as document
     from reasonx_ft.cli.progress import stage_bars
     from reasonx_ft.demo import PARTS, Size, run_demo
 

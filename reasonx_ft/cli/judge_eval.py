@@ -51,7 +51,7 @@ def command(context: click.Context, /, spec: str, name: str, base: str | None, o
     """
     from reasonx_eval.cli.common import print_json, prints_to_stderr
     from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL
-    from reasonx_ft.judge_report import print_judge
+    from reasonx_ft.judges.evaluation.report import print_judge
 
     with prints_to_stderr():
         result, folder = _evaluate(context, spec, name, base, out, force, quiet, how)
@@ -66,13 +66,13 @@ def command(context: click.Context, /, spec: str, name: str, base: str | None, o
 def _evaluate(context: click.Context, spec: str, name: str, base: str | None, out: Path, force: bool, quiet: bool,
               how: dict[str, Any]) -> tuple[Any, Path]:  # fmt: skip
     from reasonx_eval.cli.common import parse_options, progress_bar
-    from reasonx_eval.judge_results import save_judge_result
+    from reasonx_eval.leaderboard.judge_results import save_judge_result
     from reasonx_eval.registry import get_dataset, get_model
-    from reasonx_ft.judge_eval import evaluate_judge, wanted_targets
-    from reasonx_ft.judge_report import write_plots
+    from reasonx_ft.annotation.photos import Recent
+    from reasonx_ft.annotation.questions import read_questions
+    from reasonx_ft.judges.evaluation.evaluate import evaluate_judge, wanted_targets
+    from reasonx_ft.judges.evaluation.report import write_plots
     from reasonx_ft.judges.load import load_judge, needs_targets
-    from reasonx_ft.photos import Recent
-    from reasonx_ft.questions import read_questions
 
     dataset = get_dataset(name, how["root"], how["split"], parse_options(how["dataset_options"], "--dataset-option"))
     plan = _plan(context, how)
@@ -99,7 +99,7 @@ def _folder(out: Path, dataset: str, split: str, judge: str, force: bool) -> Pat
     import re
 
     from reasonx_eval.errors import UsageError
-    from reasonx_eval.judge_results import FILE
+    from reasonx_eval.leaderboard.judge_results import FILE
 
     safe = re.sub(r"[^\w.+-]+", "-", judge).strip("-.")[:100] or "judge"
     folder = out / f"{dataset}-{split}" / safe
@@ -113,10 +113,10 @@ def _plan(context: click.Context, how: dict[str, Any]) -> Any:
     from click.core import ParameterSource
 
     from reasonx_eval.errors import unknown
-    from reasonx_eval.results import Selection
-    from reasonx_ft.judge_eval import EvalPlan
+    from reasonx_eval.run.results import Selection
+    from reasonx_ft.annotation.questions import MODALITIES
     from reasonx_ft.judges.base import ORDERS
-    from reasonx_ft.questions import MODALITIES
+    from reasonx_ft.judges.evaluation.evaluate import EvalPlan
 
     modalities = None
     if how["modalities"] is not None:

@@ -76,10 +76,10 @@ def _tiny(out: Path, file: Path | None, flags: dict[str, Any], workers: int, for
           quiet: bool) -> int:  # fmt: skip
     from reasonx_eval.cli.common import print_json
     from reasonx_ft.cli.progress import stage_bars
-    from reasonx_ft.judge_config import read_config
-    from reasonx_ft.judge_training import train_tiny
     from reasonx_ft.judges.tiny_files import WEIGHTS, read_card
-    from reasonx_ft.training_files import claim
+    from reasonx_ft.judges.training.config import read_config
+    from reasonx_ft.judges.training.tiny import train_tiny
+    from reasonx_ft.training.files import claim
 
     config = read_config(file, flags)
     claim(out, WEIGHTS.stem, force=force)
@@ -99,8 +99,8 @@ def _curve(out: Path, file: Path | None, flags: dict[str, Any], numbers: str, wo
            as_json: bool, quiet: bool) -> int:  # fmt: skip
     from reasonx_eval.cli.common import print_json
     from reasonx_ft.cli.progress import stage_bars
-    from reasonx_ft.judge_config import read_config
-    from reasonx_ft.judge_curve import PICTURE, parse_numbers, train_curve
+    from reasonx_ft.judges.training.config import read_config
+    from reasonx_ft.judges.training.curve import PICTURE, parse_numbers, train_curve
 
     scenes, config = parse_numbers(numbers), read_config(file, flags)
     with stage_bars(quiet) as progress:
@@ -127,7 +127,7 @@ def _mllm(judge: str, out: Path, file: Path | None, flags: dict[str, Any], force
     from reasonx_eval.cli.common import print_json, prints_to_stderr
     from reasonx_eval.errors import UsageError
     from reasonx_ft.cli.progress import stage_bars
-    from reasonx_ft.judge_lora import read_lora_config, train_lora
+    from reasonx_ft.judges.training.lora import read_lora_config, train_lora
 
     if flags["data"] is None:
         raise UsageError("which pairs?", where=f"--judge {judge}",

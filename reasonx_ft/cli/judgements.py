@@ -12,7 +12,7 @@ import click
 from reasonx_eval.errors import EXIT_NOT_COMPARABLE, EXIT_OK
 
 if TYPE_CHECKING:
-    from reasonx_ft.judgements import Damaged, Store
+    from reasonx_ft.annotation.judgements import Damaged, Store
 
 _STORE = click.argument("store", type=click.Path(path_type=Path))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -86,7 +86,7 @@ def merge(out: Path, sources: tuple[Path, ...], keep: bool, as_json: bool) -> in
     Sources stay as they are. Where two answers contradict each other the first in the order of shard names counts.
     """
     from reasonx_eval.cli.common import print_json
-    from reasonx_ft.judgements import merge as join
+    from reasonx_ft.annotation.judgements import merge as join
 
     opened = [_open(s) for s in sources or (out,)]
     written = join(opened, out, remove=not sources and not keep)
@@ -126,8 +126,8 @@ def _rows(store: Store, photo: str | None, modality: str | None, judge: str | No
     import numpy as np
 
     from reasonx_eval.errors import UsageError, unknown
+    from reasonx_ft.annotation.store.schema import MODALITIES
     from reasonx_ft.judges.base import FLAGS
-    from reasonx_ft.store.schema import MODALITIES
 
     if modality is not None and modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
@@ -153,7 +153,7 @@ def _rows(store: Store, photo: str | None, modality: str | None, judge: str | No
 
 def _open(folder: Path) -> Store:
     """The store; damaged shards are named on stderr and left out."""
-    from reasonx_ft.judgements import Store
+    from reasonx_ft.annotation.judgements import Store
 
     store = Store.open(folder)
     for damaged in store.damaged:

@@ -21,8 +21,6 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "demo": ("reasonx_ft.cli.demo", "Annotate, tune, evaluate and compare with nothing downloaded, in minutes."),
     "export": ("reasonx_ft.cli.export", "Write a tuning's weights, of any checkpoint, as a model."),
     "pretrain": ("reasonx_ft.cli.pretrain", "Train an embedded network on rendered scenes, from nothing."),
-    "full-size": ("reasonx_ft.cli.full_size", "Measure a step of a large diffusion model, phase by phase."),
-    "study": ("reasonx_ft.cli.study", "What tuning gains, against bases, supervision and a random judge."),
 }
 
 

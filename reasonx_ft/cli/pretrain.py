@@ -35,9 +35,9 @@ def command(model: str, out: Path, file: Path | None, workers: int, force: bool,
     reasonx-eval run --model tiny -O weights=tiny-weights/tiny.safetensors --dataset scenes-wild
     """
     from reasonx_ft.cli.progress import stage_bars
-    from reasonx_ft.config import read_config
-    from reasonx_ft.pretrain import pretrain
-    from reasonx_ft.training_files import claim
+    from reasonx_ft.pretraining.pretrain import pretrain
+    from reasonx_ft.training.config import read_config
+    from reasonx_ft.training.files import claim
 
     config = read_config(model, file, flags)
     claim(out, config.model, force=force)
@@ -49,7 +49,7 @@ def command(model: str, out: Path, file: Path | None, workers: int, force: bool,
 
 def _print(weights: Path, as_json: bool) -> None:
     from reasonx_eval.cli.common import print_json
-    from reasonx_eval.models.tiny_card import read_card
+    from reasonx_eval.models.embedded.tiny_card import read_card
 
     card = read_card(weights)
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from reasonx_ft.train import Outcome
+    from reasonx_ft.tuning.train import Outcome
 
 
 @click.command("tune")
@@ -53,10 +53,10 @@ def command(base: str, photos: str, judgements: Path, out: Path, preset: str, me
     """
     from reasonx_eval.cli.common import parse_options, prints_to_stderr
     from reasonx_ft.cli.progress import stage_bars
-    from reasonx_ft.train import tune
     from reasonx_ft.tuning.prepare import Sources
     from reasonx_ft.tuning.run_files import claim_run
     from reasonx_ft.tuning.settings import read_settings
+    from reasonx_ft.tuning.train import tune
 
     given: dict[str, Any] = parse_options(settings, "--set")
     for key, dotted in (("steps", "optimiser.steps"), ("seed", "seed"), ("device", "machine.device")):

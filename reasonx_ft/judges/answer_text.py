@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, TypeAlias
 
-from reasonx_ft.questions import Meaning, Template
+from reasonx_ft.annotation.questions import Meaning, Template
 
 Unread: TypeAlias = Literal["refused", "garbage"]
 

@@ -1,7 +1,7 @@
 """Questions about two marked points of a photo, answers as probabilities, and what a judge is.
 
 A judge sees the photo and the points, never a prediction: one answer serves every sample of a policy, every step and
-every epoch, so answers are collected once and kept (`reasonx_ft.judgements`).
+every epoch, so answers are collected once and kept (`reasonx_ft.annotation.judgements`).
 """
 
 from __future__ import annotations

@@ -21,15 +21,15 @@ import torch
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.files import canonical_json, sha256_file, sha256_text
-from reasonx_eval.models.hub import Checkpoint
-from reasonx_eval.models.torch_support import Runtime
-from reasonx_eval.models.transformers_weights import check_weights, count_parameters, load_network
+from reasonx_eval.io.files import canonical_json, sha256_file, sha256_text
+from reasonx_eval.models.adapters.transformers_weights import check_weights, count_parameters, load_network
+from reasonx_eval.models.loading.hub import Checkpoint
+from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_ft.annotation.markers import Painter
+from reasonx_ft.annotation.questions import Questions, read_questions
 from reasonx_ft.judges.answer_text import read_answer
 from reasonx_ft.judges.base import CANONICAL, Answer, Judge, JudgeInfo, Question
 from reasonx_ft.judges.mllm_files import find_model
-from reasonx_ft.markers import Painter
-from reasonx_ft.questions import Questions, read_questions
 
 RELEASED: Final = "adirik/InternVL2_5-4B-Intrinsic-Judge"
 _MEAN: Final = np.array([0.485, 0.456, 0.406], dtype=np.float32)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from reasonx_eval.errors import ReasonXError, UsageError, unknown
-from reasonx_eval.models.options import option_parameters, parse_options
+from reasonx_eval.models.loading.options import option_parameters, parse_options
+from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.judges.base import Judge
-from reasonx_ft.questions import Questions
 
 if TYPE_CHECKING:
-    from reasonx_ft.photos import Recent
+    from reasonx_ft.annotation.photos import Recent
 
 #: name -> "module:class"
 JUDGES: Final[Mapping[str, str]] = {
@@ -101,7 +101,7 @@ def _factory(request: Request) -> tuple[Any, str | None]:
     if spec in JUDGES:
         return _imported(spec), None
     if colon and (spec.rpartition(":")[0].endswith(".py") or "." in name):
-        from reasonx_eval.models.plugin import load_attribute
+        from reasonx_eval.models.loading.plugin import load_attribute
 
         return load_attribute(spec), None
     if Path(spec).is_dir():
@@ -145,7 +145,7 @@ def _build(factory: Any, source: str | None, request: Request) -> Judge:
 
 
 def _runtime(request: Request) -> Any:
-    from reasonx_eval.models.torch_support import Runtime
+    from reasonx_eval.models.loading.torch_support import Runtime
 
     runtime = Runtime(request.device or "auto", request.dtype or "float32", request.batch_size or 1,
                       request.trust_remote_code)  # fmt: skip

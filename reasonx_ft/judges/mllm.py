@@ -14,10 +14,12 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.files import canonical_json, sha256_text
-from reasonx_eval.models.hub import Checkpoint
-from reasonx_eval.models.torch_support import Runtime, in_batches
-from reasonx_eval.models.transformers_weights import check_weights, count_parameters
+from reasonx_eval.io.files import canonical_json, sha256_text
+from reasonx_eval.models.adapters.transformers_weights import check_weights, count_parameters
+from reasonx_eval.models.loading.hub import Checkpoint
+from reasonx_eval.models.loading.torch_support import Runtime, in_batches
+from reasonx_ft.annotation.markers import Painter
+from reasonx_ft.annotation.questions import Questions, Template, read_questions
 from reasonx_ft.judges.answer_text import read_answer
 from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Question
 from reasonx_ft.judges.mllm_files import (
@@ -30,8 +32,6 @@ from reasonx_ft.judges.mllm_files import (
 )
 from reasonx_ft.judges.mllm_prompts import Prompter, Tensors, chat_text, example_picture
 from reasonx_ft.judges.mllm_readout import Readout
-from reasonx_ft.markers import Painter
-from reasonx_ft.questions import Questions, Template, read_questions
 
 Reading: TypeAlias = Literal["candidates", "text"]
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
+from reasonx_ft.annotation.questions import Meaning, Questions, Template
 from reasonx_ft.judges.base import CANONICAL
-from reasonx_ft.questions import Meaning, Questions, Template
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 

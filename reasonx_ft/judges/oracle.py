@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, UsageError
-from reasonx_eval.files import canonical_json, sha256_text
+from reasonx_eval.io.files import canonical_json, sha256_text
+from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.metrics.ordinal import relation
-from reasonx_eval.seeding import stream_seed
 from reasonx_eval.types import FIRST, LEFT_OUT, SAME, Sample
-from reasonx_ft.coordinates import View, fractions
+from reasonx_ft.annotation.coordinates import View, fractions
+from reasonx_ft.annotation.photos import Recent
+from reasonx_ft.annotation.true_map import true_map
 from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Question
-from reasonx_ft.photos import Recent
-from reasonx_ft.true_map import true_map
 
 #: shares of wrong answers: one minus the published held-out accuracies .962 .935 .894 .876
 PRESETS: Final[Mapping[str, Mapping[str, float]]] = {

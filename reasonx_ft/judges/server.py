@@ -18,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.files import canonical_json, sha256_text
+from reasonx_eval.io.files import canonical_json, sha256_text
+from reasonx_ft.annotation.markers import Painter
+from reasonx_ft.annotation.questions import Questions, read_questions
 from reasonx_ft.judges.base import CANONICAL, Answer, Judge, JudgeInfo, Question
 from reasonx_ft.judges.server_answers import (
     BadReply,
@@ -29,8 +31,6 @@ from reasonx_ft.judges.server_answers import (
     request,
 )
 from reasonx_ft.judges.server_client import Client, Failed, Refused, parse_address
-from reasonx_ft.markers import Painter
-from reasonx_ft.questions import Questions, read_questions
 
 Logprobs: TypeAlias = Literal["auto", "prefix", "word", "off"]
 

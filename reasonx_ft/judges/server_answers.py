@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Final, Literal, TypeAlias
 
+from reasonx_ft.annotation.questions import Template
 from reasonx_ft.judges.answer_text import Unread, read_answer
 from reasonx_ft.judges.base import Order
-from reasonx_ft.questions import Template
 
 #: how answers are read: `prefix` continues a forced beginning, `word` asks for one word; both from log-probabilities
 Reading: TypeAlias = Literal["prefix", "word", "text"]

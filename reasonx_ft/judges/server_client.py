@@ -21,7 +21,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.seeding import rng
+from reasonx_eval.io.seeding import rng
 
 #: no answer to a question about two points is longer; what is longer is not read on
 MOST_BYTES: Final = 2 << 20

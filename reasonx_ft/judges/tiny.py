@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_ft.coordinates import View
+from reasonx_ft.annotation.coordinates import View
 from reasonx_ft.judges.base import FLAGS, Answer, Judge, JudgeInfo, Photo, Question, Replies, Sheet
 from reasonx_ft.judges.tiny_files import WEIGHTS, JudgeCard, load_judge_net, read_card
 
@@ -141,7 +141,7 @@ class TinyJudge(Judge):
 
     @cached_property
     def network(self) -> JudgeNet:
-        from reasonx_eval.models.torch_support import pick_device
+        from reasonx_eval.models.loading.torch_support import pick_device
 
         return load_judge_net(self._weights, self.card).to(pick_device(self._device))
 
@@ -177,7 +177,7 @@ class TinyJudge(Judge):
         """A `map` that shares out its calls, torch being on one thread in each."""
         import torch
 
-        from reasonx_eval.models.tiny import _one_thread
+        from reasonx_eval.models.embedded.tiny import _one_thread
 
         if self._threads == 1:
             with _one_thread():
@@ -191,7 +191,7 @@ class TinyJudge(Judge):
         """Pictures to look at, [B, 3, 96, 128] each."""
         import torch
 
-        from reasonx_eval.models.torch_support import to_tensor
+        from reasonx_eval.models.loading.torch_support import to_tensor
         from reasonx_ft.judges.tiny_net import both_ways
 
         with torch.inference_mode():

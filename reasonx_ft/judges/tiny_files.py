@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
 
-from reasonx_eval.models.card_files import CardPart, read_card_file, read_network, write_weights
-from reasonx_eval.models.tiny_card import TrainingData
+from reasonx_eval.models.embedded.card_files import CardPart, read_card_file, read_network, write_weights
+from reasonx_eval.models.embedded.tiny_card import TrainingData
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reasonx_eval.models.tiny_net import CODES, doubled
+from reasonx_eval.models.embedded.tiny_net import CODES, doubled
 
 #: height and width at which photos are looked at
 SIZE: Final = (96, 128)
@@ -125,7 +125,7 @@ class JudgeNet(nn.Module):
         return Seen(x, colours)
 
     def codes(self, seen: Seen) -> dict[str, Tensor]:
-        """Modality -> code of the map at half size, [B, C, H/2, W/2]; see reasonx_eval.models.tiny_net.CODES."""
+        """Modality -> code of the map at half size, [B, C, H/2, W/2]; see `CODES`."""
         parts = self.maps(seen.features).split([c.channels for c in CODES.values()], dim=1)
         return dict(zip(CODES, parts, strict=True))
 

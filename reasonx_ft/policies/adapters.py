@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.files import write_bytes, write_json
-from reasonx_eval.seeding import stream_seed
+from reasonx_eval.io.files import write_bytes, write_json
+from reasonx_eval.io.seeding import stream_seed
 
 #: the projections of all attention layers
 ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")

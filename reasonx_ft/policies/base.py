@@ -125,7 +125,7 @@ class Piece:
 class Saved:
     """Weights in a folder.
 
-    architecture : what runs them, as `reasonx_eval.models.tuned.TunedCard` names it
+    architecture : what runs them, as `reasonx_eval.models.embedded.tuned.TunedCard` names it
     path : of the weights, relative to the folder
     """
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from reasonx_eval.errors import UsageError
-from reasonx_ft.grpo import KlWeighting, StepWeighting, kl_scale, step_weights
-from reasonx_ft.kernels import Estimate, Kernel, coefficients, step, to_rf, transition
+from reasonx_ft.grpo.kernels import Estimate, Kernel, coefficients, step, to_rf, transition
+from reasonx_ft.grpo.loss import KlWeighting, StepWeighting, kl_scale, step_weights
+from reasonx_ft.grpo.schedules import Schedule, scored_steps
 from reasonx_ft.policies.base import Transition
 from reasonx_ft.policies.noise import standard_normal
-from reasonx_ft.schedules import Schedule, scored_steps
 
 #: the network's estimate for a state [B, G or 1, ...] at a place of the schedule, float32
 Estimator = Callable[[Tensor, int], Estimate]

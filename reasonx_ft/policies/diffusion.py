@@ -2,8 +2,8 @@
 
 One chain gives every map of a pipeline (albedo, irradiance and residual of a decomposition, say), so all its modalities
 share transitions, and a replay is one pass for all of them. Photo latents and the empty prompt are encoded once and
-shared by the group. States and means are float32 and live in the coordinates of `reasonx_ft.kernels`; only the network
-computes in another type.
+shared by the group. States and means are float32 and live in the coordinates of `reasonx_ft.grpo.kernels`; only the
+network computes in another type.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from reasonx_eval.files import write_json
-from reasonx_eval.models.hub import read_json
-from reasonx_eval.models.pipelines import quiet
-from reasonx_ft.kernels import Estimate, from_output, to_vp
+from reasonx_eval.io.files import write_json
+from reasonx_eval.models.adapters.pipelines import quiet
+from reasonx_eval.models.loading.hub import read_json
+from reasonx_ft.grpo.kernels import Estimate, from_output, to_vp
+from reasonx_ft.grpo.schedules import Schedule
 from reasonx_ft.policies.adapters import adapted_layers, merged_state, save_adapters, without_adapters
 from reasonx_ft.policies.base import Judged, Piece, Policy, Rollout, Saved, Transition, Visit
 from reasonx_ft.policies.chain import Chain, Estimator, in_parts, parts_of, photo_seeds
 from reasonx_ft.policies.marigold import LatentMaps
 from reasonx_ft.policies.noise import standard_normal
-from reasonx_ft.schedules import Schedule
 
 #: folder of the pipeline in what is saved, and of the adapters alone
 PIPELINE: Final = "pipeline"

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from reasonx_ft.kernels import Estimate, from_velocity
+from reasonx_ft.grpo.kernels import Estimate, from_velocity
 from reasonx_ft.policies.base import Piece, Policy, Rollout, Saved, Visit
 from reasonx_ft.policies.chain import Chain, Estimator, in_parts, parts_of, photo_seeds
 from reasonx_ft.policies.feedforward import portions

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from reasonx_eval.models.tiny_net import MODALITIES, TinyFlow, from_state
+from reasonx_eval.models.embedded.tiny_net import MODALITIES, TinyFlow, from_state
 from reasonx_ft.policies.predictor import Embedded, MapNetwork
 
 
@@ -39,7 +39,7 @@ class FlowNetwork(MapNetwork):
 
 
 class TinyFlowNetwork(Embedded, FlowNetwork):
-    """`reasonx_eval.models.tiny_net.TinyFlow`: the flow lives in the pixels of codes."""
+    """`reasonx_eval.models.embedded.tiny_net.TinyFlow`: the flow lives in the pixels of codes."""
 
     def state_shape(self, height: int, width: int) -> tuple[int, ...]:
         return 3, height, width

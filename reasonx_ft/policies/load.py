@@ -9,16 +9,17 @@ from typing import Any, Final, Literal
 import torch
 
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.models.hub import Checkpoint, find_checkpoint, is_hub_id
-from reasonx_eval.models.named import listed
-from reasonx_eval.models.options import parse_options
-from reasonx_eval.models.tiny_card import WEIGHTS, load_network, read_card
-from reasonx_eval.models.torch_support import Runtime
-from reasonx_eval.models.transformers_depth import TransformersDepth
-from reasonx_eval.models.transformers_weights import load_network as transformers_network
-from reasonx_eval.models.tuned import CARD_NAME, read_tuned_card
-from reasonx_ft.grpo import KlWeighting, StepWeighting
-from reasonx_ft.kernels import Kernel, Name
+from reasonx_eval.models.adapters.transformers_depth import TransformersDepth
+from reasonx_eval.models.adapters.transformers_weights import load_network as transformers_network
+from reasonx_eval.models.embedded.tiny_card import WEIGHTS, load_network, read_card
+from reasonx_eval.models.embedded.tuned import CARD_NAME, read_tuned_card
+from reasonx_eval.models.loading.catalogue import listed
+from reasonx_eval.models.loading.hub import Checkpoint, find_checkpoint, is_hub_id
+from reasonx_eval.models.loading.options import parse_options
+from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_ft.grpo.kernels import Kernel, Name
+from reasonx_ft.grpo.loss import KlWeighting, StepWeighting
+from reasonx_ft.grpo.schedules import linear
 from reasonx_ft.policies.adapters import add_adapters
 from reasonx_ft.policies.base import Policy
 from reasonx_ft.policies.chain import Chain
@@ -30,7 +31,6 @@ from reasonx_ft.policies.noise import Cells, LowFrequencies, Noise
 from reasonx_ft.policies.pipeline import load_pipeline
 from reasonx_ft.policies.predictor import TinyPredictor
 from reasonx_ft.policies.source import Source
-from reasonx_ft.schedules import linear
 
 NoiseName = Literal["pixel", "cells", "lowrank"]
 

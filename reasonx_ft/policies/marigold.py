@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.models.marigold_maps import DEPTH, NORMALS, Description
-from reasonx_eval.models.saved_formats import FRAME_SIGNS
+from reasonx_eval.models.adapters.marigold_maps import DEPTH, NORMALS, Description
+from reasonx_eval.models.saved.formats import FRAME_SIGNS
 from reasonx_eval.types import TASK_OF_KIND, Kind
-from reasonx_ft.schedules import Schedule, variance_preserving
+from reasonx_ft.grpo.schedules import Schedule, variance_preserving
 
 # of maps without a unit: below it, light and depth count as nothing (of a range of 1; steps of 8-bit images are 4e-3)
 _LEAST: Final = 1e-3

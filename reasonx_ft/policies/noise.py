@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.seeding import stream_seed
+from reasonx_eval.io.seeding import stream_seed
 from reasonx_ft.policies.base import Judged
 
 

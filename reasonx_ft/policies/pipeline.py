@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from reasonx_eval.models.marigold import Marigold
-from reasonx_eval.models.named import listed
-from reasonx_eval.models.torch_support import Runtime
-from reasonx_ft.grpo import KlWeighting, StepWeighting
-from reasonx_ft.kernels import Kernel, Name
+from reasonx_eval.models.adapters.marigold import Marigold
+from reasonx_eval.models.loading.catalogue import listed
+from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_ft.grpo.kernels import Kernel, Name
+from reasonx_ft.grpo.loss import KlWeighting, StepWeighting
 from reasonx_ft.policies.adapters import ATTENTION, add_adapters
 from reasonx_ft.policies.chain import Chain
 from reasonx_ft.policies.diffusion import Diffusion

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from reasonx_eval.models.tiny import working_size
-from reasonx_eval.models.tiny_card import TinyCard, write_model
-from reasonx_eval.models.tiny_net import CODES, MODALITIES, unit
+from reasonx_eval.models.embedded.tiny import working_size
+from reasonx_eval.models.embedded.tiny_card import TinyCard, write_model
+from reasonx_eval.models.embedded.tiny_net import CODES, MODALITIES, unit
 from reasonx_ft.policies.base import Saved
 
 
@@ -40,7 +40,7 @@ class MapNetwork(ABC):
 
 
 class Embedded(MapNetwork):
-    """An embedded network, whose codes are those of `reasonx_eval.models.tiny_net`."""
+    """An embedded network, whose codes are those of `reasonx_eval.models.embedded.tiny_net`."""
 
     modalities = MODALITIES
 
@@ -75,7 +75,7 @@ class Predictor(MapNetwork):
 
 
 class TinyPredictor(Embedded, Predictor):
-    """`reasonx_eval.models.tiny_net.TinyNet`: all four maps of one pass."""
+    """`reasonx_eval.models.embedded.tiny_net.TinyNet`: all four maps of one pass."""
 
     def __init__(self, card: TinyCard) -> None:
         super().__init__(card)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_ft.judgements import Store
-from reasonx_ft.store.table import Table
+from reasonx_ft.annotation.judgements import Store
+from reasonx_ft.annotation.store.table import Table
 from reasonx_ft.tuning.config import Data
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_ft.training_files import check_same, load_state, save_state
+from reasonx_ft.training.files import check_same, load_state, save_state
 from reasonx_ft.tuning.config import TuneConfig
 
 FOLDER: Final = "checkpoints"

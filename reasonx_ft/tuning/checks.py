@@ -20,15 +20,15 @@ from torch import Tensor
 
 from reasonx_eval import __version__
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.load import load_model
-from reasonx_eval.protocol import Protocol, get_protocol
-from reasonx_eval.results import Selection
-from reasonx_eval.runner import select
+from reasonx_eval.models.loading.load import load_model
+from reasonx_eval.protocols.protocol import Protocol, get_protocol
+from reasonx_eval.run.loop import select
+from reasonx_eval.run.results import Selection
 from reasonx_eval.scoring import score_sample
 from reasonx_eval.types import Sample
-from reasonx_ft.photos import open_dataset
+from reasonx_ft.annotation.photos import open_dataset
+from reasonx_ft.grpo.rewards import agreement
 from reasonx_ft.policies.base import Judged, Policy
-from reasonx_ft.rewards import agreement
 from reasonx_ft.tuning.check import Check
 from reasonx_ft.tuning.config import Canary, Objective, TuneConfig
 from reasonx_ft.tuning.export import Facts, write_model

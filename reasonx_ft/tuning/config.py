@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from reasonx_ft.sameness import Sameness, Space
+from reasonx_ft.grpo.albedo_threshold import Sameness, Space
 
 Method: TypeAlias = Literal["grpo", "ranking", "expected"]
 METHODS: Final[tuple[Method, ...]] = ("grpo", "ranking", "expected")
@@ -87,13 +87,13 @@ class Objective(Section):
     tie : what an exact tie of a map earns, as a share of the likelier answer's
     balanced : same and different pairs count alike in albedo, however many there are
     same_distance, same_space : colour distance below which a map says "same", of linear RGB or of its logarithm: see
-        `reasonx_ft.sameness`
+        `reasonx_ft.grpo.albedo_threshold`
     clip_range_sum : how far a log-ratio, summed over the elements of a step, may go; the range of a mean over D
         elements is this divided by D
     units : the policy gradient of a log-density summed over elements (that of the expected reward), or of their mean
     correction : remove the ratio's negative bias before clipping
-    ranking_kind, temperature : of the ranking loss, see `reasonx_ft.ranking`, one for all modalities or a table; what
-        a table leaves out is mixture, and the default temperature
+    ranking_kind, temperature : of the ranking loss, see `reasonx_ft.grpo.ranking`, one for all modalities or a table;
+        what a table leaves out is mixture, and the default temperature
     """
 
     grpo: PerModality = 1.0

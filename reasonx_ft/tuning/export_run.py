@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from reasonx_eval.errors import DataError, UsageError, unknown
-from reasonx_eval.models.tuned import CARD_NAME, TunedCard
+from reasonx_eval.models.embedded.tuned import CARD_NAME, TunedCard
 from reasonx_ft.policies.load import make_policy
-from reasonx_ft.training_files import load_state
+from reasonx_ft.training.files import load_state
 from reasonx_ft.tuning import checkpoint
 from reasonx_ft.tuning.check import Check
 from reasonx_ft.tuning.export import Facts, write_model

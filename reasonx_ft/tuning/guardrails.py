@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from reasonx_eval.metrics.info import metric_info
+from reasonx_eval.metrics.table import metric_info
 from reasonx_ft.tuning.check import Check
 from reasonx_ft.tuning.config import Guard
 

@@ -17,7 +17,7 @@ import torch
 
 from reasonx_eval.errors import UsageError
 from reasonx_ft.policies.base import Rollout
-from reasonx_ft.training_files import JsonLog
+from reasonx_ft.training.files import JsonLog
 from reasonx_ft.tuning.clock import process_peak
 from reasonx_ft.tuning.objective import Seen, Worth
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from reasonx_eval.errors import ReasonXError
-from reasonx_ft.expected import expected_agreement
-from reasonx_ft.grpo import (
+from reasonx_ft.grpo.expected import expected_agreement
+from reasonx_ft.grpo.loss import (
     RunningSpread,
     advantages,
     clipped_loss,
@@ -34,11 +34,11 @@ from reasonx_ft.grpo import (
     pair_advantages,
     ratio_bias,
 )
+from reasonx_ft.grpo.ranking import ranking_loss
+from reasonx_ft.grpo.rewards import agreement
 from reasonx_ft.policies.base import Piece, Policy, Rollout, Transition, Visit
 from reasonx_ft.policies.feedforward import FeedForward, portions
-from reasonx_ft.ranking import ranking_loss
-from reasonx_ft.rewards import agreement
-from reasonx_ft.scenes_batches import Batch
+from reasonx_ft.pretraining.batches import Batch
 from reasonx_ft.tuning.clock import Clock
 from reasonx_ft.tuning.config import Objective, kind_of, per_modality
 from reasonx_ft.tuning.processes import Processes

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from reasonx_ft.determinism import deterministic
-from reasonx_ft.grpo import RunningSpread
+from reasonx_ft.grpo.loss import RunningSpread
+from reasonx_ft.training.determinism import deterministic
 from reasonx_ft.tuning.clock import Clock
 from reasonx_ft.tuning.config import Objective, TuneConfig, per_modality
 from reasonx_ft.tuning.objective import Draw, terms

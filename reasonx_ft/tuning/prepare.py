@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from reasonx_eval.errors import UsageError
-from reasonx_ft.judgements import Store
-from reasonx_ft.photos import DATASET, open_photos
+from reasonx_ft.annotation.judgements import Store
+from reasonx_ft.annotation.photos import DATASET, open_photos
 from reasonx_ft.policies.base import Policy
 from reasonx_ft.policies.load import make_policy
 from reasonx_ft.tuning.answers import Answers, read_answers

@@ -1,8 +1,8 @@
 """Rehearsal: supervision on rendered scenes with known maps, beside photos without labels.
 
 What is rewarded is the order of points; nothing else in a tuning says what a map looks like. A few images of the domain
-that the base was trained on, with the loss of its pretraining (`reasonx_ft.pretrain`), keep it from forgetting that. No
-label of the photos that are tuned on goes in.
+that the base was trained on, with the loss of its pretraining (`reasonx_ft.pretraining.pretrain`), keep it from
+forgetting that. No label of the photos that are tuned on goes in.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.tiny_net import TinyFlow, TinyNet
-from reasonx_ft.map_losses import code_loss, normals_loss
-from reasonx_ft.photos import DATASET, open_dataset
+from reasonx_eval.models.embedded.tiny_net import TinyFlow, TinyNet
+from reasonx_ft.annotation.photos import DATASET, open_dataset
 from reasonx_ft.policies.base import Policy
-from reasonx_ft.scenes_batches import Batch, batch_at, load_scenes
+from reasonx_ft.pretraining.batches import Batch, batch_at, load_scenes
+from reasonx_ft.pretraining.losses import code_loss, normals_loss
 from reasonx_ft.tuning.config import TuneConfig
 from reasonx_ft.tuning.photo_set import Progress
 from reasonx_ft.tuning.processes import Processes

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from reasonx_eval.documents import explain
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_ft.config import read_toml
+from reasonx_eval.io.validation import explain
+from reasonx_ft.training.config import read_toml
 from reasonx_ft.tuning.config import METHODS, TuneConfig, largest
 
 _PRESETS: Final = Path(__file__).parent / "presets"

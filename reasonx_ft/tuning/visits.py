@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.seeding import rng, stream_seed
+from reasonx_eval.io.seeding import rng, stream_seed
 from reasonx_ft.policies.base import Judged, Visit
 from reasonx_ft.tuning.config import Data
 from reasonx_ft.tuning.photo_set import Entry, Pairs, PhotoSet, held_out

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from reasonx_eval.datasets.scenes.exact import Array
-from reasonx_eval.seeding import rng
+from reasonx_eval.io.seeding import rng
 
 _T = TypeVar("_T")
 _UNIT = 2.0**-53

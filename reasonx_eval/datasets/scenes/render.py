@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.blocks import BLOCK
 from reasonx_eval.datasets.scenes.camera import develop
 from reasonx_eval.datasets.scenes.domains import DOMAINS, Domain
 from reasonx_eval.datasets.scenes.draw import Draw
@@ -20,6 +19,7 @@ from reasonx_eval.datasets.scenes.exact import Array, Vec, apply, mean, transpos
 from reasonx_eval.datasets.scenes.geometry import View, joined, trace
 from reasonx_eval.datasets.scenes.layout import NEAREST, World, draw_world
 from reasonx_eval.datasets.scenes.light import irradiance
+from reasonx_eval.metrics.valid_pixels import BLOCK
 
 #: of every stream of the suite; changing it, or any draw, makes other data sets
 SEED = 20_250_101
@@ -164,7 +164,7 @@ def render_scene(domain: str, split: str, index: int, size: tuple[int, int] = (9
 def contact_sheet(domain: str, split: str, indices: list[int], path: Path, size: tuple[int, int] = (96, 128),
                   columns: int = 8) -> None:  # fmt: skip
     """Write the pictures of several scenes as one PNG, `columns` in a row."""
-    from reasonx_eval.images import write_png
+    from reasonx_eval.io.images import write_png
 
     pictures = [render_scene(domain, split, i, size).image() for i in indices]
     pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % columns)

@@ -1,0 +1,91 @@
+"""A tuning run of an embedded network on synthetic photos with random answers, ready for its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.speed.photos import every_question, photo
+from reasonx_eval.io.seeding import rng
+from reasonx_ft.annotation.judgements import Store
+from reasonx_ft.annotation.questions import read_questions
+from reasonx_ft.judges.base import JudgeInfo, Replies
+from reasonx_ft.policies.base import Visit
+from reasonx_ft.training.determinism import deterministic
+from reasonx_ft.tuning import train
+from reasonx_ft.tuning.prepare import Prepared, Sources, prepare
+from reasonx_ft.tuning.settings import read_settings
+
+#: height and width of the photos, the size that the embedded networks work at
+SIZE = (96, 128)
+_STEPS = 100_000
+#: one advantage a map, its noise shared by all points, a KL to the base: what published recipes do
+_SETTINGS: dict[str, Any] = {
+    "objective.grpo": 1.0, "objective.ranking": 0.0, "objective.expected": 0.0, "objective.rehearsal": 0.0,
+    "objective.kl": 0.02, "objective.credit": "image", "objective.scale": "none", "objective.units": "sum",
+    "objective.balanced": False, "objective.same_space": "linear", "objective.same_distance": 0.05,
+    "data.at_once": "all", "data.held_out": 0.0, "data.mirror": False,
+    "data.min_confidence": 0.0, "optimiser.steps": _STEPS, "machine.dtype": "float32", "machine.workers": 1,
+    "guard.canaries": [],
+}  # fmt: skip
+_POLICY = {"tiny": {"policy.noise": "lowrank"}, "tiny-flow": {}}
+
+
+@dataclass
+class Tuning:
+    """A run that takes one step at a time."""
+
+    run: Any
+    prepared: Prepared
+    done: int = 0
+
+    def step(self) -> dict[str, Any]:
+        """The next optimiser step; its line for the log."""
+        line = train._step(self.run, self.done)
+        self.done += 1
+        return line
+
+    @property
+    def group(self) -> int:
+        return self.prepared.config.objective.group
+
+    def visit(self) -> Visit:
+        """What the first step sees."""
+        return self.prepared.visits.at(0)
+
+
+@contextmanager
+def tuning(
+    folder: Path, base: str, *, images: int, group: int, pairs: int = 40, threads: int = 1,
+    modalities: tuple[str, ...] | None = None,
+) -> Iterator[Tuning]:  # fmt: skip
+    """A run in a folder; inside, torch computes as a tuning has it."""
+    store, photos = folder / "answers", folder / "photos"
+    if not photos.is_dir():
+        photos.mkdir(parents=True)
+        _write(photos, store, count=2 * images, pairs=pairs)
+    flags = {**_SETTINGS, **_POLICY[base], "data.images": images, "data.pairs": pairs, "objective.group": group,
+             "data.modalities": modalities, "machine.threads": threads}  # fmt: skip
+    prepared = prepare(Sources(base, str(photos), store), read_settings(base=base, flags=flags))
+    try:
+        with deterministic(threads):
+            yield Tuning(train._start(prepared, folder / "run", prepared.facts(None)), prepared)
+    finally:
+        prepared.close()
+
+
+def _write(photos: Path, store: Path, *, count: int, pairs: int) -> None:
+    with Store.open(store, create=True).writer(JudgeInfo("random", "r0"), read_questions()) as writer:
+        for k in range(count):
+            made = photo(k, SIZE)
+            Image.fromarray(made.image).save(photos / made.id)
+            draw = rng(0, "answers", str(k))
+            asked = every_question(made, draw.integers(30, 482, (pairs, 2, 2)).astype(np.int16), ("red-first",))
+            n = len(asked)
+            writer.add([asked], Replies(draw.random(n), np.zeros(n, np.int8), np.zeros(n)))

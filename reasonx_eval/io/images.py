@@ -1,0 +1,141 @@
+"""Decode image and array files; damage becomes one clear SampleError that names the file."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval.errors import SampleError
+from reasonx_eval.io.decoders import quick_rgb
+
+_T = TypeVar("_T")
+
+# The largest image a dataset of the suite holds is 24 megapixels; PIL's guard against decompression
+# bombs stays on above this.
+MAX_PIXELS = 200_000_000
+
+
+def decode_file(path: Path | str, data: bytes | None, decode: Callable[[bytes], _T]) -> _T:
+    """Read (unless `data` is given) and decode; every failure is a SampleError with the file's name."""
+    where = str(path)
+    try:
+        raw = _read_regular(Path(path)) if data is None else data
+    except FileNotFoundError:
+        raise SampleError("file is missing", where=where) from None
+    except OSError as error:
+        raise SampleError(f"can't be read: {error.strerror or error}", where=where) from None
+    if not raw:
+        raise SampleError("file is empty (0 bytes): an interrupted copy or download?", where=where)
+    try:
+        return decode(raw)
+    except SampleError:
+        raise
+    except Exception as error:
+        detail = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SampleError(f"can't be decoded ({detail}): truncated, or not the format its name says?",
+                          where=where) from None  # fmt: skip
+
+
+def _read_regular(path: Path) -> bytes:
+    if not path.is_file() and (path.is_fifo() or path.is_socket() or path.is_char_device()):
+        raise SampleError("is a pipe or a device, not a file", where=str(path))  # reading it may never end
+    return path.read_bytes()
+
+
+def read_rgb(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
+    """A photo as uint8 [H, W, 3], sRGB.
+
+    Grey is repeated, alpha dropped, CMYK converted without a profile; of 16 bits the high byte is kept. EXIF rotation
+    is not applied: ground truth lies on the stored pixels.
+
+    Parameters
+    ----------
+    path : file to read, or the name to show in errors when `data` is given
+    data : the file's bytes, for members of archives
+    """
+    from PIL import Image
+
+    def decode(raw: bytes) -> NDArray[np.uint8]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(raw)) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels: larger than any supported dataset")
+                if image.mode.startswith("I;16"):
+                    grey = (np.asarray(image) >> 8).astype(np.uint8)
+                    return np.repeat(grey[..., None], 3, axis=-1)
+                if image.mode in ("I", "F"):
+                    raise ValueError(f"mode {image.mode}: a map of 32-bit values, not a photo")
+                quick = quick_rgb(image, raw)
+                if quick is not None:
+                    return quick
+                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+    return decode_file(path, data, decode)
+
+
+def read_png(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
+    """A PNG as stored: uint8 or uint16, [H, W] or [H, W, C]; no scaling, no colour conversion."""
+    import imagecodecs
+
+    def decode(raw: bytes) -> NDArray[Any]:
+        if not raw.startswith(b"\x89PNG\r\n\x1a\n"):
+            raise ValueError("not a PNG")
+        if b"IEND" not in raw[-64:]:
+            # libpng-type decoders may fill the rest with zeros, which would pass for depth 0
+            raise ValueError("no end chunk")
+        return np.asarray(imagecodecs.png_decode(raw))
+
+    return decode_file(path, data, decode)
+
+
+def read_npy(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
+    """A .npy array; never unpickles."""
+
+    def decode(raw: bytes) -> NDArray[Any]:
+        # numpy takes anything without this mark for a pickle, and advises to trust it
+        if not raw.startswith(b"\x93NUMPY"):
+            raise ValueError("an archive, not one array" if raw.startswith(b"PK") else "not a .npy file")
+        return np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
+
+    return decode_file(path, data, decode)
+
+
+def read_exr(path: Path | str) -> NDArray[np.float32]:
+    """An OpenEXR image: float32 [H, W, 3] (R, G, B) or [H, W] for one channel."""
+    import OpenEXR
+
+    def decode(_: bytes) -> NDArray[np.float32]:
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            channels = {name: c.pixels for name, c in file.channels().items()}
+        if set("RGB") <= set(channels):
+            return np.stack([channels[c] for c in "RGB"], axis=-1).astype(np.float32)
+        if len(channels) == 1:
+            return np.asarray(next(iter(channels.values())), dtype=np.float32)
+        raise ValueError(f"channels {sorted(channels)}: expected R, G, B or a single one")
+
+    return decode_file(path, None, decode)
+
+
+def write_png(path: Path, array: NDArray[Any]) -> None:
+    """Write uint8 or uint16 [H, W] or [H, W, 3] as PNG, atomically."""
+    import imagecodecs
+
+    from reasonx_eval.io.files import write_bytes
+
+    write_bytes(path, bytes(imagecodecs.png_encode(np.ascontiguousarray(array))))
+
+
+def write_npy(path: Path, array: NDArray[Any]) -> None:
+    """Write one array as .npy, atomically."""
+    from reasonx_eval.io.files import write_bytes
+
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,160 @@
+"""A transformers folder to a network, whole or not at all: no code from files, no head left at random."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from reasonx_eval.errors import UsageError
+from reasonx_eval.models.loading.hub import Checkpoint, read_json
+from reasonx_eval.models.loading.safetensors_files import tensor_shapes
+
+_SAFE: Final = "model.safetensors"
+_PICKLED: Final = "pytorch_model.bin"
+# Parameters that no prediction reads, and that published checkpoints (Intel/dpt-large) therefore lack: the first
+# fusion layer has nothing to add, masks are for training, and batch norm counts batches for training only.
+_UNREAD: Final = re.compile(
+    r"(^|\.)fusion_stage\.layers\.0\.residual_layer1\.|(^|\.)mask_token$|\.num_batches_tracked$"
+)
+# tensors that are no parameters: statistics of batch norm, tables that follow from the sizes
+_STATISTICS: Final = re.compile(r"\.(num_batches_tracked|running_mean|running_var|relative_position_index)$")
+_SHOWN: Final = 4
+
+
+def load_network(checkpoint: Checkpoint, auto_class: Any, *, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+    """The network of a folder in evaluation mode, on the CPU.
+
+    Parameters
+    ----------
+    auto_class : a class of transformers with from_pretrained
+    dtype : the type of its parameters
+
+    Raises
+    ------
+    UsageError
+        No weights, files that are not what their names say, a pickle that holds more than tensors, or weights that
+        don't fill the network.
+    """
+    folder = checkpoint.folder
+    safe = check_weights(folder, checkpoint.source)
+    with _quiet():
+        try:
+            network, info = auto_class.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=safe, weights_only=True, dtype=dtype,
+                trust_remote_code=trust_remote_code, output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, by name
+            )  # fmt: skip
+        except Exception as error:
+            raise _failure(error, folder, safe, checkpoint.source) from None
+    refuse_incomplete(info, checkpoint.source)
+    return network.eval()
+
+
+def check_weights(folder: Path, source: str) -> bool:
+    """True for safetensors, False for a pickled checkpoint; each safetensors file's header is read.
+
+    Raises
+    ------
+    UsageError
+        There are no weights, a part is missing, or a file is not safetensors.
+    """
+    for name, safe in ((_SAFE, True), (_PICKLED, False)):
+        files = _parts(folder, name)
+        if not files:
+            continue
+        for file in files:
+            if not file.is_file():
+                raise UsageError("a part of the weights is missing", where=str(file),
+                                 fix="copy or download the folder again")  # fmt: skip
+            if safe:
+                tensor_shapes(file)
+        return safe
+    others = sorted(p.name for p in folder.iterdir() if p.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"))
+    there = f"; it has {', '.join(others[:_SHOWN])}, which are no transformers checkpoint" if others else ""
+    raise UsageError(f"no weights: neither {_SAFE} nor {_PICKLED}{there}", where=source,
+                     fix="the -hf version of the checkpoint, or save_pretrained")  # fmt: skip
+
+
+def _parts(folder: Path, name: str) -> list[Path]:
+    if (folder / name).is_file():
+        return [folder / name]
+    index = read_json(folder / f"{name}.index.json")
+    if index is None:
+        return []
+    parts = index.get("weight_map")
+    if not isinstance(parts, dict) or not parts:
+        raise UsageError("has no weight_map", where=str(folder / f"{name}.index.json"))
+    return [folder / str(part) for part in sorted(set(parts.values()))]
+
+
+def count_parameters(checkpoint: Checkpoint) -> int | None:
+    """Parameters of a safetensors checkpoint, from the headers of its files; None for a pickled one.
+
+    Raises
+    ------
+    UsageError
+        As `check_weights`.
+    """
+    if not check_weights(checkpoint.folder, checkpoint.source):
+        return None
+    shapes = [t for file in _parts(checkpoint.folder, _SAFE) for t in tensor_shapes(file).items()]
+    return sum(math.prod(shape) for name, shape in shapes if not _STATISTICS.search(name))
+
+
+def refuse_incomplete(info: Mapping[str, Any], source: str) -> None:
+    """Raise UsageError if a network was not filled by its checkpoint; the library would leave the rest at random."""
+    mismatched = sorted(_mismatch(k) for k in info.get("mismatched_keys", ()))
+    if mismatched or info.get("error_msgs"):
+        raise UsageError(f"the weights don't fit config.json ({_listed(mismatched) or info['error_msgs'][0]})",
+                         where=source)  # fmt: skip
+    missing = sorted(str(k) for k in info.get("missing_keys", ()) if not _UNREAD.search(str(k)))
+    if missing:
+        raise UsageError(f"the weights lack {len(missing)} of the network's tensors ({_listed(missing)}), which would "
+                         "stay random: is it a backbone without a depth head?", where=source)  # fmt: skip
+
+
+def _mismatch(entry: Any) -> str:
+    if not isinstance(entry, tuple):
+        return str(entry)
+    name, in_file, in_network = entry
+    return f"{name} is {list(in_file)}, the network's is {list(in_network)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _failure(error: Exception, folder: Path, safe: bool, source: str) -> UsageError:
+    text = _one_line(error)
+    if not safe and ("weights_only" in text or "nsafe" in text or "pickle" in text.lower()):
+        return UsageError("a pickle that holds more than tensors, or no pickle at all; it was not run",
+                          where=str(folder / _PICKLED), fix=f"a checkpoint with {_SAFE}")  # fmt: skip
+    return UsageError(f"transformers can't load it: {text}", where=source)
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's progress bars and reports of keys, which are checked here."""
+    from importlib import import_module
+
+    # looked up by name: the library's functions have no types
+    logging: Any = import_module("transformers.utils.logging")
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,109 @@
+"""Small networks on disk: NAME.safetensors in half precision, and NAME.json, a card that says where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.io.files import sha256_file, write_bytes, write_json
+from reasonx_eval.io.validation import explain
+
+if TYPE_CHECKING:
+    from torch import nn
+
+C = TypeVar("C", bound="CardPart")
+N = TypeVar("N", bound="nn.Module")
+
+#: a file with more than this is none of these networks
+_MOST_BYTES: Final = 64 << 20
+
+
+class CardPart(BaseModel):
+    """A card or a part of one. A card has a field `weights_sha256`, the digest of the file it describes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def read_card_file(weights: Path, card_type: type[C], *, what: str, made_by: str) -> C:
+    """The card beside a weights file.
+
+    Parameters
+    ----------
+    card_type : the card's class
+    what, made_by : what it is a card of, and the command that writes one, for errors
+
+    Raises
+    ------
+    UsageError
+        No such weights, no card, or a card that is none.
+    DataError
+        The weights are not those that the card describes.
+    """
+    if not weights.is_file():
+        raise UsageError("no such file", where=str(weights), fix=f"a .safetensors file written by {made_by}")
+    path = weights.with_suffix(".json")
+    try:
+        card = card_type.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UsageError(f"no card {path.name} beside it", where=str(weights)) from None
+    except (OSError, ValueError) as error:
+        said = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
+        raise UsageError(f"not a card of {what}: {said}", where=str(path)) from None
+    if sha256_file(weights) != card.model_dump(include={"weights_sha256"})["weights_sha256"]:
+        raise DataError("not the weights that its card describes: replaced, or a damaged copy", where=str(weights))
+    return card
+
+
+def write_weights(path: Path, card: CardPart, network: nn.Module) -> Path:
+    """Write weights in half precision and their card, whose digest is filled in; the path of the weights.
+
+    The bytes depend on the weights alone.
+    """
+    import torch
+    from safetensors.torch import save
+
+    state = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in sorted(network.state_dict().items())}
+    write_bytes(path, save(state, metadata={"format": "pt"}))
+    write_card(path, card.model_copy(update={"weights_sha256": sha256_file(path)}))
+    return path
+
+
+def write_card(weights: Path, card: CardPart) -> None:
+    write_json(weights.with_suffix(".json"), card.model_dump(mode="json", by_alias=True))
+
+
+def read_network(weights: Path, build: Callable[[], N], *, what: str) -> N:
+    """A network with the weights of a file, float32, in evaluation mode.
+
+    Parameters
+    ----------
+    build : makes the network with fresh weights
+    what : what the file should be, for errors
+
+    Raises
+    ------
+    DataError
+        Not a safetensors file (a renamed text or pickle is not opened any further), or weights of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    where = str(weights)
+    if weights.stat().st_size > _MOST_BYTES:
+        raise DataError(f"{weights.stat().st_size >> 20} MiB: not {what}", where=where)
+    try:
+        state = load(weights.read_bytes())
+    except SafetensorError as error:
+        raise DataError(f"not a safetensors file ({error})", where=where) from None
+    try:
+        network = build()
+        network.load_state_dict({k: v.float() for k, v in state.items()})
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"weights of another network: {' '.join(str(error).split())[:300]}", where=where) from None
+    network.eval()
+    return network

@@ -1,0 +1,215 @@
+"""From what a user writes after --model to a model, and the list of what there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.models.base import Model
+from reasonx_eval.models.loading.catalogue import catalogue
+from reasonx_eval.models.loading.hub import find_checkpoint, is_hub_id
+from reasonx_eval.models.loading.options import check_kind, option_parameters, parse_options
+from reasonx_eval.models.loading.wrapped import OneKind
+from reasonx_eval.registry import MODELS, plugins, resolve
+from reasonx_eval.types import KINDS
+
+GROUP: Final = "reasonx_eval.models"
+
+#: what a model can be besides a name: how it is written, and what it means
+FORMS: Final[tuple[tuple[str, str], ...]] = (
+    ("owner/name", "a depth estimator or Marigold-type pipeline of the hub, or of its local cache"),
+    ("DIR", "the same in a local folder, or a tuned checkpoint of reasonx-ft"),
+    ("preds:DIR", "a folder of saved predictions (or DIR alone, if it has a meta.json)"),
+    ("FILE.onnx", "an ONNX network, with its card FILE.json"),
+    ("FILE.py:Class", "a class of your own: kind and predict(images)"),
+    ("pkg.mod:Class", "the same, installed in this environment"),
+)
+
+#: one of these in a folder makes it a network
+NETWORK_FILES: Final = ("reasonx.json", "model_index.json", "config.json")
+
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user wrote: the model and how it is to compute.
+
+    spec : e.g. ``oracle``, ``marigold``, ``owner/name`` of the hub, ``preds:DIR``, ``net.onnx``, ``net.py:Net``
+    kind : the kind to predict; required where nothing else states it, an error where it contradicts
+    options : ``-O key=value``; text is parsed to the types of the factory's signature
+    card : the card of an ONNX network, if not beside it
+    device, dtype, batch_size, trust_remote_code : see torch_support.Runtime; models that only compute on the CPU
+        in float64 refuse another device or number type
+    """
+
+    spec: str
+    kind: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    card: Path | str | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    batch_size: int = 1
+    trust_remote_code: bool = False
+
+    def refuse_accelerator(self) -> None:
+        """For models that compute with numpy alone."""
+        if self.device not in ("auto", "cpu"):
+            raise UsageError(f"device is '{self.device}', but this model computes on the CPU only", where=self.spec)
+        if self.dtype != "float32":
+            raise UsageError(f"dtype is '{self.dtype}', but this model has no networks in it", where=self.spec)
+
+
+def load_model(spec: str, *, derive: str | None = None, **how: Any) -> Model:
+    """The model that `spec` names: a registered, plugged-in or catalogued name first, then one of `FORMS`.
+
+    Parameters
+    ----------
+    spec, how : see `Request`
+    derive : "normals" gives the normals of the surface that the model's depth describes
+
+    Raises
+    ------
+    UsageError
+        Unknown name (with the nearest match), missing path, unknown or badly typed option, unusable kind, a
+        checkpoint that is not here and can't be had.
+    """
+    request = Request(spec, **how)
+    if request.kind is not None:
+        check_kind(request.kind, KINDS, where=spec)
+    if request.card is not None and not spec.endswith(".onnx"):
+        raise UsageError("--card is for .onnx networks", where=spec)
+    model = _narrowed(_find(request), request.kind)
+    if derive is None:
+        return model
+    if derive != "normals":
+        raise unknown("derivation", derive, ("normals",))
+    from reasonx_eval.models.adapters.derived import NormalsFromDepth
+
+    return NormalsFromDepth(model)
+
+
+def _find(request: Request) -> Model:
+    spec = request.spec
+    if spec in MODELS:
+        return _registered(resolve(GROUP, MODELS, "model", spec), request)
+    if spec in catalogue():
+        from reasonx_eval.models.loading.network import catalogued
+
+        return catalogued(catalogue()[spec], request)
+    extra = plugins(GROUP)
+    if spec in extra:
+        return _user(resolve(GROUP, MODELS, "model", spec), f"{spec} ({extra[spec].value})", request)
+    if spec.startswith("preds:"):
+        return _saved(Path(spec.removeprefix("preds:")), request)
+    source, _, name = spec.rpartition(":")
+    if (source.endswith(".py") and name.isidentifier()) or _MODULE.fullmatch(spec):
+        from reasonx_eval.models.loading.plugin import load_attribute
+
+        return _user(load_attribute(spec), spec, request)
+    return _from_path(request, [*MODELS, *catalogue(), *extra])
+
+
+def _from_path(request: Request, names: Sequence[str]) -> Model:
+    spec, path = request.spec, Path(request.spec).expanduser()
+    if spec.endswith(".onnx"):
+        from reasonx_eval.models.adapters.onnx import OnnxModel
+
+        parsed = parse_options(OnnxModel, request.options, where=spec, hidden=("path", "card", "device"))
+        return OnnxModel(path, card=request.card, device=request.device, **parsed)
+    if path.is_dir():
+        return _from_folder(path, request)
+    if path.is_file():
+        raise UsageError(_not_a_model(path), where=spec, fix="; ".join(form for form, _ in FORMS))
+    if is_hub_id(spec) and not path.parent.is_dir():
+        from reasonx_eval.models.loading.network import from_checkpoint
+
+        return from_checkpoint(find_checkpoint(spec, allow_pickle=True), request)
+    if "/" in spec or "\\" in spec or path.suffix in (".py", ".json", ".pt", ".pth", ".safetensors"):
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = get_close_matches(path.name, siblings, n=1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise UsageError(f"no such file or folder, and no model of that name{hint}", where=spec,
+                         fix="reasonx-eval list models")  # fmt: skip
+    raise unknown("model", spec, [*names, *(form for form, _ in FORMS)])
+
+
+def _from_folder(path: Path, request: Request) -> Model:
+    """A folder is a network if it has a network's configuration, else saved predictions."""
+    if any((path / name).is_file() for name in NETWORK_FILES):
+        from reasonx_eval.models.loading.network import from_checkpoint
+
+        return from_checkpoint(find_checkpoint(request.spec, allow_pickle=True), request)
+    return _saved(path, request)
+
+
+def _not_a_model(path: Path) -> str:
+    if path.suffix != ".py":
+        return f"a {path.suffix or 'plain'} file is not a model"
+    import ast
+
+    try:
+        classes = [n.name for n in ast.parse(path.read_bytes()).body if isinstance(n, ast.ClassDef)]
+    except (SyntaxError, ValueError, OSError):
+        classes = []
+    return f"which class? {path.name} defines {', '.join(classes) or 'none'}; write {path}:{(classes or ['Class'])[0]}"
+
+
+def _saved(folder: Path, request: Request) -> Model:
+    from reasonx_eval.models.saved.formats import META_NAME
+    from reasonx_eval.models.saved.predictions import Saved, prediction_files
+
+    spec, kind, options = request.spec, request.kind, request.options
+    inner = folder / "predictions"
+    if not (folder / META_NAME).is_file() and (inner / META_NAME).is_file():
+        folder = inner  # a run's own folder
+    elif folder.is_dir() and not spec.startswith("preds:") and next(prediction_files(folder), None) is None:
+        raise UsageError(f"neither a network ({', '.join(NETWORK_FILES)}) nor predictions (meta.json, .npy, .npz, "
+                         ".png, .exr, .h5)", where=spec, fix="; ".join(form for form, _ in FORMS))  # fmt: skip
+    request.refuse_accelerator()
+    if kind is not None and options.get("kind", kind) != kind:
+        raise UsageError(f"--kind {kind} and -O kind={options['kind']} differ", where=spec)
+    parsed = parse_options(Saved, {**options, **({"kind": kind} if kind else {})}, where=spec, hidden=("folder",))
+    return Saved(folder, **parsed)
+
+
+def _user(factory: Any, spec: str, request: Request) -> Model:
+    from reasonx_eval.models.loading.plugin import build
+
+    return build(factory, spec=spec, kind=request.kind, options=request.options, device=request.device)
+
+
+def _registered(factory: Any, request: Request) -> Model:
+    """A registered factory, with kind, device and runtime if its signature has them."""
+    spec, kind = request.spec, request.kind
+    takes = option_parameters(factory)
+    arguments = parse_options(factory, request.options, where=spec, hidden=("runtime",))
+    if kind is not None and "kind" in takes:
+        if arguments.get("kind", kind) != kind:
+            raise UsageError(f"--kind {kind} and -O kind={arguments['kind']} differ", where=spec)
+        arguments["kind"] = kind
+    if "runtime" in takes:
+        from reasonx_eval.models.loading.network import runtime_of
+
+        arguments["runtime"] = runtime_of(request)
+    else:
+        request.refuse_accelerator()
+    model = factory(**arguments)
+    assert isinstance(model, Model)
+    return model
+
+
+def _narrowed(model: Model, kind: str | None) -> Model:
+    """The model held to `kind`; an error if it can't give it."""
+    have = [k for kinds in model.kinds.values() for k in kinds]
+    if kind is None or have == [kind]:
+        return model
+    for k in have:
+        if k == kind:
+            return OneKind(model, k)
+    raise UsageError(f"--kind is {kind}, but the model gives {', '.join(have) or 'nothing'}", where=model.info.name)

@@ -1,1 +1,0 @@
-"""The leaderboard's page: a template, its style and script, and plots, all in one file without a network."""

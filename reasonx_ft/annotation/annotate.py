@@ -1,0 +1,229 @@
+"""Ask a judge about many photos and keep the answers: photos -> pairs -> questions -> judge -> store.
+
+What is in a shard of the store is never asked again; the guarantee in full:
+
+- a question whose key is in the store when the run begins is not asked, and within a run none is asked twice, also
+  where one photo lies in several files;
+- an answer that the judge gave is in a shard at the latest when `rows` answers wait, or with the first batch that
+  arrives `seconds` after the oldest waiting one, or when the run ends, by an exception or Ctrl-C too;
+- so kill -9 loses at most what waits and the batch under way; those are asked again, nothing else;
+- two processes see each other's answers when they start, not while they run: give each its own `shard`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval.errors import PartialRun, SampleError, UsageError
+from reasonx_ft.annotation.judgements import Store, Writer
+from reasonx_ft.annotation.markers import canonical
+from reasonx_ft.annotation.pairs import Sampler, draw_orders, sample_pairs
+from reasonx_ft.annotation.photos import Photos
+from reasonx_ft.annotation.questions import Questions
+from reasonx_ft.annotation.store.writer import ROWS, SECONDS
+from reasonx_ft.judges.base import FLAGS, ORDERS, Judge, Photo, Sheet
+from reasonx_ft.training.interrupts import interrupts
+from reasonx_ft.training.prefetch import ahead
+
+AskedOrders: TypeAlias = Literal["both", "red-first", "random"]
+
+#: (answers so far, answers in all, photos that can't be read)
+Progress: TypeAlias = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked about each photo.
+
+    pairs : pairs of points a photo
+    modalities : of which the questions are
+    orders : both colour orders of each pair, one, or one drawn at random
+    sampler, seed : of the pairs (`reasonx_ft.annotation.pairs`)
+    retry : ask again what was answered without a probability
+    rows, seconds : how many answers may wait for a shard, and how long
+    workers : threads that read photos ahead
+    """
+
+    pairs: int = 40
+    modalities: tuple[str, ...] = ("depth", "normals", "irradiance", "albedo")
+    orders: AskedOrders = "both"
+    sampler: Sampler = "stratified"
+    seed: int = 0
+    retry: bool = False
+    rows: int = ROWS
+    seconds: float = SECONDS
+    workers: int = 2
+
+    def per_photo(self) -> int:
+        """Questions about one photo."""
+        return self.pairs * len(self.modalities) * (2 if self.orders == "both" else 1)
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    photos : seen, each once; repeated : further files with the pixels of one seen before
+    unreadable : name -> why
+    known : questions that had been answered before
+    asked : questions put to the judge; flags : what became of them
+    damaged : shards of the store that can't be used; what they held was asked again
+    interrupted : it was stopped; the same call goes on
+    """
+
+    photos: int = 0
+    repeated: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
+    known: int = 0
+    asked: int = 0
+    flags: dict[str, int] = field(default_factory=dict)
+    shards: int = 0
+    seconds: float = 0.0
+    damaged: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+
+def annotate(
+    photos: Photos, judge: Judge, folder: Path, questions: Questions, plan: Plan, progress: Progress | None = None
+) -> Summary:  # fmt: skip
+    """Ask everything about the photos that the store in `folder` has no answer to.
+
+    The judge gets whole pictures: the questions about one pair in one colour order stay in one batch, in the order of
+    `plan.modalities`, and a batch holds at least `judge.batch_size` questions, unless nothing is left. The next batch
+    is made ready while the judge works on one.
+
+    Raises
+    ------
+    UsageError
+        A folder that is no store or can't be written to, a modality without a question, a judge that gives another
+        number of answers.
+    """
+    for modality in plan.modalities:
+        _ = questions[modality]
+    if len(set(plan.modalities)) != len(plan.modalities) or not plan.modalities:
+        raise UsageError(f"modalities {', '.join(plan.modalities) or 'none'}: each once, and at least one")
+    store = Store.open(folder, create=True)
+    summary = Summary(damaged=[f"{d.path}: {d.reason}" for d in store.damaged])
+    began = time.monotonic()
+    total = len(photos) * plan.per_photo()
+    asker = _Asker(store, judge, questions, plan, summary)
+    batches = ahead(_batches(asker.sheets(photos), max(judge.batch_size, 1)))
+    with interrupts() as stop, store.writer(judge.info, questions, rows=plan.rows, seconds=plan.seconds) as writer, \
+            closing(batches):  # fmt: skip
+        for sheets in batches:
+            _ask(judge, sheets, writer, summary)
+            if progress is not None:
+                skipped = (len(summary.unreadable) + summary.repeated) * plan.per_photo()
+                progress(summary.asked, total - skipped - summary.known, len(summary.unreadable))
+            if stop.is_set():
+                summary.interrupted = True
+                break
+    summary.shards, summary.seconds = len(writer.shards), time.monotonic() - began
+    return summary
+
+
+def _ask(judge: Judge, sheets: Sequence[Sheet], writer: Writer, summary: Summary) -> None:
+    replies = judge.answer(sheets)
+    writer.add(sheets, replies)
+    summary.asked += len(replies)
+    for flag in dict.fromkeys(replies.flag.tolist()):  # in the order in which they come
+        summary.flags[FLAGS[flag]] = summary.flags.get(FLAGS[flag], 0) + int(np.count_nonzero(replies.flag == flag))
+
+
+def _batches(sheets: Iterator[Sheet], size: int) -> Iterator[list[Sheet]]:
+    """Pictures together until they hold `size` questions; a picture is all that is asked of a pair in one order."""
+    waiting: list[Sheet] = []
+    n = 0
+    for sheet in sheets:
+        start, ends = 0, _ends_of_pictures(sheet)
+        while True:
+            k = int(np.searchsorted(ends, start + size - n))
+            if k == len(ends):
+                break
+            stop = int(ends[k])
+            yield [*waiting, sheet.part(slice(start, stop))]
+            waiting, n, start = [], 0, stop
+        if start < len(sheet):
+            waiting.append(sheet.part(slice(start, None)))
+            n += len(waiting[-1])
+    if waiting:
+        yield waiting
+
+
+def _ends_of_pictures(sheet: Sheet) -> NDArray[np.int64]:
+    """Behind which rows a picture ends, int64, the last of them len(sheet)."""
+    changes = (np.diff(sheet.pair) != 0) | (np.diff(sheet.order) != 0)
+    return np.append(np.flatnonzero(changes) + 1, len(sheet))
+
+
+class _Asker:
+    """Which questions are left."""
+
+    def __init__(self, store: Store, judge: Judge, questions: Questions, plan: Plan, summary: Summary) -> None:
+        self._store, self._plan, self._summary = store, plan, summary
+        revision = judge.info.revision
+        #: rows: order, then modality
+        self._streams = [(m, o, questions[m].digest, revision) for o in ORDERS for m in plan.modalities]
+        self._seen: set[str] = set()
+
+    def sheets(self, photos: Photos) -> Iterator[Sheet]:
+        """The questions that are left, over all photos."""
+        for name, photo in photos.read_ahead(self._plan.workers):
+            try:
+                if isinstance(photo, SampleError):
+                    raise photo
+                if photo.digest in self._seen:
+                    self._summary.repeated += 1
+                    continue
+                self._seen.add(photo.digest)
+                left = self._left(photo)
+            except SampleError as error:
+                self._summary.unreadable[name] = str(error)
+                continue
+            self._summary.photos += 1
+            if len(left):
+                yield left
+
+    def _left(self, photo: Photo) -> Sheet:
+        plan = self._plan
+        image = canonical(photo.image)
+        pairs = sample_pairs(image, photo.digest, plan.pairs, seed=plan.seed, sampler=plan.sampler,
+                             size=photo.image.shape[:2])  # fmt: skip
+        n = len(plan.modalities)
+        pair, order = self._pictures(photo.digest)
+        modality = np.tile(np.arange(n, dtype=np.int8), len(pair))
+        sheet = Sheet(photo, pairs, plan.modalities, np.repeat(pair, n), modality, np.repeat(order, n))
+        points = pairs.reshape(-1, 4)[sheet.pair]
+        stream = sheet.order.astype(np.int64) * n + sheet.modality
+        known = self._store.known(photo.digest, points, self._streams, stream, with_probability=plan.retry)
+        self._summary.known += int(np.count_nonzero(known))
+        return sheet.part(~known)
+
+    def _pictures(self, digest: str) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+        """Number of the pair and row of ORDERS, of everything that is shown of a photo."""
+        plan = self._plan
+        each = np.arange(plan.pairs, dtype=np.int32)
+        if plan.orders == "both":
+            return np.repeat(each, len(ORDERS)), np.tile(np.arange(len(ORDERS), dtype=np.int8), plan.pairs)
+        if plan.orders == "red-first":
+            return each, np.zeros(plan.pairs, np.int8)
+        drawn = draw_orders(digest, plan.pairs, seed=plan.seed)
+        return each, np.array([ORDERS.index(order) for order in drawn], np.int8)
+
+
+def raise_if_partial(summary: Summary, folder: Path) -> None:
+    """Raise PartialRun where the run was stopped, or photos could not be read."""
+    if summary.interrupted:
+        raise PartialRun(f"interrupted: what was answered is in {folder}",
+                         fix="the same command goes on from there")  # fmt: skip
+    if summary.unreadable:
+        n = len(summary.unreadable)
+        raise PartialRun(f"{n} of {n + summary.photos + summary.repeated} photos can't be read (listed above)")

@@ -1,0 +1,113 @@
+"""Shards: Parquet files that are whole or not there, and whose name says what their bytes are.
+
+``answers-<32 hex digits of the file's sha256>.parquet``. A writer makes a file under another name, syncs and renames
+it, so a reader sees whole shards only, several processes need no locks, and a changed byte is found when it is read.
+The wording of the questions and who the judges are travel inside each shard, so shards can be copied alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from reasonx_eval.io.files import canonical_json, write_bytes
+from reasonx_ft.annotation.store.schema import SCHEMA, Columns, from_arrow, to_arrow
+
+PATTERN: Final = re.compile(r"answers-([0-9a-f]{32})\.parquet")
+_KEY: Final = "reasonx.judgements"
+
+
+@dataclass(frozen=True)
+class About:
+    """What goes with answers.
+
+    templates : digest -> {modality, question, prefix, answers}
+    judges : revision -> {name, licence, parameters, trained_on, options, notes}
+    """
+
+    templates: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    judges: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __or__(self, other: About) -> About:
+        return About({**other.templates, **self.templates}, {**other.judges, **self.judges})
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard as read."""
+
+    path: Path
+    columns: Columns
+    about: About
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A shard that can't be used, and why; its answers do not count."""
+
+    path: Path
+    reason: str
+
+
+def write_shard(folder: Path, columns: Columns, about: About) -> Path:
+    """Write answers as a shard and return its path; writing the same bytes again changes nothing.
+
+    Raises
+    ------
+    OSError
+        The folder can't be written to.
+    """
+    import pyarrow.parquet as pq
+
+    used = {s[2:] for s in columns.streams}
+    kept = {"schema": SCHEMA,
+            "templates": {d: dict(v) for d, v in about.templates.items() if d in {u[0] for u in used}},
+            "judges": {r: dict(v) for r, v in about.judges.items() if r in {u[1] for u in used}}}  # fmt: skip
+    table = to_arrow(columns, {_KEY: canonical_json(kept)})
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", use_dictionary=True, row_group_size=1 << 20)
+    data = buffer.getvalue()
+    path = folder / f"answers-{hashlib.sha256(data).hexdigest()[:32]}.parquet"
+    if not path.exists():
+        write_bytes(path, data)
+    return path
+
+
+def read_shard(path: Path) -> Shard | Damaged:
+    """One shard, or why it can't be used: other bytes than its name says, no Parquet, or no judgements."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    match = PATTERN.fullmatch(path.name)
+    assert match is not None  # only such names are read
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return Damaged(path, f"can't be read: {error.strerror or error}")
+    if hashlib.sha256(data).hexdigest()[:32] != match[1]:
+        return Damaged(path, f"its {len(data):,} bytes are not those its name says: cut short, or edited")
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        about = json.loads((table.schema.metadata or {})[_KEY.encode()])
+        if about["schema"] > SCHEMA:
+            return Damaged(path, f"written by a newer version (schema {about['schema']}, known {SCHEMA})")
+        columns = from_arrow(table)
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
+        return Damaged(path, f"not a shard of judgements: {' '.join(str(error).split())[:200]}")
+    return Shard(path, columns, About(about["templates"], about["judges"]))
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """Shards in name order; other files, and files that are being written, are none."""
+    return sorted(p for p in folder.iterdir() if PATTERN.fullmatch(p.name))
+
+
+def foreign_paths(folder: Path) -> list[Path]:
+    """Parquet files in the folder that are not shards, in name order."""
+    return sorted(p for p in folder.iterdir() if p.suffix == ".parquet" and not PATTERN.fullmatch(p.name))

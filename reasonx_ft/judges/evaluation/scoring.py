@@ -1,0 +1,240 @@
+"""From a judge's answers to figures with intervals: accuracy, consistency, calibration, right on disagreements."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.errors import UsageError
+from reasonx_eval.io.seeding import rng
+from reasonx_eval.leaderboard.judge_results import CalibrationBin, Disagreements, JudgeRef, JudgeResult, ModalityResult
+from reasonx_eval.models.base import Model
+from reasonx_eval.run.provenance import collect
+from reasonx_eval.run.results import DatasetRef, ModelRef, Value
+from reasonx_eval.types import LEFT_OUT
+from reasonx_ft.annotation.pairs import BAND_NAMES
+from reasonx_ft.annotation.questions import Questions
+from reasonx_ft.judges.base import Judge
+from reasonx_ft.judges.evaluation.truth import JUDGEMENTS, own_target
+
+if TYPE_CHECKING:
+    from reasonx_ft.judges.evaluation.evaluate import EvalPlan, PhotoAnswers
+
+BINS: Final = 10
+
+#: rows of one photo: [pairs that count, pairs that count and are right]; albedo has two classes, hence [classes, 2]
+Counts = NDArray[np.float64]
+
+
+class Pooled:
+    """All decided pairs of one modality: photo number, band, truth, the judge's probability, the base's answer.
+
+    photo, band : int64 [n]; true : bool [n]; p : float64 [n], NaN without an answer; both : float64 [orders, n]
+    base_right : bool [n], or None
+    """
+
+    def __init__(self, found: Sequence[PhotoAnswers], modality: str) -> None:
+        from reasonx_ft.judges.evaluation.evaluate import is_true, says
+
+        parts: dict[str, list[NDArray[Any]]] = {k: [] for k in ("photo", "band", "true", "p", "base")}
+        both: list[NDArray[np.float64]] = []
+        for number, one in enumerate(found):
+            if modality not in one.relation:
+                continue
+            relation = one.relation[modality]
+            kept = relation != LEFT_OUT
+            parts["photo"].append(np.full(int(kept.sum()), number))
+            parts["band"].append(one.band[kept])
+            parts["true"].append(is_true(relation[kept], modality))
+            parts["p"].append(says(one.probability[modality][:, kept], modality))
+            both.append(one.probability[modality][:, kept])
+            if modality in one.base:
+                parts["base"].append(one.base[modality][kept] == relation[kept])
+        joined = {k: np.concatenate(v) if v else np.zeros(0) for k, v in parts.items()}
+        self.photo, self.band = joined["photo"].astype(np.int64), joined["band"].astype(np.int64)
+        self.true, self.p = joined["true"].astype(np.bool_), joined["p"].astype(np.float64)
+        self.both = np.concatenate(both, axis=1) if both else np.zeros((1, 0))
+        self.base_right = joined["base"].astype(np.bool_) if parts["base"] else None
+        self.answered = ~np.isnan(self.p)
+        with np.errstate(invalid="ignore"):
+            # exactly one half is no answer to which of two: wrong
+            self.right = np.where(self.true, self.p > 0.5, self.p < 0.5) & self.answered
+        self.photos = len(found)
+
+    def classes(self, modality: str) -> list[NDArray[np.bool_]]:
+        """What balanced accuracy averages over: same and different, or everything."""
+        return [self.true, ~self.true] if modality == "albedo" else [np.ones_like(self.true)]
+
+    def share(self, right: NDArray[np.bool_], among: Sequence[NDArray[np.bool_]], plan: EvalPlan) -> Value:
+        """The mean over classes of the share `right`, with an interval from resampled photos."""
+        n = int(sum(int(a.sum()) for a in among))
+        if any(not a.any() for a in among):
+            return Value(value=None, n=n, reason="no pair of some kind" if n else "no pair")
+        counts = np.zeros((self.photos, len(among), 2))
+        for k, kept in enumerate(among):
+            np.add.at(counts[:, k, 0], self.photo[kept], 1)
+            np.add.at(counts[:, k, 1], self.photo[kept], right[kept])
+        counts = counts[counts[..., 0].sum(axis=1) > 0]
+        low, high = interval(counts, plan.resamples, plan.confidence, plan.seed)
+        return Value(value=_mean_share(counts.sum(axis=0)[None])[0], ci_low=low, ci_high=high, n=n)
+
+
+def _mean_share(sums: Counts) -> NDArray[np.float64]:
+    """Mean over classes of right / all, [k] from [k, classes, 2]; NaN where a class is empty."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found: NDArray[np.float64] = (sums[..., 1] / sums[..., 0]).mean(axis=1)
+    return found
+
+
+def interval(counts: Counts, resamples: int, confidence: float, seed: int) -> tuple[float | None, float | None]:
+    """Percentile bootstrap over photos [n, classes, 2]: pairs of one photo are not independent.
+
+    (None, None) with fewer than two photos.
+    """
+    n = len(counts)
+    if n < 2:
+        return None, None
+    stream = rng(seed, "bootstrap")
+    flat = counts.reshape(n, -1)
+    found = []
+    for start in range(0, resamples, 256):
+        drawn = stream.integers(0, n, size=(min(256, resamples - start), n))
+        found.append(_mean_share(flat[drawn].sum(axis=1).reshape(-1, *counts.shape[1:])))
+    spread = np.concatenate(found)
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(spread, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def calibration(p: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[float | None, list[CalibrationBin]]:
+    """Expected calibration error and curve of answers with probability p [n] of FIRST or SAME.
+
+    Confidence is max(p, 1 - p), in ten equal bins of [0.5, 1]; the error is the mean over answers of the distance
+    between a bin's mean confidence and its share right (Naeini et al. 2015).
+    """
+    if not len(p):
+        return None, []
+    confidence = np.maximum(p, 1 - p)
+    number = np.minimum((2 * BINS * (confidence - 0.5)).astype(np.int64), BINS - 1)
+    bins, error = [], 0.0
+    for k in range(BINS):
+        inside = number == k
+        count = int(inside.sum())
+        if not count:
+            continue
+        mean, share = float(confidence[inside].mean()), float(right[inside].mean())
+        error += count / len(p) * abs(mean - share)
+        bins.append(CalibrationBin(low=0.5 + k / (2 * BINS), high=0.5 + (k + 1) / (2 * BINS), n=count,
+                                   confidence=mean, right=share))  # fmt: skip
+    return error, bins
+
+
+def modality_result(
+    found: Sequence[PhotoAnswers], modality: str, plan: EvalPlan, base_name: str | None
+) -> ModalityResult:  # fmt: skip
+    """All figures of one modality."""
+    data = Pooled(found, modality)
+    answered = [data.answered & c for c in data.classes(modality)]
+    accuracy = data.share(data.right, [data.answered], plan)
+    balanced = data.share(data.right, answered, plan) if modality == "albedo" else None
+    by_band = {name: data.share(data.right, [a & (data.band == k) for a in answered], plan)
+               for k, name in enumerate(BAND_NAMES)}  # fmt: skip
+    error, bins = calibration(data.p[data.answered], data.right[data.answered])
+    consistency = gap = None
+    if len(data.both) > 1:
+        both = ~np.isnan(data.both).any(axis=0)
+        first, second = data.both[0], data.both[1]
+        with np.errstate(invalid="ignore"):
+            alike: NDArray[np.bool_] = np.equal(np.sign(first - 0.5), np.sign(second - 0.5)) & both
+        consistency = data.share(alike, [np.asarray(both, dtype=np.bool_)], plan)
+        gap = float(np.abs(first - second)[both].mean()) if both.any() else None
+    flags: Counter[str] = Counter()
+    for one in found:
+        flags.update(one.flags.get(modality, {}))
+    return ModalityResult(
+        accuracy=accuracy, balanced=balanced, by_band=by_band, consistency=consistency, order_gap=gap,
+        calibration_error=error, bins=bins, disagreements=_disagreements(data, modality, plan, base_name),
+        n_asked=len(data.p), n_answered=int(data.answered.sum()), flags=dict(flags),
+    )  # fmt: skip
+
+
+def _disagreements(data: Pooled, modality: str, plan: EvalPlan, name: str | None) -> Disagreements | None:
+    if name is None or data.base_right is None:
+        return None
+    # with two possible answers, they differ where one of them is right
+    differ: NDArray[np.bool_] = data.answered & np.not_equal(data.right, data.base_right)
+    among = [data.answered & c for c in data.classes(modality)]
+    return Disagreements(base=name, right=data.share(data.right, [differ], plan),
+                         base_accuracy=data.share(data.base_right, among, plan))  # fmt: skip
+
+
+def summarise(
+    judge: Judge, dataset: Dataset, found: Sequence[PhotoAnswers], plan: EvalPlan, *, own: bool,
+    modalities: Sequence[str], base: Model | None, questions: Questions | None, lines: bytes,
+) -> JudgeResult:  # fmt: skip
+    """The result of all photos."""
+    info = judge.info
+    scored = [f for f in found if f.error is None]
+    failed = {f.sample_id: f.error for f in found if f.error is not None}
+    name = None if base is None else base.info.name
+    results = {m: modality_result(scored, m, plan, name) for m in modalities}
+    asked = sum(r.n_asked for r in results.values())
+    whole = len(scored) == len(dataset) and all(r.n_answered == r.n_asked for r in results.values())
+    return JudgeResult(
+        schema=1,
+        status="failed" if not scored or not asked else "complete" if whole else "partial",
+        signature=signature(dataset, plan, own=own, n=len(scored)),
+        judge=JudgeRef(name=info.name, revision=info.revision, licence=info.licence, parameters=info.parameters,
+                       trained_on=list(info.trained_on), options=_plain(info.options, info.name),
+                       notes=list(info.notes)),
+        dataset=DatasetRef(name=dataset.name, split=dataset.split,
+                           options={k: str(v) for k, v in dataset.options.items()}, n=len(dataset),
+                           ids_sha256=dataset.ids_digest),
+        selection=plan.selection,
+        base=None if base is None else _model_ref(base),
+        questions={} if questions is None else {m: t.digest for m, t in questions.templates.items()},
+        modalities=results, confidence=plan.confidence, resamples=plan.resamples,
+        n_total=len(dataset), n_scored=len(scored), failed=failed,
+        records_sha256=hashlib.sha256(lines).hexdigest(),
+        provenance=collect(seed=plan.seed, passed=dict(plan.passed)),
+    )  # fmt: skip
+
+
+def signature(dataset: Dataset, plan: EvalPlan, *, own: bool, n: int) -> str:
+    """Everything that decides what the figures mean, in one line."""
+    from reasonx_eval import __version__
+
+    whole = "" if n == len(dataset) else f"/{len(dataset)}"
+    pairs = f"{plan.pairs}.stratified.seed{plan.seed}|margin:0.02|same:0.05"
+    if own:
+        # people say what is the same by eye, not by a margin
+        pairs = "human" if own_target(dataset) == JUDGEMENTS else "own|margin:0.02|same:0.05"
+    orders = "both" if len(plan.orders) > 1 else plan.orders[0]
+    return (f"judge/{dataset.name}@1|split:{dataset.split}|n:{n}{whole}|pairs:{pairs}"
+            f"|orders:{orders}|reasonx:{__version__}")  # fmt: skip
+
+
+def _model_ref(base: Model) -> ModelRef:
+    info = base.info
+    return ModelRef(
+        name=info.name, source=info.source, kind="maps", weights_sha256=info.weights_sha256, licence=info.licence,
+        parameters=info.parameters, base=info.base, trained_on=list(info.trained_on), reward=info.reward,
+        options=_plain(info.options, info.name), notes=list(info.notes),
+    )  # fmt: skip
+
+
+def _plain(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Options as JSON."""
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(options), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"its options can't be stored: {' '.join(str(error).split())[:200]}", where=where) from None
+    return found
+

@@ -1,1 +1,0 @@
-"""The parts of the judgement store; `reasonx_ft.judgements.Store` is what others use."""

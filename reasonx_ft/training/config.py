@@ -1,0 +1,105 @@
+"""The configuration of `reasonx-ft pretrain`: one validated object, from defaults, a TOML file, and flags."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.io.validation import explain
+
+ModelName = Literal["tiny", "tiny-flow"]
+MODEL_NAMES: Final[tuple[str, ...]] = get_args(ModelName)
+
+
+class PretrainConfig(BaseModel):
+    """Everything that decides the weights, bit by bit on one machine.
+
+    start : weights that training begins with: "shipped", those of the package, or a .safetensors file with its card;
+        None is from nothing
+    dataset, split : what it is trained on; any data set that has all four maps at one size
+    scenes : only the first N samples of the split
+    steps, images : optimiser steps, and images in each; `tiny-flow` sees each image once per modality
+    learning_rate, warmup : its peak, reached after `warmup` steps; then a half cosine down to 0
+    differences : distances in pixels over which steps of the maps are compared, beside the maps themselves
+    difference_weight : of that comparison
+    flip : mirror half of the images (a normal's x changes sign)
+    bfloat16 : convolutions in half the bits: other weights, and twice as quick where the CPU has it
+    threads : of the arithmetic; another number may give other last bits
+    check_every, check_scenes : how often, and on how many validation scenes, metrics are logged; 0 is never
+    test_scenes : how many test scenes of each domain the card's scores are from; None is all, 0 leaves them out
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: ModelName
+    seed: int = Field(0, ge=0)
+    start: str | None = None
+    dataset: str = "scenes-synthetic"
+    split: str = "train"
+    scenes: int | None = Field(None, ge=1)
+    steps: int = Field(ge=1)
+    images: int = Field(ge=1)
+    learning_rate: float = Field(gt=0, le=1)
+    warmup: int = Field(100, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    differences: tuple[int, ...] = (1, 4, 12)
+    difference_weight: float = Field(1.0, ge=0)
+    flip: bool = True
+    bfloat16: bool = False
+    threads: int = Field(2, ge=1)
+    check_every: int = Field(500, ge=0)
+    check_scenes: int = Field(20, ge=1)
+    test_scenes: int | None = Field(None, ge=0)
+
+
+#: what differs between the two models
+DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "tiny": {"steps": 3500, "images": 8, "learning_rate": 3e-3},
+    "tiny-flow": {"steps": 2400, "images": 4, "learning_rate": 3e-3},
+}
+
+
+def read_config(model: str, file: Path | None, flags: Mapping[str, Any]) -> PretrainConfig:
+    """The configuration of a run: flags, then the file, then the model's defaults.
+
+    Parameters
+    ----------
+    model : tiny or tiny-flow
+    file : TOML with fields of `PretrainConfig`
+    flags : fields; None is "not given"
+
+    Raises
+    ------
+    UsageError
+        An unknown model or key (with the nearest match), a value of the wrong type or out of range, a file that can't
+        be read or that is for the other model.
+    """
+    if model not in MODEL_NAMES:
+        raise unknown("model", model, MODEL_NAMES, where="pretrain")
+    given = read_toml(file) if file is not None else {}
+    where = str(file) if file is not None else "pretrain"
+    if given.get("model", model) != model:
+        raise UsageError(f"the file is for {given['model']}, not {model}", where=where)
+    for key in given:
+        if key not in PretrainConfig.model_fields:
+            raise unknown("key", key, PretrainConfig.model_fields, where=where)
+    chosen = {k: v for k, v in flags.items() if v is not None}
+    try:
+        return PretrainConfig.model_validate({**DEFAULTS[model], **given, **chosen, "model": model})
+    except ValidationError as error:
+        raise UsageError(explain(error), where=where) from None
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """The table of a configuration file; a file that can't be read or is no TOML is a UsageError."""
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"can't be read: {error.strerror or error}", where=str(file)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"not valid TOML: {error}", where=str(file)) from None

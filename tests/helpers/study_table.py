@@ -1,0 +1,40 @@
+"""The README's table of the study, from leaderboards/study/study.json.
+
+``python -m tests.helpers.study_table STUDY`` copies study.json, study.md and study.png of a finished `python -m
+benchmarks.study` to leaderboards/study and writes the table into README.md; tests/benchmarks/test_study.py compares.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.study.report import brief
+from benchmarks.study.summary import Row
+from reasonx_eval.io.files import write_bytes, write_text
+from tests.helpers.readme_table import README
+
+FOLDER = README.parent / "leaderboards" / "study"
+START, END = "<!-- study -->", "<!-- end of study -->"
+
+
+def rows() -> list[Row]:
+    study = json.loads((FOLDER / "study.json").read_text(encoding="utf-8"))
+    return [Row.model_validate(r) for r in study["rows"]]
+
+
+def table() -> str:
+    return f"{START}\n{brief(rows())}{END}"
+
+
+def main() -> None:
+    for name in ("study.json", "study.md", "study.png"):
+        write_bytes(FOLDER / name, (Path(sys.argv[1]) / name).read_bytes())
+    before, _, rest = README.read_text(encoding="utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    write_text(README, before + table() + after)
+
+
+if __name__ == "__main__":
+    main()

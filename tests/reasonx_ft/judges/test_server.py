@@ -1,0 +1,424 @@
+"""The server judge against a real server on this machine, well-behaved, slow, broken and hostile."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reasonx_eval.errors import UsageError
+from reasonx_ft.annotation.markers import Painter
+from reasonx_ft.annotation.questions import read_questions
+from reasonx_ft.judges import server_client
+from reasonx_ft.judges.base import ORDERS, Answer, Photo, Question, photo_digest
+from reasonx_ft.judges.server import KEY_VARIABLE, Server
+from tests.reasonx_ft.judges.fake_server import Reply, completion, modality_of, picture_of, serving
+
+MODALITIES = ("depth", "normals", "irradiance", "albedo")
+KEY = "sk-very-secret-0123456789"
+
+
+def photo(seed: int = 0) -> Photo:
+    image = np.random.default_rng(seed).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    return Photo(f"photo{seed}", image, photo_digest(image))
+
+
+PHOTO = photo()
+
+
+def questions(pairs: int = 2) -> list[Question]:
+    return [Question(PHOTO, (40 + 20 * k, 50), (200, 300), m, o)
+            for k in range(pairs) for o in ORDERS for m in MODALITIES]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_client, "_FIRST_WAIT", 0.01)
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+
+
+def red(p: float) -> dict[str, float]:
+    """The first token's probabilities where red, or yes, has p of what both candidates have."""
+    return {" red": 0.5 * p, " green": 0.5 * (1 - p), " yes": 0.4 * p, " no": 0.4 * (1 - p), " The": 0.05}
+
+
+def says_red(body: dict[str, Any], number: int) -> Reply:
+    return Reply(completion(" red", [(" red", red(0.8))]))
+
+
+def chance(picture: np.ndarray[Any, Any], modality: str) -> float:
+    """A probability that is another one for every picture and modality."""
+    total = int(picture.astype(np.int64).sum()) * 7 + MODALITIES.index(modality) * 13
+    return 0.05 + 0.9 * (total % 101) / 101
+
+
+def values(answers: Sequence[Answer]) -> list[float]:
+    return [a.probability for a in answers]
+
+
+def first_point(question: Question, p: float) -> float:
+    """What a red (or yes) of probability p says about the first point (or sameness)."""
+    return p if question.modality == "albedo" or question.order == "red-first" else 1 - p
+
+
+def test_forced_beginning_and_log_probabilities() -> None:
+    with serving(says_red) as (url, seen):
+        found = Server(url).ask(asked := questions(1))
+    assert values(found) == pytest.approx([first_point(q, 0.8) for q in asked])
+    assert {a.flag for a in found} == {"ok"}
+    body = seen.bodies[-1]
+    template = read_questions()[modality_of(body)]
+    assert body["messages"][1] == {"role": "assistant", "content": template.prefix}
+    assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
+    assert (body["max_tokens"], body["temperature"], body["logprobs"], body["top_logprobs"]) == (1, 0, True, 20)
+    assert body["model"] == "judge-7b"
+    assert set(seen.paths) == {"/v1/models", "/v1/chat/completions"}
+
+
+@pytest.mark.parametrize("image", ["png", "jpeg"])
+def test_the_picture_is_the_marked_one(image: Any) -> None:
+    with serving(says_red) as (url, seen):
+        Server(url, logprobs="prefix", image=image).ask([questions(1)[0]])
+    expected, got = Painter().paint(questions(1)[0]), picture_of(seen.bodies[0])
+    assert got.shape == (512, 512, 3)
+    assert np.abs(got.astype(int) - expected).mean() <= (0 if image == "png" else 12)
+
+
+def test_answers_keep_the_order_of_questions() -> None:
+    def late_first(body: dict[str, Any], number: int) -> Reply:
+        p = chance(picture_of(body), modality_of(body))
+        return Reply(completion(" red", [(" red", red(p))]), delay=0.1 * (1 - p))
+
+    asked = questions(2)
+    with serving(late_first) as (url, _):
+        found = Server(url, concurrency=8).ask(asked)
+        mixed = Server(url, concurrency=3).ask(asked[::-1])
+    assert values(mixed)[::-1] == values(found)
+    expected = [first_point(q, chance(Painter().paint(q), q.modality)) for q in asked]
+    assert values(found) == pytest.approx(expected, abs=1e-9)
+    assert len(set(values(found))) > 10
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_concurrency_is_bounded_and_used(most: int) -> None:
+    together = threading.Barrier(most)
+
+    def meet(body: dict[str, Any], number: int) -> Reply:
+        together.wait(timeout=60)  # nobody gets a reply before so many are there
+        return says_red(body, number)
+
+    with serving(meet) as (url, seen):
+        found = Server(url, model="m", logprobs="prefix", concurrency=most).ask(questions(5))
+    assert seen.most_at_once == most
+    assert {a.flag for a in found} == {"ok"}
+
+
+@pytest.mark.parametrize("trouble", [
+    Reply({"error": "later"}, 429), Reply({}, 429, {"Retry-After": "0"}), Reply({}, 429, {"Retry-After": "soon"}),
+    Reply({}, 500), Reply(b"<html>bad gateway</html>", 502), Reply({}, 503), Reply({}, 504), Reply(drop=True),
+    Reply(completion(" red"), cut=9), Reply(b'{"choices": ['), Reply(b"\xff\xfe\x00"), Reply(b""),
+    Reply(b"[" * 100_000), Reply(b"x" * (3 << 20)), Reply({}, 200, {"Content-Length": "1000"}, cut=0),
+    Reply(completion(" red"), delay=2.0), Reply(completion(" red"), drip=0.1),
+], ids=lambda r: f"{r.status}-{r.cut}-{r.drop}-{r.delay}-{r.drip}-{dict(r.headers)}-{str(r.body)[:12]}")  # fmt: skip
+def test_trouble_that_passes_is_retried(trouble: Reply) -> None:
+    struck: set[str] = set()
+    lock = threading.Lock()
+
+    def once(body: dict[str, Any], number: int) -> Reply:
+        key = json.dumps(body)
+        with lock:
+            first = key not in struck
+            struck.add(key)
+        return trouble if first else says_red(body, number)
+
+    with serving(once) as (url, seen):
+        found = Server(url, logprobs="prefix", model="m", timeout=0.5).ask(asked := questions(1)[:2])
+    assert values(found) == pytest.approx([first_point(q, 0.8) for q in asked])
+    assert len(seen.bodies) == 4
+
+
+def test_retry_after_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    here, patient = threading.get_ident(), threading.Event.wait
+
+    def wait(self: threading.Event, timeout: float | None = None) -> bool:
+        if threading.get_ident() != here:  # a library's own thread, which has nothing to do with this
+            return patient(self, timeout)
+        if timeout is not None:
+            waits.append(timeout)
+        return self.is_set()
+
+    monkeypatch.setattr(threading.Event, "wait", wait)
+
+    def busy(body: dict[str, Any], number: int) -> Reply:
+        late = ["7", "Wed, 21 Oct 2099 07:28:00 GMT", "-3", "nan", "1e9", "x"]
+        return Reply({}, 429, {"Retry-After": late[number]}) if number < len(late) else Reply({"fine": 1})
+
+    with serving(busy) as (url, _):
+        client = server_client.Client(server_client.parse_address(url), 5.0, 6)
+        assert client.post("/chat/completions", {}, stream="a") == {"fine": 1}
+        client.close()
+    asked = [w for w in waits if w is not None][-6:]
+    assert asked[0] == 7
+    assert asked[1] == asked[4] == 300  # as long as is ever waited
+    assert all(0.005 * 2**k <= asked[k] <= 0.01 * 2**k for k in (2, 3, 5))  # half to all of the doubled wait
+
+
+def test_questions_that_stay_in_trouble_are_nan() -> None:
+    def albedo_fails(body: dict[str, Any], number: int) -> Reply:
+        return Reply({}, 500) if modality_of(body) == "albedo" else says_red(body, number)
+
+    with serving(albedo_fails) as (url, seen):
+        found = Server(url, model="m", logprobs="prefix", retries=2).ask(asked := questions(1))
+    for q, a in zip(asked, found, strict=True):
+        assert (a.flag == "failed") is math.isnan(a.probability) is (q.modality == "albedo")
+    assert sum(modality_of(b) == "albedo" for b in seen.bodies) == 2 * 3
+
+
+@pytest.mark.parametrize("body", [
+    None, 1, "x", [], {}, {"choices": None}, {"choices": []}, {"choices": [None]}, {"choices": ["x"]},
+    {"choices": [{}]}, {"choices": [{"message": []}]}, {"choices": {"0": 1}},
+    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": {"a": 1}}}]},
+    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": [1]}}]},
+    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": [{"token": " red"}]}}]},
+    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": [{"token": 1, "logprob": 0}]}}]},
+    *({"choices": [{"message": {"content": " red"}, "logprobs": {"content": [
+        {"token": " red", "logprob": bad, "top_logprobs": [{"token": " green", "logprob": -1}]}]}}]}
+      for bad in (float("nan"), float("inf"), 1.0, True, "0", None, 1e300, -1e300)),
+    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": [
+        {"token": " red", "logprob": 0.0, "top_logprobs": [{"token": " green", "logprob": 0.0}]}]}}]},
+    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": [
+        {"token": " red", "logprob": -1, "top_logprobs": "all"}]}}]},
+    {"choices": [{"message": {"content": " red"}, "logprobs": None}]},
+])  # fmt: skip
+def test_hostile_json_is_no_answer(body: Any) -> None:
+    def hostile(asked: dict[str, Any], number: int) -> Reply:
+        return says_red(asked, number) if modality_of(asked) == "depth" else Reply(body)
+
+    with serving(hostile) as (url, _):
+        judge = Server(url, model="m")
+        found = judge.ask(asked := questions(1))
+    for q, a in zip(asked, found, strict=True):
+        assert a.flag == ("ok" if q.modality == "depth" else "failed")
+
+
+@pytest.mark.parametrize("message", [
+    completion(None, refusal="I won't"), completion(None, [(" red", red(0.8))], refusal="no"),
+    {"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]},
+])  # fmt: skip
+def test_refusals(message: Any) -> None:
+    with serving(lambda body, n: Reply(message)) as (url, _):
+        found = Server(url, model="m", logprobs="prefix").ask(questions(1))
+    assert {a.flag for a in found} == {"refused"}
+    assert all(math.isnan(a.probability) for a in found)
+
+
+def test_a_filtered_question_is_refused() -> None:
+    says = {"error": {"message": "The response was filtered by the content filter", "code": "content_filter"}}
+    with serving(lambda body, n: Reply(says, 400)) as (url, _):
+        assert {a.flag for a in Server(url, model="m", logprobs="prefix").ask(questions(1))} == {"refused"}
+
+
+def test_words_where_there_are_no_log_probabilities() -> None:
+    said = {"depth": "The red point is closer.", "normals": "I cannot answer.", "irradiance": "no idea",
+            "albedo": "No."}  # fmt: skip
+    with serving(lambda body, n: Reply(completion(said[modality_of(body)]))) as (url, seen):
+        judge = Server(url)
+        found = judge.ask(questions(1))
+        assert judge.info.options["reading"] == "text"
+    assert [a.flag for a in found] == ["ok", "refused", "garbage", "ok"] * 2
+    assert [found[i].probability for i in (0, 4, 3, 7)] == [1.0, 0.0, 0.0, 0.0]
+    assert "logprobs" not in seen.bodies[-1]
+
+
+def test_one_word_where_a_beginning_can_not_be_forced() -> None:
+    def strict(body: dict[str, Any], number: int) -> Reply:
+        if "continue_final_message" in body:
+            return Reply({"error": {"message": "Unrecognized request argument: continue_final_message"}}, 400)
+        among = {"Red": 0.6, "Green": 0.2, "Yes": 0.05, "No": 0.1}
+        return Reply(completion("Red.", [("\n", {"\n": 0.9, "Red": 0.05}), ("Red", among), (".", {".": 0.9})]))
+
+    with serving(strict) as (url, seen):
+        judge = Server(url)
+        found = judge.ask(asked := questions(1))
+        assert judge.info.options["reading"] == "word"
+    text = seen.bodies[-1]["messages"][0]["content"][1]["text"]
+    assert "one word" in text
+    for q, a in zip(asked, found, strict=True):
+        if q.modality == "albedo":
+            assert a.flag == "garbage"  # it said a colour
+        else:
+            assert a.probability == pytest.approx(first_point(q, 0.75))
+
+
+def test_a_server_that_ignores_the_beginning_is_noticed() -> None:
+    def ignores(body: dict[str, Any], number: int) -> Reply:
+        if body["max_tokens"] == 1:
+            return Reply(completion("Looking", [("Looking", {"Looking": 0.9, "At": 0.05})]))
+        return Reply(completion("red", [("red", {"red": 0.6, "green": 0.2})]))
+
+    with serving(ignores) as (url, _):
+        assert Server(url).info.options["reading"] == "word"
+
+
+@pytest.mark.parametrize(("among", "expected"), [
+    ({" red": 0.6, " green": 0.2}, 0.75),
+    ({"Red": 0.3, " red": 0.3, " green": 0.2}, 0.75),
+    ({" r": 0.6, " gre": 0.2}, 0.75),
+    ({" red": 0.95, " blue": 0.04, " x": 0.001}, 1 - 0.5 * 0.001 / 0.951),
+    ({" green": 0.95, " blue": 0.04, " x": 0.001}, 0.5 * 0.001 / 0.951),
+    ({" red": 0.99}, 1 - 0.5 * 0.01),
+    ({" red": 0.5, " blue": 0.3}, None),
+    ({" blue": 0.9, " x": 0.05}, None),
+    ({"": 0.5, " ": 0.4}, None),
+    ({" redder": 0.9, " greener": 0.05}, None),
+])  # fmt: skip
+def test_probabilities_of_tokens(among: dict[str, float], expected: float | None) -> None:
+    with serving(lambda body, n: Reply(completion("x", [(max(among, key=among.__getitem__), among)]))) as (url, _):
+        found = Server(url, model="m", logprobs="prefix").ask([questions(1)[0]])[0]
+    if expected is None:
+        assert (found.flag, math.isnan(found.probability)) == ("garbage", True)
+    else:
+        assert found.probability == pytest.approx(expected, abs=1e-9)
+
+
+def stops(answer: Callable[[dict[str, Any], int], Reply], match: str, **how: Any) -> tuple[str, int]:
+    """The one error of a call, and how many requests it took."""
+    with serving(answer) as (url, seen):
+        with pytest.raises(UsageError, match=match) as caught:
+            Server(url, **({"model": "m", "logprobs": "prefix"} | how)).ask(questions(6))
+        return str(caught.value), len(seen.bodies)
+
+
+@pytest.mark.parametrize(("status", "says"), [
+    (401, "it wants a key"), (403, "it wants a key"), (404, "no such path or model"), (307, "redirects"),
+    (400, "declines the request"),
+])  # fmt: skip
+def test_what_the_user_must_mend_stops_the_call(status: int, says: str) -> None:
+    def broken(body: dict[str, Any], number: int) -> Reply:
+        return Reply({"error": {"message": "the model m does not exist"}}, status, {"Location": "http://127.0.0.1:1/"})
+
+    _, asked = stops(broken, says, concurrency=4)
+    assert asked <= 8  # not one error a question
+
+
+def test_a_server_that_is_down() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    for how in ({}, {"model": "m"}, {"model": "m", "logprobs": "prefix"}):
+        with pytest.raises(UsageError, match="no server there") as caught:
+            Server(f"http://127.0.0.1:{port}", **how).ask(questions(1))
+        assert str(port) in str(caught.value)
+
+
+def test_a_server_that_goes_down_in_between() -> None:
+    with serving(says_red) as (url, _):
+        judge = Server(url, model="m", logprobs="prefix", retries=2)
+        judge.ask(questions(1))
+    with pytest.raises(UsageError, match="no server there"):
+        judge.ask(questions(1))
+
+
+def test_a_server_that_comes_back() -> None:
+    with serving(says_red) as (url, _):
+        judge = Server(url, model="m", logprobs="prefix", retries=8)
+        judge.ask(questions(1))
+    done: list[Answer] = []
+    thread = threading.Thread(target=lambda: done.extend(judge.ask(questions(1))))
+    thread.start()
+    with serving(says_red, port=int(url.rpartition(":")[2])):
+        thread.join()
+    assert {a.flag for a in done} == {"ok"}
+
+
+def test_no_log_probabilities_where_they_were_insisted_on() -> None:
+    error, _ = stops(lambda body, n: Reply(completion(" red")), "no log-probabilities")
+    assert "logprobs=off" in error
+
+
+@pytest.mark.parametrize("models", [(), ("a", "b"), Reply({}, 500), Reply(b"{"), Reply([1]), Reply({"data": [3]})])
+def test_which_model(models: Any) -> None:
+    with serving(says_red, models=models) as (url, _):
+        with pytest.raises(UsageError, match=r"-O model=NAME"):
+            Server(url).ask(questions(1))
+        assert Server(url, model="b").ask(questions(1)[:1])[0].flag == "ok"
+
+
+def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEAM_KEY", KEY)
+
+    def echoes(body: dict[str, Any], number: int) -> Reply:
+        return Reply({"error": {"message": f"Incorrect API key provided: {KEY}"}}, echoes.status)  # type: ignore[attr-defined]
+
+    for status in (401, 404, 400, 503):
+        echoes.status = status  # type: ignore[attr-defined]
+        with serving(echoes) as (url, seen):
+            judge = Server(url, model="m", key_env="TEAM_KEY", retries=0)
+            with pytest.raises(UsageError) as caught:
+                judge.ask(questions(1))
+        assert seen.headers[0]["Authorization"] == f"Bearer {KEY}"
+        chain = [str(caught.value), repr(caught.value), repr(caught.value.__cause__), repr(judge), repr(judge._client)]
+        assert not any(KEY in text for text in chain)
+    with serving(says_red) as (url, _):
+        with_key, without = Server(url, key_env="TEAM_KEY").info, Server(url).info
+    assert KEY not in repr(with_key)
+    assert with_key.revision == without.revision
+
+
+def test_keys_that_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    with pytest.raises(UsageError, match="NO_SUCH_KEY is not set"):
+        Server("http://127.0.0.1:1", key_env="NO_SUCH_KEY")
+    monkeypatch.setenv("BAD_KEY", "a\nX-Evil: 1")
+    with pytest.raises(UsageError, match="characters") as caught:
+        Server("http://127.0.0.1:1", key_env="BAD_KEY")
+    assert "Evil" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("url", "shown"), [
+    ("http://host:8000", "http://host:8000/v1"), ("host:8000/v1/", "http://host:8000/v1"),
+    ("https://host/v1/chat/completions", "https://host/v1"),
+    ("https://host/a/openai?api-version=1", "https://host/a/openai"),
+    ("http://[::1]:80/v1", "http://[::1]/v1"),
+])  # fmt: skip
+def test_addresses(url: str, shown: str) -> None:
+    assert server_client.parse_address(url).shown == shown
+
+
+@pytest.mark.parametrize("url", ["", "ftp://host", "http://", "http://me:secret@host/v1", "http://host:port",
+                                 "http://[::1"])  # fmt: skip
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        server_client.parse_address(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("how", [{"concurrency": 0}, {"retries": -1}, {"timeout": 0.0}, {"timeout": math.nan},
+                                 {"extra": "{"}, {"extra": "[]"}, {"extra": '{"model": "x"}'}])  # fmt: skip
+def test_options_out_of_range(how: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        Server("http://127.0.0.1:1", **how)
+
+
+def test_extra_fields_and_revision() -> None:
+    with serving(says_red) as (url, seen):
+        plain = Server(url).info
+        judge = Server(url, extra='{"chat_template_kwargs": {"enable_thinking": false}}')
+        judge.ask(questions(1)[:1])
+        others = [judge.info, Server(url, image="jpeg").info, Server(url, model="other").info,
+                  Server(url, logprobs="off").info]  # fmt: skip
+    sent = [b["chat_template_kwargs"] for b in seen.bodies if "chat_template_kwargs" in b]
+    assert sent == [{"enable_thinking": False}] * 2  # the example and the question
+    assert len({plain.revision, *(i.revision for i in others)}) == 5
+    assert plain.name == "judge-7b"
+
+
+def test_no_questions_ask_nobody() -> None:
+    assert Server("http://127.0.0.1:1").ask([]) == []
