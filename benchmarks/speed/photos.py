@@ -8,7 +8,7 @@ from PIL import Image
 
 from reasonx_eval.io.seeding import rng
 from reasonx_ft.annotation.questions import MODALITIES
-from reasonx_ft.judges.base import ORDERS, Order, Photo, Sheet, photo_digest
+from reasonx_ft.judges.base import ORDERS, Order, Photo, QuestionBatch, photo_digest
 
 
 def photo(k: int, size: tuple[int, int], *, noise: int = 0) -> Photo:
@@ -22,7 +22,7 @@ def photo(k: int, size: tuple[int, int], *, noise: int = 0) -> Photo:
     return Photo(f"{k:04d}.png", image, photo_digest(image))
 
 
-def every_question(about: Photo, pairs: NDArray[np.int16], orders: tuple[Order, ...] = ORDERS) -> Sheet:
+def every_question(about: Photo, pairs: NDArray[np.int16], orders: tuple[Order, ...] = ORDERS) -> QuestionBatch:
     """Pair by pair, order by order, the questions of all modalities.
 
     Parameters
@@ -31,5 +31,5 @@ def every_question(about: Photo, pairs: NDArray[np.int16], orders: tuple[Order, 
     """
     pair, order, modality = np.meshgrid(np.arange(len(pairs)), [ORDERS.index(o) for o in orders],
                                         np.arange(len(MODALITIES)), indexing="ij")  # fmt: skip
-    return Sheet(about, pairs, MODALITIES, pair.ravel().astype(np.int32), modality.ravel().astype(np.int8),
+    return QuestionBatch(about, pairs, MODALITIES, pair.ravel().astype(np.int32), modality.ravel().astype(np.int8),
                  order.ravel().astype(np.int8))  # fmt: skip

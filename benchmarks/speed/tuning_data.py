@@ -15,7 +15,7 @@ from benchmarks.speed.photos import every_question, photo
 from reasonx_eval.io.seeding import rng
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.questions import read_questions
-from reasonx_ft.judges.base import JudgeInfo, Replies
+from reasonx_ft.judges.base import AnswerBatch, JudgeInfo
 from reasonx_ft.policies.base import Visit
 from reasonx_ft.training.determinism import deterministic
 from reasonx_ft.tuning import train
@@ -88,4 +88,4 @@ def _write(photos: Path, store: Path, *, count: int, pairs: int) -> None:
             draw = rng(0, "answers", str(k))
             asked = every_question(made, draw.integers(30, 482, (pairs, 2, 2)).astype(np.int16), ("red-first",))
             n = len(asked)
-            writer.add([asked], Replies(draw.random(n), np.zeros(n, np.int8), np.zeros(n)))
+            writer.add([asked], AnswerBatch(draw.random(n), np.zeros(n, np.int8), np.zeros(n)))

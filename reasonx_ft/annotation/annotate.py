@@ -29,7 +29,7 @@ from reasonx_ft.annotation.pairs import Sampler, draw_orders, sample_pairs
 from reasonx_ft.annotation.photos import Photos
 from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.annotation.store.writer import ROWS, SECONDS
-from reasonx_ft.judges.base import FLAGS, ORDERS, Judge, Photo, Sheet
+from reasonx_ft.judges.base import FLAGS, ORDERS, Judge, Photo, QuestionBatch
 from reasonx_ft.training.interrupts import interrupts
 from reasonx_ft.training.prefetch import ahead
 
@@ -115,11 +115,11 @@ def annotate(
     began = time.monotonic()
     total = len(photos) * plan.per_photo()
     asker = _Asker(store, judge, questions, plan, summary)
-    batches = ahead(_batches(asker.sheets(photos), max(judge.batch_size, 1)))
+    calls = ahead(_calls(asker.question_batches(photos), max(judge.batch_size, 1)))
     with interrupts() as stop, store.writer(judge.info, questions, rows=plan.rows, seconds=plan.seconds) as writer, \
-            closing(batches):  # fmt: skip
-        for sheets in batches:
-            _ask(judge, sheets, writer, summary)
+            closing(calls):  # fmt: skip
+        for batches in calls:
+            _ask(judge, batches, writer, summary)
             if progress is not None:
                 skipped = (len(summary.unreadable) + summary.repeated) * plan.per_photo()
                 progress(summary.asked, total - skipped - summary.known, len(summary.unreadable))
@@ -130,38 +130,38 @@ def annotate(
     return summary
 
 
-def _ask(judge: Judge, sheets: Sequence[Sheet], writer: Writer, summary: Summary) -> None:
-    replies = judge.answer(sheets)
-    writer.add(sheets, replies)
-    summary.asked += len(replies)
-    for flag in dict.fromkeys(replies.flag.tolist()):  # in the order in which they come
-        summary.flags[FLAGS[flag]] = summary.flags.get(FLAGS[flag], 0) + int(np.count_nonzero(replies.flag == flag))
+def _ask(judge: Judge, batches: Sequence[QuestionBatch], writer: Writer, summary: Summary) -> None:
+    answers = judge.answer(batches)
+    writer.add(batches, answers)
+    summary.asked += len(answers)
+    for flag in dict.fromkeys(answers.flag.tolist()):  # in the order in which they come
+        summary.flags[FLAGS[flag]] = summary.flags.get(FLAGS[flag], 0) + int(np.count_nonzero(answers.flag == flag))
 
 
-def _batches(sheets: Iterator[Sheet], size: int) -> Iterator[list[Sheet]]:
+def _calls(batches: Iterator[QuestionBatch], size: int) -> Iterator[list[QuestionBatch]]:
     """Pictures together until they hold `size` questions; a picture is all that is asked of a pair in one order."""
-    waiting: list[Sheet] = []
+    waiting: list[QuestionBatch] = []
     n = 0
-    for sheet in sheets:
-        start, ends = 0, _ends_of_pictures(sheet)
+    for batch in batches:
+        start, ends = 0, _ends_of_pictures(batch)
         while True:
             k = int(np.searchsorted(ends, start + size - n))
             if k == len(ends):
                 break
             stop = int(ends[k])
-            yield [*waiting, sheet.part(slice(start, stop))]
+            yield [*waiting, batch.part(slice(start, stop))]
             waiting, n, start = [], 0, stop
-        if start < len(sheet):
-            waiting.append(sheet.part(slice(start, None)))
+        if start < len(batch):
+            waiting.append(batch.part(slice(start, None)))
             n += len(waiting[-1])
     if waiting:
         yield waiting
 
 
-def _ends_of_pictures(sheet: Sheet) -> NDArray[np.int64]:
-    """Behind which rows a picture ends, int64, the last of them len(sheet)."""
-    changes = (np.diff(sheet.pair) != 0) | (np.diff(sheet.order) != 0)
-    return np.append(np.flatnonzero(changes) + 1, len(sheet))
+def _ends_of_pictures(batch: QuestionBatch) -> NDArray[np.int64]:
+    """Behind which rows a picture ends, int64, the last of them len(batch)."""
+    changes = (np.diff(batch.pair) != 0) | (np.diff(batch.order) != 0)
+    return np.append(np.flatnonzero(changes) + 1, len(batch))
 
 
 class _Asker:
@@ -174,7 +174,7 @@ class _Asker:
         self._streams = [(m, o, questions[m].digest, revision) for o in ORDERS for m in plan.modalities]
         self._seen: set[str] = set()
 
-    def sheets(self, photos: Photos) -> Iterator[Sheet]:
+    def question_batches(self, photos: Photos) -> Iterator[QuestionBatch]:
         """The questions that are left, over all photos."""
         for name, photo in photos.read_ahead(self._plan.workers):
             try:
@@ -192,7 +192,7 @@ class _Asker:
             if len(left):
                 yield left
 
-    def _left(self, photo: Photo) -> Sheet:
+    def _left(self, photo: Photo) -> QuestionBatch:
         plan = self._plan
         image = canonical(photo.image)
         pairs = sample_pairs(image, photo.digest, plan.pairs, seed=plan.seed, sampler=plan.sampler,
@@ -200,12 +200,12 @@ class _Asker:
         n = len(plan.modalities)
         pair, order = self._pictures(photo.digest)
         modality = np.tile(np.arange(n, dtype=np.int8), len(pair))
-        sheet = Sheet(photo, pairs, plan.modalities, np.repeat(pair, n), modality, np.repeat(order, n))
-        points = pairs.reshape(-1, 4)[sheet.pair]
-        stream = sheet.order.astype(np.int64) * n + sheet.modality
+        batch = QuestionBatch(photo, pairs, plan.modalities, np.repeat(pair, n), modality, np.repeat(order, n))
+        points = pairs.reshape(-1, 4)[batch.pair]
+        stream = batch.order.astype(np.int64) * n + batch.modality
         known = self._store.known(photo.digest, points, self._streams, stream, with_probability=plan.retry)
         self._summary.known += int(np.count_nonzero(known))
-        return sheet.part(~known)
+        return batch.part(~known)
 
     def _pictures(self, digest: str) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
         """Number of the pair and row of ORDERS, of everything that is shown of a photo."""

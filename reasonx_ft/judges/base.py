@@ -89,7 +89,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class QuestionBatch:
     """Questions about one photo as columns, N rows in the order they are asked.
 
     pairs : int16 [P, 2, 2], (pair, first or second, (x, y)), pixels of the photo at CANONICAL x CANONICAL
@@ -109,7 +109,7 @@ class Sheet:
     def __len__(self) -> int:
         return len(self.pair)
 
-    def part(self, rows: slice | NDArray[np.bool_]) -> Sheet:
+    def part(self, rows: slice | NDArray[np.bool_]) -> QuestionBatch:
         """Some of the questions."""
         return replace(self, pair=self.pair[rows], modality=self.modality[rows], order=self.order[rows])
 
@@ -121,7 +121,7 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Replies:
+class AnswerBatch:
     """Answers as columns, N rows; what each means is told at `Answer`.
 
     probability : float64 [N], NaN where there is none
@@ -147,7 +147,7 @@ class Replies:
             raise ValueError(f"{self.probability[outside][0]} is not a probability")
 
     @classmethod
-    def of(cls, answers: Sequence[Answer]) -> Replies:
+    def of(cls, answers: Sequence[Answer]) -> AnswerBatch:
         """Single answers, in order."""
         return cls(np.array([a.probability for a in answers], np.float64),
                    np.array([FLAGS.index(a.flag) for a in answers], np.int8),
@@ -194,12 +194,12 @@ class Judge(ABC):
         (a wrong address, a broken model).
         """
 
-    def answer(self, sheets: Sequence[Sheet]) -> Replies:
-        """One answer a row, all sheets after one another; the same as `ask` gives to the same questions.
+    def answer(self, batches: Sequence[QuestionBatch]) -> AnswerBatch:
+        """One answer a row, all batches after one another; the same as `ask` gives to the same questions.
 
         For judges that answer a photo's pairs all at once: they needn't make an object of every question.
         """
-        return Replies.of(self.ask([question for sheet in sheets for question in sheet.questions()]))
+        return AnswerBatch.of(self.ask([question for batch in batches for question in batch.questions()]))
 
     def close(self) -> None:  # noqa: B027  # nothing to free is the rule
         """Free what `ask` holds."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_ft.annotation.coordinates import View
-from reasonx_ft.judges.base import FLAGS, Answer, Judge, JudgeInfo, Photo, Question, Replies, Sheet
+from reasonx_ft.judges.base import FLAGS, Answer, AnswerBatch, Judge, JudgeInfo, Photo, Question, QuestionBatch
 from reasonx_ft.judges.tiny_files import WEIGHTS, JudgeCard, load_judge_net, read_card
 
 if TYPE_CHECKING:
@@ -115,21 +115,21 @@ class TinyJudge(Judge):
                 answers[k] = Answer(p) if math.isfinite(p) else Answer(math.nan, "failed")
         return [a for a in answers if a is not None]
 
-    def answer(self, sheets: Sequence[Sheet]) -> Replies:
+    def answer(self, batches: Sequence[QuestionBatch]) -> AnswerBatch:
         """As `ask`, without an object a question."""
         from reasonx_ft.judges.tiny_net import JUDGED
 
-        sheets = [sheet for sheet in sheets if len(sheet)]
-        used = [np.unique(sheet.pair, return_inverse=True) for sheet in sheets]
-        asked = [(sheet.photo, sheet.pairs[pairs]) for sheet, (pairs, _) in zip(sheets, used, strict=True)]
+        batches = [batch for batch in batches if len(batch)]
+        used = [np.unique(batch.pair, return_inverse=True) for batch in batches]
+        asked = [(batch.photo, batch.pairs[pairs]) for batch, (pairs, _) in zip(batches, used, strict=True)]
         parts = [np.zeros(0)]
-        for sheet, (_, row), found in zip(sheets, used, self._probabilities(asked), strict=True):
-            column = np.array([JUDGED.index(m) for m in sheet.modalities])
-            parts.append(found[row, column[sheet.modality]])
+        for batch, (_, row), found in zip(batches, used, self._probabilities(asked), strict=True):
+            column = np.array([JUDGED.index(m) for m in batch.modalities])
+            parts.append(found[row, column[batch.modality]])
         probability = np.concatenate(parts)
         finite = np.isfinite(probability)
         flag = np.where(finite, FLAGS.index("ok"), FLAGS.index("failed")).astype(np.int8)
-        return Replies(np.where(finite, probability, np.nan), flag, np.zeros(len(probability)))
+        return AnswerBatch(np.where(finite, probability, np.nan), flag, np.zeros(len(probability)))
 
     def close(self) -> None:
         self._seen.clear()

@@ -15,7 +15,7 @@ from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.annotation.store.meta import update_meta
 from reasonx_ft.annotation.store.schema import Columns, concatenate
 from reasonx_ft.annotation.store.shards import About, write_shard
-from reasonx_ft.judges.base import ORDERS, Answer, JudgeInfo, Question, Replies, Sheet
+from reasonx_ft.judges.base import ORDERS, Answer, AnswerBatch, JudgeInfo, Question, QuestionBatch
 
 ROWS = 50_000
 SECONDS = 20.0
@@ -68,14 +68,14 @@ class Writer:
             A shard can't be written; the answers keep waiting.
         """
         self._check(len(questions), len(answers))
-        self._take([self._of_questions(questions, Replies.of(answers))] if questions else [])
+        self._take([self._of_questions(questions, AnswerBatch.of(answers))] if questions else [])
 
-    def add(self, sheets: Sequence[Sheet], replies: Replies) -> None:
-        """Take answers, one a row of the sheets, one sheet after another; raises what `append` raises."""
-        self._check(sum(map(len, sheets)), len(replies))
-        ends = np.cumsum([len(sheet) for sheet in sheets]).tolist()
-        self._take([self._of_sheet(sheet, replies, slice(end - len(sheet), end))
-                    for sheet, end in zip(sheets, ends, strict=True) if len(sheet)])  # fmt: skip
+    def add(self, batches: Sequence[QuestionBatch], answers: AnswerBatch) -> None:
+        """Take answers, one a row of the batches, one batch after another; raises what `append` raises."""
+        self._check(sum(map(len, batches)), len(answers))
+        ends = np.cumsum([len(batch) for batch in batches]).tolist()
+        self._take([self._of_batch(batch, answers, slice(end - len(batch), end))
+                    for batch, end in zip(batches, ends, strict=True) if len(batch)])  # fmt: skip
 
     def _check(self, questions: int, answers: int) -> None:
         if questions != answers:
@@ -113,20 +113,20 @@ class Writer:
     def _stream(self, modality: str, order: str) -> tuple[str, str, str, str]:
         return modality, order, self._templates[modality], self._revision
 
-    def _of_sheet(self, sheet: Sheet, replies: Replies, rows: slice) -> Columns:
+    def _of_batch(self, batch: QuestionBatch, answers: AnswerBatch, rows: slice) -> Columns:
         return Columns(
-            photos=(bytes.fromhex(sheet.photo.digest),),
-            names=(sheet.photo.id,),
-            streams=tuple(self._stream(m, o) for m in sheet.modalities for o in ORDERS),
-            photo=np.zeros(len(sheet), np.int32),
-            stream=sheet.modality.astype(np.int32) * len(ORDERS) + sheet.order,
-            points=sheet.pairs.reshape(-1, 4)[sheet.pair],
-            probability=replies.probability[rows].astype(np.float32),
-            flag=replies.flag[rows],
-            seconds=replies.seconds[rows].astype(np.float32),
+            photos=(bytes.fromhex(batch.photo.digest),),
+            names=(batch.photo.id,),
+            streams=tuple(self._stream(m, o) for m in batch.modalities for o in ORDERS),
+            photo=np.zeros(len(batch), np.int32),
+            stream=batch.modality.astype(np.int32) * len(ORDERS) + batch.order,
+            points=batch.pairs.reshape(-1, 4)[batch.pair],
+            probability=answers.probability[rows].astype(np.float32),
+            flag=answers.flag[rows],
+            seconds=answers.seconds[rows].astype(np.float32),
         )
 
-    def _of_questions(self, questions: Sequence[Question], replies: Replies) -> Columns:
+    def _of_questions(self, questions: Sequence[Question], answers: AnswerBatch) -> Columns:
         names: dict[str, str] = {}  # by digest, the first that a photo has
         asked: dict[tuple[str, str], int] = {}  # modality and order, numbered as they come
         for q in questions:
@@ -142,9 +142,9 @@ class Writer:
             photo=np.array([photos[q.photo.digest] for q in questions], np.int32),
             stream=np.array(stream, np.int32),
             points=points.reshape(-1, 4),
-            probability=replies.probability.astype(np.float32),
-            flag=replies.flag,
-            seconds=replies.seconds.astype(np.float32),
+            probability=answers.probability.astype(np.float32),
+            flag=answers.flag,
+            seconds=answers.seconds.astype(np.float32),
         )
 
 

@@ -15,17 +15,28 @@ from reasonx_ft.annotation.annotate import Plan, annotate
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.photos import open_photos
 from reasonx_ft.annotation.questions import MODALITIES, read_questions
-from reasonx_ft.judges.base import FLAGS, Answer, Judge, JudgeInfo, Photo, Question, Replies, Sheet, photo_digest
+from reasonx_ft.judges.base import (
+    FLAGS,
+    Answer,
+    AnswerBatch,
+    Judge,
+    JudgeInfo,
+    Photo,
+    Question,
+    QuestionBatch,
+    photo_digest,
+)
 from reasonx_ft.judges.tiny import TinyJudge
 
 INFO = JudgeInfo("some", "r1")
 
 
-def _sheet(k: int, rows: int = 300, modalities: tuple[str, ...] = MODALITIES) -> Sheet:
+def _batch(k: int, rows: int = 300, modalities: tuple[str, ...] = MODALITIES) -> QuestionBatch:
     """Any questions about a photo, some of them more than once, pairs in no order."""
-    draw = rng(k, "sheet")
+    draw = rng(k, "batch")
     image = draw.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    return Sheet(Photo(f"{k}.png", image, photo_digest(image)), draw.integers(0, 512, (90, 2, 2)).astype(np.int16),
+    return QuestionBatch(Photo(f"{k}.png", image, photo_digest(image)),
+                 draw.integers(0, 512, (90, 2, 2)).astype(np.int16),
                  modalities, draw.integers(0, 90, rows).astype(np.int32),
                  draw.integers(0, len(modalities), rows).astype(np.int8),
                  draw.integers(0, 2, rows).astype(np.int8))  # fmt: skip
@@ -33,28 +44,28 @@ def _sheet(k: int, rows: int = 300, modalities: tuple[str, ...] = MODALITIES) ->
 
 def test_rows_are_questions() -> None:
     pairs = np.array([[[1, 2], [3, 4]], [[5, 6], [7, 8]]], np.int16)
-    sheet = Sheet(_sheet(0).photo, pairs, ("albedo", "depth"), np.array([1, 0, 1], np.int32),
+    batch = QuestionBatch(_batch(0).photo, pairs, ("albedo", "depth"), np.array([1, 0, 1], np.int32),
                   np.array([0, 1, 1], np.int8), np.array([1, 0, 0], np.int8))  # fmt: skip
-    expected = [Question(sheet.photo, (5, 6), (7, 8), "albedo", "green-first"),
-                Question(sheet.photo, (1, 2), (3, 4), "depth", "red-first"),
-                Question(sheet.photo, (5, 6), (7, 8), "depth", "red-first")]  # fmt: skip
-    assert sheet.questions() == expected
-    assert sheet.part(slice(1, None)).questions() == expected[1:]
-    assert sheet.part(np.array([True, False, True])).questions() == expected[::2]
-    assert len(sheet.part(slice(0, 0))) == 0
+    expected = [Question(batch.photo, (5, 6), (7, 8), "albedo", "green-first"),
+                Question(batch.photo, (1, 2), (3, 4), "depth", "red-first"),
+                Question(batch.photo, (5, 6), (7, 8), "depth", "red-first")]  # fmt: skip
+    assert batch.questions() == expected
+    assert batch.part(slice(1, None)).questions() == expected[1:]
+    assert batch.part(np.array([True, False, True])).questions() == expected[::2]
+    assert len(batch.part(slice(0, 0))) == 0
 
 
 def test_columns_of_answers_are_checked_as_single_ones_are() -> None:
     answers = [Answer(0.25, seconds=2.0), Answer(float("nan"), "refused"), Answer(1.0)]
-    replies = Replies.of(answers)
-    assert [FLAGS[k] for k in replies.flag] == ["ok", "refused", "ok"]
-    np.testing.assert_array_equal(replies.probability, [0.25, np.nan, 1.0])
-    assert replies.seconds.tolist() == [2.0, 0.0, 0.0]
-    assert len(Replies.of([])) == 0
+    batch = AnswerBatch.of(answers)
+    assert [FLAGS[k] for k in batch.flag] == ["ok", "refused", "ok"]
+    np.testing.assert_array_equal(batch.probability, [0.25, np.nan, 1.0])
+    assert batch.seconds.tolist() == [2.0, 0.0, 0.0]
+    assert len(AnswerBatch.of([])) == 0
     for p, flag, message in ((np.nan, 0, "says why not"), (0.5, 1, "says why not"), (1.5, 0, "1.5 is not"),
                              (-0.5, 0, "-0.5 is not")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
-            Replies(np.array([0.5, p]), np.array([0, flag], np.int8), np.zeros(2))
+            AnswerBatch(np.array([0.5, p]), np.array([0, flag], np.int8), np.zeros(2))
 
 
 class Single(Judge):
@@ -72,9 +83,9 @@ class Single(Judge):
 
 
 def test_the_small_judge_answers_columns_as_it_answers_questions() -> None:
-    sheets = [_sheet(0), _sheet(1, 7, ("normals",)), _sheet(2, 0), _sheet(3, 65, ("albedo", "depth"))]
+    batches = [_batch(0), _batch(1, 7, ("normals",)), _batch(2, 0), _batch(3, 65, ("albedo", "depth"))]
     judge = TinyJudge(threads=2)
-    found, expected = judge.answer(sheets), Single(TinyJudge(threads=1)).answer(sheets)
+    found, expected = judge.answer(batches), Single(TinyJudge(threads=1)).answer(batches)
     assert len(found) == 372
     for name in ("probability", "flag", "seconds"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
@@ -84,33 +95,33 @@ def test_the_small_judge_answers_columns_as_it_answers_questions() -> None:
 def test_a_network_that_gives_nothing_fails_in_columns_too() -> None:
     judge = TinyJudge(threads=1)
     judge.network.place.data[:] = float("nan")
-    sheet = _sheet(0, 5)
-    assert {FLAGS[k] for k in judge.answer([sheet]).flag} == {"failed"}
-    assert {a.flag for a in judge.ask(sheet.questions())} == {"failed"}
+    batch = _batch(0, 5)
+    assert {FLAGS[k] for k in judge.answer([batch]).flag} == {"failed"}
+    assert {a.flag for a in judge.ask(batch.questions())} == {"failed"}
 
 
-def _random_replies(n: int) -> Replies:
-    draw = rng(0, "replies")
+def _random_answers(n: int) -> AnswerBatch:
+    draw = rng(0, "given")
     flag = draw.integers(0, len(FLAGS), n).astype(np.int8)
-    return Replies(np.where(flag == 0, draw.random(n), np.nan), flag, draw.random(n))
+    return AnswerBatch(np.where(flag == 0, draw.random(n), np.nan), flag, draw.random(n))
 
 
 def test_the_store_keeps_columns_as_it_keeps_questions(tmp_path: Path) -> None:
     """The same bytes: photos, streams and their numbers don't tell how answers came."""
     # one photo comes twice, under another name the second time
-    again = _sheet(0, 40)
-    renamed = Sheet(Photo("again.png", again.photo.image, again.photo.digest), again.pairs, again.modalities,
+    again = _batch(0, 40)
+    renamed = QuestionBatch(Photo("again.png", again.photo.image, again.photo.digest), again.pairs, again.modalities,
                     again.pair, again.modality, again.order)  # fmt: skip
-    sheets = [_sheet(0), _sheet(1, 7, ("normals",)), _sheet(2, 0), renamed, _sheet(3, 65, ("albedo", "depth"))]
-    replies = _random_replies(412)
-    answers = [Answer(p, FLAGS[f], s) for p, f, s in zip(replies.probability.tolist(), replies.flag.tolist(),
-                                                         replies.seconds.tolist(), strict=True)]  # fmt: skip
+    batches = [_batch(0), _batch(1, 7, ("normals",)), _batch(2, 0), renamed, _batch(3, 65, ("albedo", "depth"))]
+    given = _random_answers(412)
+    answers = [Answer(p, FLAGS[f], s) for p, f, s in zip(given.probability.tolist(), given.flag.tolist(),
+                                                         given.seconds.tolist(), strict=True)]  # fmt: skip
     with Store.open(tmp_path / "columns", create=True).writer(INFO, read_questions()) as writer:
-        writer.add(sheets[:2], Replies.of(answers[:307]))
-        writer.add(sheets[2:], Replies.of(answers[307:]))
-        writer.add([], Replies.of([]))
+        writer.add(batches[:2], AnswerBatch.of(answers[:307]))
+        writer.add(batches[2:], AnswerBatch.of(answers[307:]))
+        writer.add([], AnswerBatch.of([]))
     with Store.open(tmp_path / "single", create=True).writer(INFO, read_questions()) as writer:
-        writer.append([q for sheet in sheets for q in sheet.questions()], answers)
+        writer.append([q for batch in batches for q in batch.questions()], answers)
     found, expected = ({p.name: p.read_bytes() for p in (tmp_path / f).iterdir()} for f in ("columns", "single"))
     assert found == expected
     assert len(found) == 2
@@ -138,5 +149,5 @@ def test_columns_and_single_questions_fill_the_same_shards(tmp_path: Path) -> No
 def test_more_answers_than_questions_are_refused(tmp_path: Path) -> None:
     writer = Store.open(tmp_path / "s", create=True).writer(INFO, read_questions())
     with pytest.raises(UsageError, match="7 questions, 8 answers: the judge is broken"), writer:
-        writer.add([_sheet(0, 7)], _random_replies(8))
+        writer.add([_batch(0, 7)], _random_answers(8))
     assert len(Store.open(tmp_path / "s")) == 0
