@@ -14,8 +14,8 @@ from benchmarks.speed import peers
 from benchmarks.speed.arrays import Maps, depth_maps
 from benchmarks.speed.conftest import Measure, Memory
 from reasonx_eval.metrics import align, kernels
-from reasonx_eval.metrics.depth import score_pairs
-from reasonx_eval.metrics.valid_pixels import DepthPairs
+from reasonx_eval.metrics.depth import measure_depth
+from reasonx_eval.metrics.valid_pixels import ValidPixels
 
 CLIP = (1e-3, 80.0)
 SMALL, LARGE = (480, 640), (4032, 6048)
@@ -27,9 +27,9 @@ FIT = "depth: affine fit alone, {}x{}"
 
 def ours(maps: Maps) -> dict[str, float]:
     pred, target, valid = maps
-    pairs = DepthPairs(pred=pred, target=target, valid=valid)
-    fitted = align.fit_pairs(pairs, mode="affine", space="depth")
-    return score_pairs(pairs, alignment=fitted, names=peers.DEPTH_METRICS, clip_m=CLIP, floor_m=1e-6)
+    pairs = ValidPixels(pred=pred, target=target, valid=valid)
+    fitted = align.fit_pixels(pairs, mode="affine", space="depth")
+    return measure_depth(pairs, alignment=fitted, names=peers.DEPTH_METRICS, clip_m=CLIP, floor_m=1e-6)
 
 
 def ours_fit(maps: Maps) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from reasonx_eval.datasets.scenes.dataset import ScenesSynthetic, ScenesWild
 from reasonx_eval.datasets.scenes.geometry import FAR, Box
 from reasonx_eval.datasets.scenes.layout import World
 from reasonx_eval.datasets.scenes.render import rays, render_scene, render_world
-from reasonx_eval.metrics.valid_pixels import BLOCK
+from reasonx_eval.io.blocks import BLOCK
 
 GROUP = "scenes: {} of {}, {}x{}"
 SPLIT = "test"

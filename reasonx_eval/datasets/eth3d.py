@@ -18,8 +18,8 @@ from reasonx_eval.datasets.formats.reading import choice, require_id, wanted
 from reasonx_eval.datasets.formats.tarindex import TarIndex
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import DataError, SampleError
+from reasonx_eval.io.blocks import row_blocks
 from reasonx_eval.io.images import read_rgb
-from reasonx_eval.metrics.valid_pixels import row_blocks
 from reasonx_eval.types import DepthTarget, Sample, Target
 
 _FLOAT: Final = np.dtype("<f4")

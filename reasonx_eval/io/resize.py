@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, unknown
-from reasonx_eval.metrics.valid_pixels import row_blocks
+from reasonx_eval.io.blocks import row_blocks
 
 _HOW = ("bilinear", "nearest")
 

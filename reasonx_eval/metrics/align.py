@@ -16,7 +16,7 @@ from reasonx_eval.errors import SampleError, UsageError, unknown
 from reasonx_eval.metrics import kernels
 from reasonx_eval.metrics.kernels import Moments
 from reasonx_eval.metrics.streaming_median import streaming_median
-from reasonx_eval.metrics.valid_pixels import DepthPairs, Pairs, dot
+from reasonx_eval.metrics.valid_pixels import ValidPixels, Values, dot
 from reasonx_eval.types import Alignment
 
 Mode: TypeAlias = Literal["none", "median", "scale", "affine"]
@@ -63,10 +63,10 @@ def fit(
         Shapes that differ, no valid pixel, a prediction that isn't finite or a depth that isn't
         positive at a valid pixel.
     """
-    return fit_pairs(DepthPairs(pred=pred, target=target, valid=valid), mode=mode, space=space, subsample=subsample)
+    return fit_pixels(ValidPixels(pred=pred, target=target, valid=valid), mode=mode, space=space, subsample=subsample)
 
 
-def fit_pairs(depth: DepthPairs, *, mode: Mode, space: Space, subsample: str = "all") -> Alignment:
+def fit_pixels(depth: ValidPixels, *, mode: Mode, space: Space, subsample: str = "all") -> Alignment:
     """`fit` of values that are scored afterwards: those of a small map are then gathered once."""
     for what, name, known in (("alignment mode", mode, _FITS), ("alignment space", space, ("depth", "disparity")),
                               ("subsample", subsample, _SUBSAMPLES)):  # fmt: skip
@@ -74,7 +74,7 @@ def fit_pairs(depth: DepthPairs, *, mode: Mode, space: Space, subsample: str = "
             raise unknown(what, name, known)
     rows, cols = subsample_indices(depth.target.shape[0], depth.target.shape[1], subsample)
 
-    def pairs() -> Pairs:
+    def pairs() -> Values:
         return depth(rows, cols) if space == "depth" else _inverted(depth(rows, cols))
 
     moments = None
@@ -169,7 +169,7 @@ def subsample_indices(
     return (None if subsample.startswith("width") else rows), cols
 
 
-def _inverted(pairs: Pairs) -> Pairs:
+def _inverted(pairs: Values) -> Values:
     for p, g in pairs:
         positive = p > 0
         if not positive.all():

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
+from reasonx_eval.io.blocks import row_blocks
 from reasonx_eval.metrics.normals import angular_errors
-from reasonx_eval.metrics.valid_pixels import dot, row_blocks
+from reasonx_eval.metrics.valid_pixels import dot
 
 
 def normals_from_depth(

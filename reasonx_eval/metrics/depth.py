@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import unknown
 from reasonx_eval.metrics import align, kernels
-from reasonx_eval.metrics.valid_pixels import DepthPairs, dot
+from reasonx_eval.metrics.valid_pixels import ValidPixels, dot
 from reasonx_eval.types import Alignment
 
 Floats = NDArray[np.float64]
@@ -133,12 +133,12 @@ def depth_metrics(
         Shapes that differ, no valid pixel, a prediction that isn't finite or a depth that isn't positive
         at a valid pixel, or an undetermined alignment.
     """
-    return score_pairs(DepthPairs(pred=pred, target=target, valid=valid), alignment=alignment, names=names,
+    return measure_depth(ValidPixels(pred=pred, target=target, valid=valid), alignment=alignment, names=names,
                        clip_m=clip_m, floor_m=floor_m, disparity_floor=disparity_floor)  # fmt: skip
 
 
-def score_pairs(
-    depth: DepthPairs,
+def measure_depth(
+    depth: ValidPixels,
     *,
     alignment: Alignment,
     names: Collection[str],
@@ -146,7 +146,7 @@ def score_pairs(
     floor_m: float | None = 1e-6,
     disparity_floor: float = 1e-3,
 ) -> dict[str, float]:
-    """`depth_metrics` of values that `align.fit_pairs` was given before: those of a small map are gathered once."""
+    """`depth_metrics` of values that `align.fit_pixels` was given before: those of a small map are gathered once."""
     for name in names:
         if name not in METRICS:
             raise unknown("depth metric", name, METRICS)
@@ -165,7 +165,7 @@ def score_pairs(
     return {name: sums.value(name) for name in names}
 
 
-def _compiled(depth: DepthPairs, alignment: Alignment, clip_m: tuple[float, float] | None, floor_m: float | None,
+def _compiled(depth: ValidPixels, alignment: Alignment, clip_m: tuple[float, float] | None, floor_m: float | None,
               disparity_floor: float) -> dict[str, float] | None:  # fmt: skip
     """Every metric by the compiled kernel, or None."""
     if not alignment.determined:
@@ -262,7 +262,7 @@ class _Sums:
 
 def _values(pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> tuple[Floats, Floats]:
     """Checked valid values, float64 [n]."""
-    pairs = DepthPairs(pred=pred, target=target, valid=valid)
+    pairs = ValidPixels(pred=pred, target=target, valid=valid)
     p, g = zip(*((p.copy(), g.copy()) for p, g in pairs()), strict=True)
     return np.concatenate(p), np.concatenate(g)
 

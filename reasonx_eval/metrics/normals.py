@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, unknown
+from reasonx_eval.io.blocks import row_blocks
 from reasonx_eval.metrics import kernels
 from reasonx_eval.metrics.kernels import AngleSums, Bins
 from reasonx_eval.metrics.streaming_median import BINS, binned_median, count, median_of
-from reasonx_eval.metrics.valid_pixels import check_maps, dot, not_finite, row_blocks
+from reasonx_eval.metrics.valid_pixels import check_maps, dot, not_finite
 
 #: metric name -> threshold in degrees
 WITHIN = {"within_5": 5.0, "within_7_5": 7.5, "within_11_25": 11.25, "within_22_5": 22.5, "within_30": 30.0}

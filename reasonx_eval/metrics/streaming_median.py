@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
+from reasonx_eval.io.blocks import BLOCK
 from reasonx_eval.metrics import kernels
 from reasonx_eval.metrics.kernels import Bins
-from reasonx_eval.metrics.valid_pixels import BLOCK
 
 Pieces: TypeAlias = Callable[[], Iterable[NDArray[Any]]]
 

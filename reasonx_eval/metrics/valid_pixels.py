@@ -1,4 +1,4 @@
-"""Cache-sized row blocks: how maps of any size are reduced in float64 without full-size temporaries."""
+"""The valid values of a map in float64, block by block, without temporaries of the map's size."""
 
 from __future__ import annotations
 
@@ -9,20 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
+from reasonx_eval.io.blocks import row_blocks
 
-# Pixels a block: eight float64 temporaries of it fit a 2 MB cache.
-BLOCK = 1 << 15
 # Pixels of a map whose valid values are kept between two passes: 4 MB in float32.
 _KEEP = 1 << 19
 
-Pairs: TypeAlias = Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]
-
-
-def row_blocks(height: int, width: int, block: int = BLOCK) -> Iterator[slice]:
-    """Slices of whole rows that cover [0, height), each of about `block` pixels and at least one row."""
-    step = max(1, block // max(1, width))
-    for start in range(0, height, step):
-        yield slice(start, min(start + step, height))
+Values: TypeAlias = Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 
 def dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -69,7 +61,7 @@ def not_finite(*, pred: NDArray[Any], valid: NDArray[np.bool_]) -> SampleError:
     return SampleError(f"prediction is NaN or infinite at {bad} of {n} valid pixels")
 
 
-class DepthPairs:
+class ValidPixels:
     """The valid (prediction, ground truth) values of a map, block by block in float64, as often as they are asked for.
 
     The values of a small map are kept when they were given once, in their own precision, so that a fit and the
@@ -92,8 +84,8 @@ class DepthPairs:
         self._kept: list[tuple[NDArray[Any], NDArray[Any]]] | None = None
         self._wide = np.empty((2, 0))
 
-    def __call__(self, rows: NDArray[np.int64] | None = None, cols: NDArray[np.int64] | None = None) -> Pairs:
-        """Float64 [n] arrays to do with as one likes until the next block, which comes in the same memory.
+    def __call__(self, rows: NDArray[np.int64] | None = None, cols: NDArray[np.int64] | None = None) -> Values:
+        """The values of each block, float64 [n]; the caller may overwrite them, and the next block does.
 
         Parameters
         ----------

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
+from reasonx_eval.io.blocks import row_blocks
 from reasonx_eval.io.resize import resize
 from reasonx_eval.metrics import align
-from reasonx_eval.metrics.depth import score_pairs
-from reasonx_eval.metrics.valid_pixels import DepthPairs, row_blocks
+from reasonx_eval.metrics.depth import measure_depth
+from reasonx_eval.metrics.valid_pixels import ValidPixels
 from reasonx_eval.protocols.protocol import DepthSpec, Protocol, align_space
-from reasonx_eval.scoring import Scored
+from reasonx_eval.scoring.sample import Scored
 from reasonx_eval.types import Alignment, DepthTarget, Prediction, Sample, Target
 
 # Eigen et al. 2014, for 480 x 640 frames: the border of the depth camera's projection is left out
@@ -74,19 +75,19 @@ def score_depth(sample: Sample, target: Target, prediction: Prediction, protocol
     if n_valid == 0:
         raise SampleError(_empty_reason(target, spec))
     pairs, alignment = fit_depth(prediction, target, mask, spec, scored=True)
-    metrics = score_pairs(pairs, alignment=alignment, clip_m=spec.clip_m, floor_m=spec.floor_m,
+    metrics = measure_depth(pairs, alignment=alignment, clip_m=spec.clip_m, floor_m=spec.floor_m,
                           disparity_floor=spec.align.disparity_floor, names=protocol.metrics)  # fmt: skip
     return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=align.alignment_notes(alignment))
 
 
 def fit_depth(
     prediction: Prediction, target: DepthTarget, mask: NDArray[np.bool_], spec: DepthSpec, *, scored: bool = False
-) -> tuple[DepthPairs, Alignment]:
+) -> tuple[ValidPixels, Alignment]:
     """The prediction at the ground truth's size, in the space it is fitted in, beside the ground truth; and the fit.
 
     Parameters
     ----------
-    scored : `score_pairs` comes next, which looks at every value: where nothing is fitted, none is read here
+    scored : `measure_depth` comes next, which looks at every value: where nothing is fitted, none is read here
 
     Raises
     ------
@@ -96,10 +97,10 @@ def fit_depth(
     value = match_size(prediction.value, target.depth.shape, spec.resize)
     space = align_space(spec.align, prediction.kind)
     value = align.to_space(pred=value, kind=prediction.kind, space=space)
-    pairs = DepthPairs(pred=value, target=target.depth, valid=mask)
+    pairs = ValidPixels(pred=value, target=target.depth, valid=mask)
     if scored and spec.align.mode == "none" and space == "depth" and spec.align.subsample == "all":
         return pairs, Alignment("none", space, 1.0, 0.0, int(np.count_nonzero(mask)))
-    alignment = align.fit_pairs(pairs, mode=spec.align.mode, space=space, subsample=spec.align.subsample)
+    alignment = align.fit_pixels(pairs, mode=spec.align.mode, space=space, subsample=spec.align.subsample)
     if not alignment.determined:
         raise SampleError(f"the {spec.align.mode} alignment is undetermined: {alignment.reason}")
     return pairs, alignment

@@ -14,7 +14,7 @@ from reasonx_eval.io.resize import resize
 from reasonx_eval.metrics.table import whdr_name
 from reasonx_eval.metrics.whdr import CompiledJudgements, compile_judgements, disagreement, lightness
 from reasonx_eval.protocols.protocol import Protocol, WhdrSpec
-from reasonx_eval.scoring import Scored
+from reasonx_eval.scoring.sample import Scored
 from reasonx_eval.types import JudgementTarget, Prediction, Sample, Target
 
 Curve = Callable[[NDArray[Any]], NDArray[np.float64]]

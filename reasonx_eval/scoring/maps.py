@@ -12,8 +12,8 @@ from reasonx_eval.errors import SampleError
 from reasonx_eval.io import color
 from reasonx_eval.metrics import image
 from reasonx_eval.protocols.protocol import MapSpec, Protocol
-from reasonx_eval.scoring import Scored
 from reasonx_eval.scoring.depth import match_size
+from reasonx_eval.scoring.sample import Scored
 from reasonx_eval.types import MapTarget, Prediction, Sample, Target
 
 Map: TypeAlias = NDArray[np.float64]

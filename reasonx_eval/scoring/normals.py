@@ -9,8 +9,8 @@ from reasonx_eval.errors import SampleError
 from reasonx_eval.metrics.normals import angular_errors, normal_metrics, summarise
 from reasonx_eval.metrics.valid_pixels import dot
 from reasonx_eval.protocols.protocol import NormalsSpec, Protocol
-from reasonx_eval.scoring import Scored
 from reasonx_eval.scoring.depth import match_size
+from reasonx_eval.scoring.sample import Scored
 from reasonx_eval.types import NormalTarget, Prediction, Sample, Target
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from reasonx_eval.datasets.scenes.compression import compress
 from reasonx_eval.datasets.scenes.draw import Draw
 from reasonx_eval.datasets.scenes.exact import Array, Matrix, Triple, encode_srgb
-from reasonx_eval.metrics.valid_pixels import row_blocks
+from reasonx_eval.io.blocks import row_blocks
 
 REFERENCE_WIDTH = 128
 

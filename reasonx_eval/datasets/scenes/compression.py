@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 
 from reasonx_eval.datasets.scenes.exact import Array, cos_sin
-from reasonx_eval.metrics.valid_pixels import row_blocks
+from reasonx_eval.io.blocks import row_blocks
 
 # The example tables of ITU-T T.81, annex K, as rows
 _LUMA = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62

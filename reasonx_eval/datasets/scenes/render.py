@@ -19,7 +19,7 @@ from reasonx_eval.datasets.scenes.exact import Array, Vec, apply, mean, transpos
 from reasonx_eval.datasets.scenes.geometry import View, joined, trace
 from reasonx_eval.datasets.scenes.layout import NEAREST, World, draw_world
 from reasonx_eval.datasets.scenes.light import irradiance
-from reasonx_eval.metrics.valid_pixels import BLOCK
+from reasonx_eval.io.blocks import BLOCK
 
 #: of every stream of the suite; changing it, or any draw, makes other data sets
 SEED = 20_250_101

@@ -10,7 +10,7 @@ import pytest
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.metrics import align, depth
-from reasonx_eval.metrics.valid_pixels import DepthPairs
+from reasonx_eval.metrics.valid_pixels import ValidPixels
 from reasonx_eval.types import Alignment
 
 SAME = Alignment("none", "depth", 1.0, 0.0, 1)
@@ -193,16 +193,16 @@ def test_values_gathered_once_give_the_same_bits(monkeypatch, mode, space, kept)
     monkeypatch.setattr("reasonx_eval.metrics.valid_pixels._KEEP", 1 << 19 if kept else 0)
     pred, target, valid = _scene(5)
     fit = align.fit(pred=pred, target=target, valid=valid, mode=mode, space=space)
-    pairs = DepthPairs(pred=pred, target=target, valid=valid)
+    pairs = ValidPixels(pred=pred, target=target, valid=valid)
     for _ in range(2):
-        assert align.fit_pairs(pairs, mode=mode, space=space) == fit
-        found = depth.score_pairs(pairs, alignment=fit, names=depth.METRICS)
+        assert align.fit_pixels(pairs, mode=mode, space=space) == fit
+        found = depth.measure_depth(pairs, alignment=fit, names=depth.METRICS)
         assert found == _one_pass(pred, target, valid, fit)
 
 
 def test_a_pass_that_is_not_finished_keeps_nothing():
     pred, target, valid = _scene(6, (400, 400))
-    pairs = DepthPairs(pred=pred, target=target, valid=valid)
+    pairs = ValidPixels(pred=pred, target=target, valid=valid)
     next(pairs())
     assert sum(p.size for p, _ in pairs()) == np.count_nonzero(valid)
     assert sum(p.size for p, _ in pairs()) == np.count_nonzero(valid)
@@ -210,7 +210,7 @@ def test_a_pass_that_is_not_finished_keeps_nothing():
 
 def test_a_subsample_does_not_stand_for_the_map():
     pred, target, valid = _scene(7)
-    pairs = DepthPairs(pred=pred, target=target, valid=valid)
+    pairs = ValidPixels(pred=pred, target=target, valid=valid)
     rows = cols = np.arange(0, 200, 3)
     few = sum(p.size for p, _ in pairs(rows, cols))
     assert few == np.count_nonzero(valid[np.ix_(rows, cols)])

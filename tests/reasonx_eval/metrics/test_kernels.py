@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError
 from reasonx_eval.metrics import align, depth, kernels, normals, streaming_median
 from reasonx_eval.metrics.kernels import Bins
-from reasonx_eval.metrics.valid_pixels import DepthPairs
+from reasonx_eval.metrics.valid_pixels import ValidPixels
 from reasonx_eval.types import Alignment
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason="the compiled kernels were not built for this machine")
@@ -251,10 +251,10 @@ def test_layouts_are_taken_or_left_but_never_read_wrongly() -> None:
 def test_the_same_bits_from_every_thread() -> None:
     maps = depth_maps((300, 700), 16)
     fit = align.fit(**maps, mode="affine", space="depth")
-    pairs = DepthPairs(**maps)
+    pairs = ValidPixels(**maps)
 
     def score(_: int) -> tuple[Alignment, dict[str, float]]:
-        return align.fit_pairs(pairs, mode="affine", space="depth"), depth.score_pairs(pairs, alignment=fit,
+        return align.fit_pixels(pairs, mode="affine", space="depth"), depth.measure_depth(pairs, alignment=fit,
                                                                                        names=depth.METRICS)  # fmt: skip
 
     with ThreadPoolExecutor(4) as pool:

@@ -79,7 +79,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, where: str, change: Callable[[Any], A
         # metrics
         ("reasonx_eval.scoring.normals.normal_metrics", lambda m: {k: 0.5 * v for k, v in m.items()},
          "normals/generic", "oracle (perfect)"),
-        ("reasonx_eval.scoring.depth.score_pairs", lambda m: {**m, "abs_rel": 1.05 * m["abs_rel"]},
+        ("reasonx_eval.scoring.depth.measure_depth", lambda m: {**m, "abs_rel": 1.05 * m["abs_rel"]},
          "depth/generic-metric", "oracle x (1 + 0.05 z) (closed form)"),
         ("reasonx_eval.scoring.judgements.disagreement", lambda m: {**m, "whdr_eq": m["whdr_ineq"] + 0.1},
          "albedo/generic-whdr", "oracle (perfect)"),

@@ -1,0 +1,146 @@
+"""One prediction of one sample under one protocol: the numbers, and the record that is kept of them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reasonx_eval.errors import SampleError, UsageError
+from reasonx_eval.io.blocks import row_blocks
+from reasonx_eval.protocols.protocol import Protocol
+from reasonx_eval.types import TASK_OF_KIND, Alignment, Prediction, Record, Sample, Target
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one sample gives under one protocol, before it becomes a record.
+
+    metrics : name -> value; NaN where it is undefined for this sample (the reason is in notes)
+    pixels : per-pixel errors, float64 [n], for protocols that pool pixels; None otherwise
+    """
+
+    metrics: Mapping[str, float]
+    n_valid: int
+    alignment: Alignment | None = None
+    stats: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    pixels: NDArray[np.float64] | None = None
+
+
+def score_sample(*, sample: Sample, prediction: Prediction, protocol: Protocol) -> Scored:
+    """Score one prediction under one protocol.
+
+    Parameters
+    ----------
+    sample : Sample
+        With the target that the protocol measures against.
+    prediction : Prediction
+        As the model gave it: any size, not aligned.
+    protocol : Protocol
+
+    Raises
+    ------
+    UsageError
+        The protocol does not accept this kind of prediction.
+    SampleError
+        Wrong shape, NaN under the mask, empty mask, undetermined alignment: never a made-up number.
+    UndefinedScore
+        The ground truth of this sample defines no value (no judgement with weight).
+    """
+    if prediction.kind not in protocol.accepts:
+        raise UsageError(f"{protocol.ref} accepts {', '.join(protocol.accepts)}, not {prediction.kind}")
+    target = sample.targets.get(protocol.reads)
+    if target is None:
+        raise SampleError(f"the dataset has no target '{protocol.reads}' for this sample", where=sample.id)
+    check_shape(prediction)
+    _check_orientation(prediction, target)
+    return _score(sample, target, prediction, protocol)
+
+
+def _score(sample: Sample, target: Target, prediction: Prediction, protocol: Protocol) -> Scored:
+    # imported here so that a depth run never loads scikit-image
+    if protocol.target == "depth":
+        from reasonx_eval.scoring.depth import score_depth as score
+    elif protocol.target == "normals":
+        from reasonx_eval.scoring.normals import score_normals as score
+    elif protocol.target == "judgements":
+        from reasonx_eval.scoring.judgements import score_judgements as score
+    elif protocol.target == "agreement":
+        from reasonx_eval.scoring.agreement import score_agreement as score
+    elif protocol.target == "pairs":
+        from reasonx_eval.scoring.pairs import score_pairs as score
+    else:
+        from reasonx_eval.scoring.maps import score_map as score
+    return score(sample, target, prediction, protocol)
+
+
+def check_shape(prediction: Prediction) -> None:
+    """Depth is [H, W]; normals, albedo and irradiance are [H, W, 3]."""
+    shape = prediction.value.shape
+    flat = TASK_OF_KIND[prediction.kind] == "depth"
+    if not (len(shape) == 2 if flat else len(shape) == 3 and shape[2] == 3) or 0 in shape:
+        want = "[H, W]" if flat else "[H, W, 3]"
+        hint = " (channels first? move them last)" if len(shape) == 3 and shape[0] in (1, 3) else ""
+        raise SampleError(f"a {prediction.kind} prediction must be {want}, this one is {list(shape)}{hint}")
+    if prediction.value.dtype.kind != "f":
+        raise SampleError(f"a prediction must be floating point, this one is {prediction.value.dtype}")
+
+
+def _check_orientation(prediction: Prediction, target: Target) -> None:
+    """Predictions may have any size, and are resized; one with both sides exchanged was never meant to be."""
+    valid = getattr(target, "valid", None)
+    if valid is None or valid.shape[0] == valid.shape[1]:
+        return
+    if prediction.value.shape[:2] == valid.shape[::-1]:
+        raise SampleError(f"the prediction is {list(prediction.value.shape[:2])}, the ground truth "
+                          f"{list(valid.shape)}: transposed?")  # fmt: skip
+
+
+def array_digest(value: Target | Prediction) -> str:
+    """The first 16 hex digits of a sha256 over the arrays of a target or prediction, their types and shapes."""
+    digest = hashlib.sha256(type(value).__name__.encode())
+    for f in fields(value):
+        _update(digest, f.name, getattr(value, f.name))
+    return digest.hexdigest()[:16]
+
+
+def _update(digest: Any, name: str, value: Any) -> None:
+    if isinstance(value, np.ndarray):
+        digest.update(f"|{name}:{value.dtype.str}{value.shape}|".encode())
+        if value.flags.c_contiguous or value.ndim < 2 or value.size == 0:
+            digest.update(np.ascontiguousarray(value).data)
+            return
+        # a view of other memory is never copied whole: a constant's 24 megapixels are one row
+        for rows in row_blocks(len(value), value[0].size):
+            digest.update(np.ascontiguousarray(value[rows]).data)
+    elif isinstance(value, Prediction):
+        for f in fields(value):
+            _update(digest, f"{name}.{f.name}", getattr(value, f.name))
+    elif isinstance(value, Mapping):
+        for key in sorted(value):
+            _update(digest, f"{name}.{key}", value[key])
+
+
+def to_record(sample: Sample, scored: Scored, data: str, prediction: str) -> Record:
+    """The line that is kept: NaN becomes null, never a number."""
+    fit = scored.alignment
+    alignment = None if fit is None else {
+        "mode": fit.mode, "space": fit.space, "scale": fit.scale, "shift": fit.shift, "n_valid": fit.n_valid,
+    }  # fmt: skip
+    return Record(
+        sample_id=sample.id,
+        metrics={k: float(v) if math.isfinite(v) else None for k, v in scored.metrics.items()},
+        n_valid=scored.n_valid,
+        alignment=alignment,
+        group=sample.group,
+        stats=dict(scored.stats),
+        data=data,
+        prediction=prediction,
+        notes=scored.notes,
+    )
