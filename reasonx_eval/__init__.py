@@ -25,7 +25,7 @@ _PUBLIC = {
     "ReasonXError": "reasonx_eval.errors",
     "score_sample": "reasonx_eval.scoring",
     "run": "reasonx_eval.run.loop",
-    "load_result": "reasonx_eval.run.results",
+    "load_result": "reasonx_eval.io.results",
     "get_dataset": "reasonx_eval.registry",
     "get_model": "reasonx_eval.registry",
 }

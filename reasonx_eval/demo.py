@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.io.images import read_npy
 from reasonx_eval.io.resize import resize
+from reasonx_eval.io.results import Result, run_folder
 from reasonx_eval.metrics import align
 from reasonx_eval.metrics.image import lsq_scale
 from reasonx_eval.metrics.normals import angular_errors
@@ -19,7 +20,6 @@ from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.report.pictures import Panel, draw_rows
 from reasonx_eval.run.loop import RunOptions, run
 from reasonx_eval.run.plan import plan
-from reasonx_eval.run.results import Result, run_folder
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample
 
 DATASETS = ("scenes-synthetic", "scenes-wild")

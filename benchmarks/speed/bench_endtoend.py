@@ -26,10 +26,10 @@ from benchmarks.speed.files import ETH3D_SHAPE, eth3d_folder, nyu_folder
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.datasets.eth3d import ETH3D
 from reasonx_eval.datasets.nyuv2 import NYUv2
+from reasonx_eval.io.results import Selection
 from reasonx_eval.models.embedded.baselines import Constant
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.run.loop import RunOptions, run
-from reasonx_eval.run.results import Selection
 from reasonx_eval.scoring import Scored, array_digest, score_sample
 from reasonx_eval.scoring.depth import EIGEN_NYU
 from reasonx_eval.types import DepthTarget, Prediction

@@ -11,9 +11,9 @@ from PIL import Image
 
 from benchmarks.study.design import JUDGES, TRAIN
 from reasonx_eval.io.files import write_bytes
+from reasonx_eval.io.results import Selection
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.run.loop import select
-from reasonx_eval.run.results import Selection
 from reasonx_ft.annotation.annotate import Plan, annotate, raise_if_partial
 from reasonx_ft.annotation.photos import Photos, Recent
 from reasonx_ft.annotation.questions import read_questions

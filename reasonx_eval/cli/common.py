@@ -15,7 +15,7 @@ import click
 from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
-    from reasonx_eval.run.results import Result
+    from reasonx_eval.io.results import Result
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -11,8 +11,8 @@ from reasonx_eval.cli.common import exit_code, listed, parse_options, print_resu
 from reasonx_eval.errors import UsageError
 
 if TYPE_CHECKING:
+    from reasonx_eval.io.results import Result
     from reasonx_eval.models.base import Model
-    from reasonx_eval.run.results import Result
 
 #: options that change no number and differ between two calls that must give the same bytes
 _NOT_RECORDED = {"out", "as_json", "quiet", "force", "workers", "retry_failed", "keep_pixels", "save_predictions",
@@ -21,11 +21,11 @@ _NOT_RECORDED = {"out", "as_json", "quiet", "force", "workers", "retry_failed", 
 
 def evaluate_model(model: Model, context: click.Context) -> int:
     """Run a loaded model under every protocol that the options name; print; return the exit code."""
+    from reasonx_eval.io.results import Selection, run_folder
     from reasonx_eval.models.adapters.derived import DepthBesideNormals
     from reasonx_eval.run.kept_digests import default_folder
     from reasonx_eval.run.loop import RunOptions, run
     from reasonx_eval.run.plan import plan
-    from reasonx_eval.run.results import Selection, run_folder
 
     options = context.params
     if options["samples"] is not None and not listed(options["samples"]):

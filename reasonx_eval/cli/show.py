@@ -25,7 +25,7 @@ def command(runs: tuple[Path, ...], verify: bool, plot: str | None, metric: str 
     """
     from reasonx_eval.cli.common import print_results
     from reasonx_eval.errors import UsageError
-    from reasonx_eval.run.results import Result, load_result
+    from reasonx_eval.io.results import Result, load_result
 
     if schema:
         click.echo(json.dumps(Result.model_json_schema(), indent=1))

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.io.files import canonical_json, encode_json, sha256_text, write_bytes
+from reasonx_eval.io.results import DatasetRef, ModelRef, ProtocolRef, Value
 from reasonx_eval.io.validation import explain, refuse_newer
 from reasonx_eval.protocols.protocol import Protocol
-from reasonx_eval.run.results import DatasetRef, ModelRef, ProtocolRef, Value
 from reasonx_eval.statistics.runs import Run, check_values
 from reasonx_eval.types import Record
 

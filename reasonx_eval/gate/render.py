@@ -8,8 +8,8 @@ import click
 
 from reasonx_eval.gate.baseline import EntryChange
 from reasonx_eval.gate.verdict import CheckVerdict, Verdict
+from reasonx_eval.io.results import Value
 from reasonx_eval.report.tables import arrow, decimals, print_table, printable
-from reasonx_eval.run.results import Value
 
 _COLUMNS = ("protocol", "model", "metric", "baseline", "run", "worse by", "interval", "margin", "n", "outcome")
 _RIGHT = (3, 4, 5, 7, 8)

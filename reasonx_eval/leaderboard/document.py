@@ -10,11 +10,11 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.board import Board, PublishedTable
 from reasonx_eval.leaderboard.tables import Row, Table
 from reasonx_eval.metrics.table import known_metric
 from reasonx_eval.report.tables import spreadsheet
-from reasonx_eval.run.results import Value
 
 #: raise it when a field changes its meaning
 BOARD_SCHEMA: Final = 1

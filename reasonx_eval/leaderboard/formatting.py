@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.contamination import seen
 from reasonx_eval.leaderboard.submissions import ReviewedJudge
 from reasonx_eval.leaderboard.tables import Cell, Difference, Row
 from reasonx_eval.metrics.table import known_metric
 from reasonx_eval.report.tables import decimals, format_value
-from reasonx_eval.run.results import Value
 
 ABSENT: Final = "-"
 #: rounding of a perfect prediction, in any metric's unit

@@ -14,9 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.files import write_json
+from reasonx_eval.io.results import DatasetRef, ModelRef, Provenance, Selection, Value
 from reasonx_eval.io.validation import explain, refuse_newer
-from reasonx_eval.run.provenance import Provenance
-from reasonx_eval.run.results import DatasetRef, ModelRef, Selection, Value
 
 #: raise it when a field changes its meaning, and keep reading every older number
 JUDGE_SCHEMA: Final = 1

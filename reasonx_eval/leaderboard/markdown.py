@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.board import Board, JudgeTable, PublishedTable
 from reasonx_eval.leaderboard.formatting import (
     ABSENT,
@@ -19,7 +20,6 @@ from reasonx_eval.leaderboard.formatting import (
 from reasonx_eval.leaderboard.tables import Row, Table
 from reasonx_eval.report.markdown import escape
 from reasonx_eval.report.tables import printable
-from reasonx_eval.run.results import Value
 
 #: metrics of a table; the page and the CSV have all
 _MOST = 5

@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.files import canonical_json, encode_json, safe_name, sha256_text, write_bytes
+from reasonx_eval.io.results import Result, Timing, run_folder
 from reasonx_eval.io.validation import explain, refuse_newer
 from reasonx_eval.leaderboard.judge_results import JudgeResult
-from reasonx_eval.run.results import Result, Timing, run_folder
 from reasonx_eval.statistics.aggregate import pooled_value
 
 #: raise it when a field changes its meaning, and keep reading every older number

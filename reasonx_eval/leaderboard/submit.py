@@ -12,6 +12,8 @@ from typing import Any, Final, TypeVar
 
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.records import read_records
+from reasonx_eval.io.results import Result, load_result, load_timing
 from reasonx_eval.leaderboard.judge_results import FILE as JUDGE_FILE
 from reasonx_eval.leaderboard.judge_results import JudgeResult, load_judge_result
 from reasonx_eval.leaderboard.submissions import (
@@ -28,8 +30,6 @@ from reasonx_eval.leaderboard.submissions import (
     write_reviewed,
 )
 from reasonx_eval.metrics.table import metric_info
-from reasonx_eval.run.records import read_records
-from reasonx_eval.run.results import Result, load_result, load_timing
 from reasonx_eval.run.saved_runs import SavedRun, load_sample, open_dataset, open_run
 from reasonx_eval.run.verify import verify_run
 

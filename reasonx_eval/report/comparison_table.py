@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 
 import click
 
+from reasonx_eval.io.results import Value
 from reasonx_eval.report import latex
 from reasonx_eval.report.markdown import escape as markdown
 from reasonx_eval.report.tables import arrow, decimals, print_table, printable, spreadsheet
-from reasonx_eval.run.results import Value
 from reasonx_eval.statistics.comparison import Comparison, canary_lines
 from reasonx_eval.statistics.paired import Paired
 from reasonx_eval.statistics.runs import Run

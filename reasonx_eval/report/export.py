@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.contamination import seen
 from reasonx_eval.metrics.table import MetricInfo, metric_info
 from reasonx_eval.report import latex
 from reasonx_eval.report.markdown import escape as markdown
 from reasonx_eval.report.tables import arrow, printable, spreadsheet
-from reasonx_eval.run.results import Value
 from reasonx_eval.statistics.columns import column
 from reasonx_eval.statistics.join import differences, join
 from reasonx_eval.statistics.ranks import Rank, rank_ranges

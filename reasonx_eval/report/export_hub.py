@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from reasonx_eval.errors import PartialRun, UsageError
+from reasonx_eval.io.results import Value, load_timing
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.report.tables import printable
-from reasonx_eval.run.results import Value, load_timing
 from reasonx_eval.statistics.runs import Run
 
 #: the hub's names of tasks; it has none for normals, albedo and irradiance

@@ -11,12 +11,12 @@ import numpy as np
 
 from reasonx_eval.errors import unknown
 from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.records import read_records
+from reasonx_eval.io.results import Result
 from reasonx_eval.metrics.table import known_metric, metric_info
 from reasonx_eval.report.figures import plain, save_png
 from reasonx_eval.report.sparklines import BLOCKS, EIGHTHS, PLAIN, can_print, distribution_row, histogram
 from reasonx_eval.report.tables import arrow, print_table, printable
-from reasonx_eval.run.records import read_records
-from reasonx_eval.run.results import Result
 from reasonx_eval.statistics.columns import column
 from reasonx_eval.statistics.join import Joined, join
 from reasonx_eval.statistics.runs import load_run

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from reasonx_eval.io.results import Result, load_timing
 from reasonx_eval.report.tables import printable
-from reasonx_eval.run.results import Result, load_timing
 
 
 def print_provenance(result: Result, folder: Path) -> None:

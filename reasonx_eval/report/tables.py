@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from reasonx_eval.io.results import Result, Value
 from reasonx_eval.metrics.table import known_metric
-from reasonx_eval.run.results import Result, Value
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:

@@ -24,16 +24,16 @@ import numpy as np
 from reasonx_eval import __version__
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, NotComparable, PartialRun, UsageError
+from reasonx_eval.io import results
 from reasonx_eval.io.files import sha256_file, sha256_lines
+from reasonx_eval.io.records import RecordLog, read_records, write_records
+from reasonx_eval.io.results import DatasetRef, ModelRef, ProtocolRef, Provenance, Result, RunSpec, Selection, Timing
 from reasonx_eval.models.base import Model
 from reasonx_eval.models.saved.predictions import write_meta
 from reasonx_eval.protocols.protocol import Protocol
-from reasonx_eval.run import results
 from reasonx_eval.run.kept_digests import KeptDigests, kept_digests
 from reasonx_eval.run.prefetch import Job, Outcome, evaluate
-from reasonx_eval.run.provenance import Provenance, collect
-from reasonx_eval.run.records import RecordLog, read_records, write_records
-from reasonx_eval.run.results import DatasetRef, ModelRef, ProtocolRef, Result, RunSpec, Selection, Timing
+from reasonx_eval.run.provenance import collect
 from reasonx_eval.statistics.aggregate import CONFIDENCE, RESAMPLES, aggregate
 from reasonx_eval.types import Kind, Record
 

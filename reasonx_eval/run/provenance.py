@@ -10,46 +10,13 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 import reasonx_eval
+from reasonx_eval.io.results import Hardware, Provenance
 from reasonx_eval.metrics import kernels
 
 #: distributions whose version can change a number
 _PACKAGES = ("numpy", "scipy", "scikit-image", "h5py", "pillow", "imagecodecs", "OpenEXR", "onnxruntime", "torch",
              "transformers", "diffusers")  # fmt: skip
-
-
-class Hardware(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    machine: str
-    system: str
-    cpu: str
-    cores: int
-    memory_gib: float | None
-
-
-class Provenance(BaseModel):
-    """Everything about the machine and the call that could explain a different number.
-
-    packages : versions of what is installed, and which forms scored depth and normals (see `fused`): they agree to
-    about 1e-15 relative, not to the last bit
-    passed : options the user gave; defaulted : the resolved rest. Output folders are in neither: they
-    change no number, and two runs of one command give the same bytes.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    reasonx: str
-    commit: str | None
-    dirty: bool | None
-    python: str
-    packages: dict[str, str]
-    hardware: Hardware
-    seed: int
-    passed: dict[str, str | int | float | bool | list[str] | None] = {}
-    defaulted: dict[str, str | int | float | bool | list[str] | None] = {}
 
 
 def _git(*arguments: str) -> str | None:

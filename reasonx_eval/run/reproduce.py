@@ -22,9 +22,9 @@ from reasonx_eval.errors import (
     UsageError,
     unknown,
 )
+from reasonx_eval.io.results import Value
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.protocols.references import Reference, published_names, references
-from reasonx_eval.run.results import Value
 from reasonx_eval.statistics.runs import Run
 
 Verdict = Literal["as printed", "consistent", "inconsistent", "not the same protocol", "absent"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.files import sha256_file, sha256_lines
+from reasonx_eval.io.records import read_records
+from reasonx_eval.io.results import Result, Value
 from reasonx_eval.protocols.protocol import Protocol, get_protocol
-from reasonx_eval.run.records import read_records
-from reasonx_eval.run.results import Result, Value
 from reasonx_eval.statistics.aggregate import aggregate, pooled_from_stats
 from reasonx_eval.types import Record
 

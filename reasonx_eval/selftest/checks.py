@@ -16,9 +16,9 @@ from typing import Final, get_args
 import numpy as np
 
 from reasonx_eval.errors import SampleError, UndefinedScore, UsageError
+from reasonx_eval.io.results import Selection
 from reasonx_eval.models.embedded.oracle import Oracle
 from reasonx_eval.run.loop import RunOptions, run
-from reasonx_eval.run.results import Selection
 from reasonx_eval.scoring import Scored
 from reasonx_eval.scoring.depth import evaluation_mask as depth_mask
 from reasonx_eval.scoring.normals import evaluation_mask as normals_mask

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.files import safe_name
+from reasonx_eval.io.results import Value
 from reasonx_eval.metrics.normals import pooled_metrics
 from reasonx_eval.protocols.protocol import Protocol
-from reasonx_eval.run.results import Value
 from reasonx_eval.statistics import bootstrap
 from reasonx_eval.types import Record
 

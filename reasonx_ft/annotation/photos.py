@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.images import read_rgb
+from reasonx_eval.io.results import Selection
 from reasonx_eval.run.loop import select
-from reasonx_eval.run.results import Selection
 from reasonx_eval.types import Sample
 from reasonx_ft.judges.base import Photo, photo_digest
 

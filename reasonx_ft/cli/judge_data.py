@@ -39,8 +39,8 @@ def command(name: str, split: str | None, out: Path, modalities: str | None, pai
     """
     from reasonx_eval.cli.common import parse_options, print_json, prints_to_stderr, progress_bar
     from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL
+    from reasonx_eval.io.results import Selection
     from reasonx_eval.registry import get_dataset
-    from reasonx_eval.run.results import Selection
     from reasonx_ft.annotation.photos import Recent
     from reasonx_ft.annotation.questions import read_questions
     from reasonx_ft.judges.training.data import maps_of, write_data

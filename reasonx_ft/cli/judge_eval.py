@@ -113,7 +113,7 @@ def _plan(context: click.Context, how: dict[str, Any]) -> Any:
     from click.core import ParameterSource
 
     from reasonx_eval.errors import unknown
-    from reasonx_eval.run.results import Selection
+    from reasonx_eval.io.results import Selection
     from reasonx_ft.annotation.questions import MODALITIES
     from reasonx_ft.judges.base import ORDERS
     from reasonx_ft.judges.evaluation.evaluate import EvalPlan

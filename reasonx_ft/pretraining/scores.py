@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from torch import nn
 
+from reasonx_eval.io.results import Selection
 from reasonx_eval.models.embedded.tiny import Tiny, TinyFlow
 from reasonx_eval.models.embedded.tiny_card import Score
 from reasonx_eval.models.loading.load import load_model
@@ -17,7 +18,6 @@ from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.run.loop import RunOptions, run
 from reasonx_eval.run.plan import plan
-from reasonx_eval.run.results import Selection
 from reasonx_eval.scoring import score_sample
 from reasonx_ft.training.config import PretrainConfig
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.io.results import Selection, run_folder
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.run.loop import RunOptions, run
-from reasonx_eval.run.results import Selection, run_folder
 from reasonx_eval.types import Sample
 
 #: the domain tuned for, and the one that the embedded bases come from

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from reasonx_eval.io.files import write_text
+from reasonx_eval.io.results import Result, load_result
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.report.tables import arrow, format_value
-from reasonx_eval.run.results import Result, load_result
 
 README = Path(__file__).parents[2] / "README.md"
 START, END = "<!-- table -->", "<!-- end of table -->"

@@ -17,7 +17,7 @@ import numpy as np
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.io.files import write_text
 from reasonx_eval.io.images import read_png, read_rgb, write_npy, write_png
-from reasonx_eval.run.results import Result, load_result
+from reasonx_eval.io.results import Result, load_result
 from tests.helpers.readme_table import README, row
 from tests.helpers.shared import SHARED
 

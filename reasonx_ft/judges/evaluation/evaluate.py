@@ -20,11 +20,11 @@ from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.color import srgb_to_linear
 from reasonx_eval.io.files import canonical_json, write_bytes
+from reasonx_eval.io.results import Selection
 from reasonx_eval.leaderboard.judge_results import JudgeResult
 from reasonx_eval.metrics.ordinal import relation
 from reasonx_eval.models.base import Model
 from reasonx_eval.run.loop import select
-from reasonx_eval.run.results import Selection
 from reasonx_eval.types import FIRST, KINDS, LEFT_OUT, SAME, Prediction, Sample
 from reasonx_ft.annotation.coordinates import fractions
 from reasonx_ft.annotation.photos import Recent

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.judge_results import JudgeResult, ModalityResult
 from reasonx_eval.report.tables import print_table, printable
-from reasonx_eval.run.results import Value
 
 if TYPE_CHECKING:
     from reasonx_ft.judges.tiny_files import CurvePoint

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reasonx_eval.errors import DataError
+from reasonx_eval.io.results import Selection
 from reasonx_eval.registry import get_dataset, get_model
-from reasonx_eval.run.results import Selection
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.judges.evaluation.evaluate import EvalPlan, evaluate_judge, wanted_targets
 from reasonx_ft.judges.tiny import TinyJudge

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import UsageError
+from reasonx_eval.io.results import DatasetRef, ModelRef, Value
 from reasonx_eval.io.seeding import rng
 from reasonx_eval.leaderboard.judge_results import CalibrationBin, Disagreements, JudgeRef, JudgeResult, ModalityResult
 from reasonx_eval.models.base import Model
 from reasonx_eval.run.provenance import collect
-from reasonx_eval.run.results import DatasetRef, ModelRef, Value
 from reasonx_eval.types import LEFT_OUT
 from reasonx_ft.annotation.pairs import BAND_NAMES
 from reasonx_ft.annotation.questions import Questions

@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.files import canonical_json, safe_name, sha256_lines, write_bytes, write_json, write_text
+from reasonx_eval.io.results import DatasetRef, Selection
 from reasonx_eval.io.seeding import rng
 from reasonx_eval.io.validation import explain
 from reasonx_eval.run.loop import select
-from reasonx_eval.run.results import DatasetRef, Selection
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND, Sample
 from reasonx_ft.annotation.markers import canonical, draw_markers
 from reasonx_ft.annotation.pairs import BAND_NAMES, bands_of, sample_pairs

@@ -10,12 +10,21 @@ from typing import Any
 import numpy as np
 
 from reasonx_eval.io.files import sha256_lines, sha256_text
+from reasonx_eval.io.results import (
+    DatasetRef,
+    Hardware,
+    ModelRef,
+    ProtocolRef,
+    Provenance,
+    Result,
+    Selection,
+    Timing,
+    Value,
+)
 from reasonx_eval.io.seeding import rng
 from reasonx_eval.leaderboard.submissions import Picture, Reviewed, Samples, reviewed_path, sealed, write_reviewed
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.protocols.protocol import Protocol, get_protocol
-from reasonx_eval.run.provenance import Hardware, Provenance
-from reasonx_eval.run.results import DatasetRef, ModelRef, ProtocolRef, Result, Selection, Timing, Value
 
 PROVENANCE = Provenance(reasonx="0.1.0", commit=None, dirty=None, python="3.11", packages={}, seed=0,
                         hardware=Hardware(machine="x", system="x", cpu="x", cores=1, memory_gib=None))  # fmt: skip

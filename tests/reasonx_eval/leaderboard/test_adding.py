@@ -11,11 +11,11 @@ import pytest
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.images import read_npy, write_npy
+from reasonx_eval.io.results import Selection, load_result
 from reasonx_eval.leaderboard.submissions import Reviewed, read_all, read_reviewed
 from reasonx_eval.leaderboard.submit import add, without_folders
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.run.loop import RunOptions, run
-from reasonx_eval.run.results import Selection, load_result
 from tests.helpers.fakes import Fake, N, Noisy
 from tests.reasonx_eval.leaderboard.makers import make
 

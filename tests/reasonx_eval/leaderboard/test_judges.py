@@ -8,12 +8,12 @@ import pytest
 
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.io.files import sha256_text
+from reasonx_eval.io.results import DatasetRef, Selection, Value
 from reasonx_eval.leaderboard.board import make_board
 from reasonx_eval.leaderboard.generate import generate
 from reasonx_eval.leaderboard.judge_results import JudgeRef, JudgeResult, ModalityResult, save_judge_result
 from reasonx_eval.leaderboard.submissions import read_all
 from reasonx_eval.leaderboard.submit import add
-from reasonx_eval.run.results import DatasetRef, Selection, Value
 from tests.reasonx_eval.leaderboard.makers import PROVENANCE
 
 RECORDS = '{"photo": "a"}\n'

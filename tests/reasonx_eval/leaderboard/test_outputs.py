@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import NotComparable, UsageError
+from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.board import Board, published_tables
 from reasonx_eval.leaderboard.document import BoardOut, board_csv, board_document
 from reasonx_eval.leaderboard.formatting import seconds_text, shown_value, signed
@@ -24,7 +25,6 @@ from reasonx_eval.leaderboard.tables import make_tables
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.report.markdown import escape
 from reasonx_eval.report.tables import printable
-from reasonx_eval.run.results import Value
 from tests.reasonx_eval.leaderboard.makers import crowd, draw, make, with_pictures
 from tests.reasonx_eval.leaderboard.makers import write as write_files
 

@@ -18,13 +18,13 @@ from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.color import srgb8_table
 from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.results import load_result
 from reasonx_eval.models.embedded.tiny import Tiny, TinyFlow, working_image, working_size
 from reasonx_eval.models.embedded.tiny_card import WEIGHTS, TinyCard, load_network, read_card, write_model
 from reasonx_eval.models.embedded.tiny_net import TinyNet
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.registry import get_dataset
-from reasonx_eval.run.results import load_result
 from reasonx_eval.scoring import score_sample
 from reasonx_eval.types import Sample
 

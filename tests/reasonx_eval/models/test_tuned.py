@@ -9,9 +9,9 @@ import pytest
 
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import NotComparable, UsageError
+from reasonx_eval.io.results import load_result
 from reasonx_eval.models.embedded.tiny_card import WEIGHTS
 from reasonx_eval.models.loading.load import load_model
-from reasonx_eval.run.results import load_result
 
 CARD: dict[str, Any] = {
     "schema": 1, "name": "tiny-x", "architecture": "tiny", "path": "tiny.safetensors", "base": "tiny",

@@ -17,11 +17,11 @@ from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from reasonx_eval.cli.main import cli, run_cli
+from reasonx_eval.io.results import Value
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.report import export, latex
 from reasonx_eval.report.export import Style, digits_of, tabulate, written
-from reasonx_eval.run.results import Value
 from reasonx_eval.statistics.columns import column
 from reasonx_eval.statistics.join import join
 from reasonx_eval.statistics.ranks import rank_ranges, tie_group

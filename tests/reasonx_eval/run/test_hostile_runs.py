@@ -17,8 +17,8 @@ import pytest
 
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.io.files import write_json
+from reasonx_eval.io.results import run_folder
 from reasonx_eval.models.saved import predictions as saved
-from reasonx_eval.run.results import run_folder
 
 MODEL = ["run", "--model", "mean-normal", "--dataset", "scenes-synthetic", "--limit", "3", "-q"]
 PROGRAM = [sys.executable, "-m", "reasonx_eval.cli.main"]

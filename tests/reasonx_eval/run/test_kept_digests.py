@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from reasonx_eval.datasets.eth3d import ETH3D
+from reasonx_eval.io.records import read_records
+from reasonx_eval.io.results import Selection
 from reasonx_eval.models.embedded.baselines import Constant
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.run import kept_digests, provenance
 from reasonx_eval.run.kept_digests import KeptDigests, reader_digest
 from reasonx_eval.run.loop import RunOptions, run
-from reasonx_eval.run.records import read_records
-from reasonx_eval.run.results import Selection
 from reasonx_eval.scoring import array_digest
 from reasonx_eval.selftest.writers import eth3d_names, write_eth3d
 from reasonx_eval.types import Target

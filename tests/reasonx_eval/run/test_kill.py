@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reasonx_eval.run.records import read_records
+from reasonx_eval.io.records import read_records
 
 KILLS = 6
 

@@ -12,12 +12,12 @@ import pytest
 
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import NotComparable, UsageError
+from reasonx_eval.io.results import Value
 from reasonx_eval.metrics import depth
 from reasonx_eval.models.loading.catalogue import catalogue
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.protocols.references import Reference, parse_references, published_names, references
 from reasonx_eval.run.reproduce import agreement, check, exit_code, printed_step
-from reasonx_eval.run.results import Value
 from reasonx_eval.statistics.runs import load_run
 from tests.reasonx_eval.protocols.test_references import GOOD
 from tests.reasonx_eval.statistics.planted import depth_records, edit_result, write_run
@@ -200,7 +200,7 @@ def test_an_absent_value_is_absent(tmp_path: Path) -> None:
     lines = (folder / "records.jsonl").read_text().splitlines()
     row = json.loads(lines[0])
     row["metrics"]["whdr10"] = None
-    from reasonx_eval.run.records import from_row
+    from reasonx_eval.io.records import from_row
 
     records = [from_row(json.loads(line), "x") for line in [json.dumps(row), *lines[1:]]]
     holed = load_run(write_run(tmp_path / "h", records, name="CRefNet", protocol=IIW))

@@ -11,9 +11,9 @@ import pytest
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.cli.sensitivity import order_text
 from reasonx_eval.errors import UsageError
+from reasonx_eval.io.results import load_result
 from reasonx_eval.protocols.protocol import Protocol, all_protocols, get_protocol
 from reasonx_eval.run.loop import RunOptions, run
-from reasonx_eval.run.results import load_result
 from reasonx_eval.run.saved_runs import load_sample, open_dataset, open_run
 from reasonx_eval.sensitivity.sensitivity import Row, Sensitivity, analyse
 from reasonx_eval.sensitivity.variants import AXES, variants

@@ -13,8 +13,8 @@ import pytest
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.images import read_rgb
+from reasonx_eval.io.results import Selection
 from reasonx_eval.registry import get_dataset
-from reasonx_eval.run.results import Selection
 from reasonx_eval.types import FIRST, LEFT_OUT, SAME, SECOND
 from reasonx_ft.annotation.markers import GREEN, RED
 from reasonx_ft.annotation.photos import Recent

@@ -14,9 +14,9 @@ from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.io.files import sha256_file
 from reasonx_eval.io.images import write_png
+from reasonx_eval.io.results import Selection
 from reasonx_eval.leaderboard.judge_results import JudgeResult, load_judge_result
 from reasonx_eval.registry import get_dataset, get_model
-from reasonx_eval.run.results import Selection
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import MODALITIES

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from reasonx_eval.errors import UsageError
+from reasonx_eval.io.results import Selection
 from reasonx_eval.registry import get_dataset
-from reasonx_eval.run.results import Selection
 from reasonx_ft.annotation.coordinates import canonical_points
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.files import canonical_json, sha256_text, write_json
 from reasonx_eval.io.validation import explain, refuse_newer
-from reasonx_eval.run.provenance import Provenance
 
 #: Raise this when a field changes its meaning, keep reading every older number, and add a golden file of
 #: the old one to tests/golden.
@@ -32,6 +31,34 @@ Scalar = str | int | float | bool | None
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Hardware(_Part):
+    machine: str
+    system: str
+    cpu: str
+    cores: int
+    memory_gib: float | None
+
+
+class Provenance(_Part):
+    """Everything about the machine and the call that could explain a different number.
+
+    packages : versions of what is installed, and which forms scored depth and normals (see `fused`): they agree to
+    about 1e-15 relative, not to the last bit
+    passed : options the user gave; defaulted : the resolved rest. Output folders are in neither: they
+    change no number, and two runs of one command give the same bytes.
+    """
+
+    reasonx: str
+    commit: str | None
+    dirty: bool | None
+    python: str
+    packages: dict[str, str]
+    hardware: Hardware
+    seed: int
+    passed: dict[str, str | int | float | bool | list[str] | None] = {}
+    defaulted: dict[str, str | int | float | bool | list[str] | None] = {}
 
 
 class ModelRef(_Part):
