@@ -8,7 +8,6 @@ bound is what no run can leave out, called directly: decoding, SHA-256 of a pred
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -26,17 +25,16 @@ from benchmarks.speed.files import ETH3D_SHAPE, eth3d_folder, nyu_folder
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.datasets.eth3d import ETH3D
 from reasonx_eval.datasets.nyuv2 import NYUv2
+from reasonx_eval.io.digests import array_digest
 from reasonx_eval.io.results import Selection
 from reasonx_eval.models.embedded.baselines import Constant
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.run.loop import RunOptions, run
-from reasonx_eval.scoring import Scored, array_digest, score_sample
+from reasonx_eval.scoring import Scored, score_sample
 from reasonx_eval.scoring.depth import EIGEN_NYU
 from reasonx_eval.types import DepthTarget, Prediction
 
 WORKERS = 2
-#: of files that changed less than two seconds ago no digest is kept
-_SETTLED_S = 2.5
 NYU = "evaluation end to end: 100 NYU-sized samples"
 ETH3D_TEN = "evaluation end to end: 10 ETH3D-sized samples"
 ETH3D_ONE = "evaluation end to end: one ETH3D-sized sample"
@@ -60,7 +58,6 @@ class Work:
 def nyu(tmp_path_factory: pytest.TempPathFactory) -> Work:
     root = tmp_path_factory.mktemp("nyu")
     ids = nyu_folder(root, 100)
-    time.sleep(_SETTLED_S)
     return Work(NYUv2(root, "test"), ids, "depth/nyuv2-metric", root / "run", read_nyu)
 
 
@@ -68,14 +65,12 @@ def nyu(tmp_path_factory: pytest.TempPathFactory) -> Work:
 def eth3d(tmp_path_factory: pytest.TempPathFactory) -> Work:
     root = tmp_path_factory.mktemp("eth3d")
     ids = eth3d_folder(root, 10)
-    time.sleep(_SETTLED_S)
     return Work(ETH3D(root, "train-dslr"), ids, "depth/eth3d-metric", root / "run", read_eth3d)
 
 
-def evaluated(work: Work, *, rehash: bool = False) -> dict[str, float]:
+def evaluated(work: Work) -> dict[str, float]:
     """The whole run, with its result files; the mean of every metric."""
-    options = RunOptions(selection=Selection(samples=list(work.ids)), workers=WORKERS, force=True,
-                         digests=work.out.with_name("digests"), rehash=rehash)  # fmt: skip
+    options = RunOptions(selection=Selection(samples=list(work.ids)), workers=WORKERS, force=True)
     result = run(Constant(), work.dataset, get_protocol(work.protocol), work.out, options)
     assert result.n_scored == len(work.ids)
     return {name: value.value for name, value in result.aggregate.items() if value.value is not None}
@@ -179,16 +174,6 @@ def test_eth3d_bound(measure: Measure, eth3d: Work, work: Callable[[Work], None]
     _bound(measure, eth3d, work)
 
 
-@pytest.mark.benchmark(group=NYU)
-def test_nyu_first(measure: Measure, nyu: Work) -> None:
-    _first(measure, nyu, rounds=9)
-
-
-@pytest.mark.benchmark(group=ETH3D_TEN)
-def test_eth3d_first(measure: Measure, eth3d: Work) -> None:
-    _first(measure, eth3d, rounds=5)
-
-
 @pytest.mark.benchmark(group=ETH3D_ONE)
 def test_eth3d_one_ours(measure: Measure, eth3d: Work) -> None:
     one = eth3d.first(1)
@@ -206,12 +191,6 @@ def _ours(measure: Measure, work: Work, rounds: int) -> None:
             against=lambda: decoded(work), against_form="decoding alone, two workers")  # fmt: skip
 
 
-def _first(measure: Measure, work: Work, rounds: int) -> None:
-    measure("library", lambda: evaluated(work, rehash=True), form="ours, the first run: hashes ground truth too",
-            memory="resident", rounds=rounds, against=lambda: decoded(work),
-            against_form="decoding alone, two workers")  # fmt: skip
-
-
 def _bound(measure: Measure, work: Work, form: Callable[[Work], None]) -> None:
-    words = {decoded: "decoding alone, two workers", needed: "decoding, the prediction's SHA-256, metrics"}[form]
+    words = {decoded: "decoding alone, two workers", needed: "decoding, the prediction's digest, metrics"}[form]
     measure("bound", lambda: form(work), form=words, memory="resident", rounds=3)

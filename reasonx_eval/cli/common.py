@@ -66,8 +66,6 @@ _EVALUATION = [
     click.option("--save-predictions", is_flag=True, help="Keep the predictions, to score or look at later."),
     click.option("--keep-pixels", is_flag=True, help="Keep per-pixel errors of protocols that pool pixels."),
     click.option("--retry-failed", is_flag=True, help="Score failed samples again."),
-    click.option("--rehash", is_flag=True,
-                 help="Hash all ground truth again, also of files that did not change since an earlier run."),
     click.option("--force", is_flag=True, help="Replace a run that is already there."),
     click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table."),
     click.option("-q", "--quiet", is_flag=True, help="No progress."),

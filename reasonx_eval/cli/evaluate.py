@@ -16,14 +16,13 @@ if TYPE_CHECKING:
 
 #: options that change no number and differ between two calls that must give the same bytes
 _NOT_RECORDED = {"out", "as_json", "quiet", "force", "workers", "retry_failed", "keep_pixels", "save_predictions",
-                 "batch_size", "rehash"}  # fmt: skip
+                 "batch_size"}  # fmt: skip
 
 
 def evaluate_model(model: Model, context: click.Context) -> int:
     """Run a loaded model under every protocol that the options name; print; return the exit code."""
     from reasonx_eval.io.results import Selection, run_folder
     from reasonx_eval.models.adapters.derived import DepthBesideNormals
-    from reasonx_eval.run.kept_digests import default_folder
     from reasonx_eval.run.loop import RunOptions, run
     from reasonx_eval.run.plan import plan
 
@@ -36,8 +35,7 @@ def evaluate_model(model: Model, context: click.Context) -> int:
     run_options = RunOptions(
         seed=options["seed"], selection=selection, workers=options["workers"], force=options["force"],
         retry_failed=options["retry_failed"], save_predictions=options["save_predictions"],
-        keep_pixels=options["keep_pixels"], digests=default_folder(), rehash=options["rehash"],
-        passed=passed, defaulted=defaulted,
+        keep_pixels=options["keep_pixels"], passed=passed, defaulted=defaulted,
     )  # fmt: skip
     finished: list[tuple[Result, Path]] = []
     with prints_to_stderr():

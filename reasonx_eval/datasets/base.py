@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from reasonx_eval.errors import DataError, UsageError, unknown
-from reasonx_eval.io.files import sha256_lines
+from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.types import Sample
 
 

@@ -36,7 +36,8 @@ from reasonx_eval.datasets.formats.maps import (
 )
 from reasonx_eval.datasets.formats.reading import pinhole, require_id, wanted
 from reasonx_eval.errors import DataError, SampleError, unknown
-from reasonx_eval.io.files import safe_name, sha256_file
+from reasonx_eval.io.digests import sha256_file
+from reasonx_eval.io.files import safe_name
 from reasonx_eval.io.images import decode_file, read_rgb
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample, Target
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from reasonx_eval.errors import DataError
-from reasonx_eval.io.files import sha256_lines
+from reasonx_eval.io.digests import sha256_lines
 
 #: list name -> sha256 of its lines joined by newlines. Sources:
 #: iiw_test: every fifth of the 5230 ids in the order of their strings (Narihira et al. 2015);

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.doctor.findings import Finding, some
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.io.files import sha256_file, write_text
+from reasonx_eval.io.digests import sha256_file
+from reasonx_eval.io.files import write_text
 from reasonx_eval.io.validation import explain
 
 MANIFEST_NAME = "manifest.toml"

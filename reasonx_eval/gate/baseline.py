@@ -11,7 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonx_eval.errors import DataError, NotComparable, UsageError
-from reasonx_eval.io.files import canonical_json, encode_json, sha256_text, write_bytes
+from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.files import canonical_json, encode_json, write_bytes
 from reasonx_eval.io.results import DatasetRef, ModelRef, ProtocolRef, Value
 from reasonx_eval.io.validation import explain, refuse_newer
 from reasonx_eval.protocols.protocol import Protocol

@@ -1,26 +1,30 @@
-"""Files that are never half written, and their digests."""
+"""Files that are never half written."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import secrets
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
+
+#: letters of a file's name in its temporary name: with the rest it stays below the 255 bytes of file systems
+_NAME_KEPT: Final = 40
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write: under a temporary name beside `path`, synced and renamed at the end, removed on an exception.
 
-    A reader sees the old file or the whole new one.
+    A reader sees the old file or the whole new one. The temporary name is random: processes in two containers can have
+    the same number.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name[:_NAME_KEPT]}.{secrets.token_hex(8)}.part")
     try:
-        with part.open("wb") as handle:
+        with part.open("xb") as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
@@ -51,23 +55,6 @@ def write_json(path: Path, value: Any) -> None:
 def encode_json(text: str) -> bytes:
     r"""JSON text in UTF-8; half of a surrogate pair, from a file name in another encoding, as JSON's ``\udcff``."""
     return text.encode("utf-8", "backslashreplace")
-
-
-def sha256_file(path: Path, block: int = 1 << 20) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        while chunk := handle.read(block):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def sha256_text(text: str) -> str:
-    return hashlib.sha256(encode_json(text)).hexdigest()
-
-
-def sha256_lines(lines: Iterable[str]) -> str:
-    """Digest of a list of ids: sha256 of the lines joined by newlines, no newline at the end."""
-    return sha256_text("\n".join(lines))
 
 
 def cache_folder(name: str) -> Path:

@@ -16,7 +16,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonx_eval.errors import DataError
-from reasonx_eval.io.files import canonical_json, sha256_text, write_json
+from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.files import canonical_json, write_json
 from reasonx_eval.io.validation import explain, refuse_newer
 
 #: Raise this when a field changes its meaning, keep reading every older number, and add a golden file of

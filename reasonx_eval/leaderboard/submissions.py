@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.io.files import canonical_json, encode_json, safe_name, sha256_text, write_bytes
+from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.files import canonical_json, encode_json, safe_name, write_bytes
 from reasonx_eval.io.results import Result, Timing, run_folder
 from reasonx_eval.io.validation import explain, refuse_newer
 from reasonx_eval.leaderboard.judge_results import JudgeResult

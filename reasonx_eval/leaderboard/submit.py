@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.records import read_records
 from reasonx_eval.io.results import Result, load_result, load_timing
 from reasonx_eval.leaderboard.judge_results import FILE as JUDGE_FILE

@@ -26,7 +26,8 @@ from pydantic import (
 
 from reasonx_eval import __version__
 from reasonx_eval.errors import DataError, UsageError, unknown
-from reasonx_eval.io.files import canonical_json, sha256_text
+from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.validation import explain, near
 from reasonx_eval.metrics.table import whdr_name
 from reasonx_eval.types import TASK_OF_KIND, Kind, Modality, TargetName, Task

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from reasonx_eval.errors import unknown
-from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.records import read_records
 from reasonx_eval.io.results import Result
 from reasonx_eval.metrics.table import known_metric, metric_info

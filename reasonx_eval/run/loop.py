@@ -25,13 +25,12 @@ from reasonx_eval import __version__
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, NotComparable, PartialRun, UsageError
 from reasonx_eval.io import results
-from reasonx_eval.io.files import sha256_file, sha256_lines
+from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.io.records import RecordLog, read_records, write_records
 from reasonx_eval.io.results import DatasetRef, ModelRef, ProtocolRef, Provenance, Result, RunSpec, Selection, Timing
 from reasonx_eval.models.base import Model
 from reasonx_eval.models.saved.predictions import write_meta
 from reasonx_eval.protocols.protocol import Protocol
-from reasonx_eval.run.kept_digests import KeptDigests, kept_digests
 from reasonx_eval.run.prefetch import Job, Outcome, evaluate
 from reasonx_eval.run.provenance import collect
 from reasonx_eval.statistics.aggregate import CONFIDENCE, RESAMPLES, aggregate
@@ -43,11 +42,7 @@ Progress = Callable[[int, int, int], None]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run goes; nothing here but `seed` and `selection` can change a record.
-
-    digests : folder with the digests of ground truth that earlier runs kept (see `kept_digests`); None keeps none
-    rehash : hash all ground truth again, and keep that
-    """
+    """How a run goes; nothing here but `seed` and `selection` can change a record."""
 
     seed: int = 0
     selection: Selection = field(default_factory=Selection)
@@ -56,8 +51,6 @@ class RunOptions:
     retry_failed: bool = False
     save_predictions: bool = False
     keep_pixels: bool = False
-    digests: Path | None = None
-    rehash: bool = False
     passed: dict[str, Any] = field(default_factory=dict)
     defaulted: dict[str, Any] = field(default_factory=dict)
 
@@ -235,8 +228,7 @@ def run(
                 return stored
         job = Job(model=model, kind=kind, dataset=dataset, protocol=protocol, seed=options.seed,
                   pixels=out / "pixels" if protocol.pool == "pixel" else None,
-                  predictions=out / "predictions" if options.save_predictions else None,
-                  digests=_kept_digests(dataset, protocol, options))  # fmt: skip
+                  predictions=out / "predictions" if options.save_predictions else None)  # fmt: skip
         if options.save_predictions:
             write_meta(out / "predictions", kind=kind, info=model.info, seed=options.seed)
         records += _score_all(job, todo, out, options, progress, (len(ids), len(records), sum(map(_failed, records))))
@@ -257,8 +249,7 @@ def _score_all(
     new: list[Record] = []
     if progress:
         progress(finished, total, failed)
-    with (RecordLog(out / "records.jsonl") as log, (out / "timing.jsonl").open("a", encoding="utf-8") as timing,
-          _saved(job.digests)):  # fmt: skip
+    with RecordLog(out / "records.jsonl") as log, (out / "timing.jsonl").open("a", encoding="utf-8") as timing:
         outcome: Outcome
         for outcome in evaluate(job, todo, workers=options.workers):
             log.append(outcome.record)
@@ -269,22 +260,6 @@ def _score_all(
             if progress:
                 progress(finished + len(new), total, failed)
     return new
-
-
-def _kept_digests(dataset: Dataset, protocol: Protocol, options: RunOptions) -> KeptDigests | None:
-    if options.digests is None:
-        return None
-    return kept_digests(dataset, protocol.reads, options.digests, fresh=options.rehash)
-
-
-@contextmanager
-def _saved(digests: KeptDigests | None) -> Iterator[None]:
-    """Keep the digests of a run that is interrupted too."""
-    try:
-        yield
-    finally:
-        if digests is not None:
-            digests.save()
 
 
 def finish(

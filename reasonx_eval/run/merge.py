@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.io import results
-from reasonx_eval.io.files import sha256_file, sha256_lines
+from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.io.records import read_records, write_records
 from reasonx_eval.io.results import Result, RunSpec, Selection, load_result, load_spec, spec_difference
 from reasonx_eval.protocols.protocol import Protocol

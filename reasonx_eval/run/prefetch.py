@@ -12,12 +12,12 @@ from pathlib import Path
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, ReasonXError, SampleError, UndefinedScore, UsageError
+from reasonx_eval.io.digests import array_digest
 from reasonx_eval.io.files import safe_name
 from reasonx_eval.io.images import write_npy
 from reasonx_eval.models.base import Model
 from reasonx_eval.protocols.protocol import Protocol
-from reasonx_eval.run.kept_digests import KeptDigests
-from reasonx_eval.scoring import array_digest, score_sample, to_record
+from reasonx_eval.scoring import score_sample, to_record
 from reasonx_eval.types import Kind, Prediction, Record, Sample
 
 
@@ -26,7 +26,6 @@ class Job:
     """What every sample of a run goes through.
 
     pixels, predictions : folders to keep per-pixel errors and predictions in, or None
-    digests : of ground truth, kept from earlier runs, or None
     """
 
     model: Model
@@ -36,7 +35,6 @@ class Job:
     seed: int
     pixels: Path | None = None
     predictions: Path | None = None
-    digests: KeptDigests | None = None
 
 
 @dataclass(frozen=True)
@@ -154,12 +152,11 @@ def _load(job: Job, sample_id: str) -> _Loaded | Outcome:
     clock = time.perf_counter()
     try:
         want = {job.protocol.reads, *(set(job.model.needs_targets) & set(job.dataset.targets))}
-        digest = array_digest if job.digests is None else job.digests.before(sample_id)
         sample = job.dataset.load(sample_id, want)
         if job.model.needs_image:
             _ = sample.image  # decoded here, in the worker, not where the model waits for it
         target = sample.targets.get(job.protocol.reads)
-        data = digest(target) if target is not None else "absent"
+        data = array_digest(target) if target is not None else "absent"
     except Exception as error:
         if isinstance(error, DataError) and not isinstance(error, SampleError):
             raise  # the data set as a whole, not this sample

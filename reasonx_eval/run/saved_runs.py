@@ -17,13 +17,13 @@ import numpy as np
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, NotComparable, UsageError
+from reasonx_eval.io.digests import array_digest
 from reasonx_eval.io.results import Result, load_result, result_path
 from reasonx_eval.models.loading.options import parse_options
 from reasonx_eval.models.saved.predictions import Saved
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.run.plan import ANY
-from reasonx_eval.scoring import array_digest
 from reasonx_eval.statistics.runs import Run, load_run
 from reasonx_eval.types import Prediction, Record, Sample
 

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.io.files import sha256_file, sha256_lines
+from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.io.records import read_records
 from reasonx_eval.io.results import Result, Value
 from reasonx_eval.protocols.protocol import Protocol, get_protocol

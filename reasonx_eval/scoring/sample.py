@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, UsageError
-from reasonx_eval.io.blocks import row_blocks
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.types import TASK_OF_KIND, Alignment, Prediction, Record, Sample, Target
 
@@ -100,31 +97,6 @@ def _check_orientation(prediction: Prediction, target: Target) -> None:
     if prediction.value.shape[:2] == valid.shape[::-1]:
         raise SampleError(f"the prediction is {list(prediction.value.shape[:2])}, the ground truth "
                           f"{list(valid.shape)}: transposed?")  # fmt: skip
-
-
-def array_digest(value: Target | Prediction) -> str:
-    """The first 16 hex digits of a sha256 over the arrays of a target or prediction, their types and shapes."""
-    digest = hashlib.sha256(type(value).__name__.encode())
-    for f in fields(value):
-        _update(digest, f.name, getattr(value, f.name))
-    return digest.hexdigest()[:16]
-
-
-def _update(digest: Any, name: str, value: Any) -> None:
-    if isinstance(value, np.ndarray):
-        digest.update(f"|{name}:{value.dtype.str}{value.shape}|".encode())
-        if value.flags.c_contiguous or value.ndim < 2 or value.size == 0:
-            digest.update(np.ascontiguousarray(value).data)
-            return
-        # a view of other memory is never copied whole: a constant's 24 megapixels are one row
-        for rows in row_blocks(len(value), value[0].size):
-            digest.update(np.ascontiguousarray(value[rows]).data)
-    elif isinstance(value, Prediction):
-        for f in fields(value):
-            _update(digest, f"{name}.{f.name}", getattr(value, f.name))
-    elif isinstance(value, Mapping):
-        for key in sorted(value):
-            _update(digest, f"{name}.{key}", value[key])
 
 
 def to_record(sample: Sample, scored: Scored, data: str, prediction: str) -> Record:

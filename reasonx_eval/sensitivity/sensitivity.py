@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from reasonx_eval import __version__
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, SampleError, UndefinedScore, UsageError, unknown
+from reasonx_eval.io.digests import array_digest
 from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.results import DatasetRef, Value
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.run.saved_runs import SavedRun, load_sample
-from reasonx_eval.scoring import array_digest, score_sample, to_record
+from reasonx_eval.scoring import score_sample, to_record
 from reasonx_eval.sensitivity.variants import Variant, variants
 from reasonx_eval.statistics import bootstrap
 from reasonx_eval.statistics.aggregate import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES

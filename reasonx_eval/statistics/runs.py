@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reasonx_eval import __version__
 from reasonx_eval.errors import DataError, NotComparable, UsageError
-from reasonx_eval.io.files import sha256_file, sha256_lines
+from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.io.records import read_records
 from reasonx_eval.io.results import DatasetRef, ModelRef, Result, Value, load_result, result_path
 from reasonx_eval.protocols.protocol import Protocol

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.io.files import canonical_json, sha256_text
+from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.validation import explain
 from reasonx_ft.judges.base import Order
 

@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.files import canonical_json, sha256_file, sha256_text
+from reasonx_eval.io.digests import sha256_file, sha256_text
+from reasonx_eval.io.files import canonical_json
 from reasonx_eval.models.adapters.transformers_weights import check_weights, count_parameters, load_network
 from reasonx_eval.models.loading.hub import Checkpoint
 from reasonx_eval.models.loading.torch_support import Runtime

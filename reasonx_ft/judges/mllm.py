@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.files import canonical_json, sha256_text
+from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.files import canonical_json
 from reasonx_eval.models.adapters.transformers_weights import check_weights, count_parameters
 from reasonx_eval.models.loading.hub import Checkpoint
 from reasonx_eval.models.loading.torch_support import Runtime, in_batches

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, UsageError
-from reasonx_eval.io.files import canonical_json, sha256_text
+from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.metrics.ordinal import relation
 from reasonx_eval.types import FIRST, LEFT_OUT, SAME, Sample

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.files import canonical_json, sha256_text
+from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.files import canonical_json
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import Questions, read_questions
 from reasonx_ft.judges.base import CANONICAL, Answer, Judge, JudgeInfo, Question

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.files import sha256_lines
+from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.models.embedded.card_files import write_card
 from reasonx_eval.models.embedded.tiny_card import (

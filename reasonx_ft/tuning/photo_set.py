@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, UsageError
-from reasonx_eval.io.files import sha256_lines
+from reasonx_eval.io.digests import sha256_lines
 from reasonx_ft.annotation.coordinates import View
 from reasonx_ft.annotation.photos import Photos
 from reasonx_ft.annotation.store.table import Table

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.digests import sha256_file
 from reasonx_ft.annotation.coordinates import View
 from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Photo, Question
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.io.files import sha256_file, write_bytes, write_json
+from reasonx_eval.io.digests import sha256_file
+from reasonx_eval.io.files import write_bytes, write_json
 from reasonx_eval.io.validation import explain
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.digests import sha256_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")

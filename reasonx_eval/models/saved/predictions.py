@@ -14,7 +14,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from reasonx_eval.errors import DataError, SampleError, UsageError
-from reasonx_eval.io.files import safe_name, sha256_file, sha256_lines, write_json
+from reasonx_eval.io.digests import sha256_file, sha256_lines
+from reasonx_eval.io.files import safe_name, write_json
 from reasonx_eval.io.images import write_npy
 from reasonx_eval.io.validation import explain
 from reasonx_eval.models.base import Model, ModelInfo

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reasonx_eval.errors import DataError, SampleError, UsageError
-from reasonx_eval.io.files import canonical_json, safe_name, sha256_lines, write_bytes, write_json, write_text
+from reasonx_eval.io.digests import sha256_lines
+from reasonx_eval.io.files import canonical_json, safe_name, write_bytes, write_json, write_text
 from reasonx_eval.io.results import DatasetRef, Selection
 from reasonx_eval.io.seeding import rng
 from reasonx_eval.io.validation import explain

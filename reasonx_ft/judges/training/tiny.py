@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reasonx_eval.errors import DataError
-from reasonx_eval.io.files import sha256_lines
+from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.io.seeding import rng, stream_seed
 from reasonx_eval.models.embedded.card_files import write_card
 from reasonx_eval.models.embedded.tiny_card import TrainingData

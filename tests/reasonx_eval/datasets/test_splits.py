@@ -11,7 +11,7 @@ import pytest
 from reasonx_eval.datasets import splits
 from reasonx_eval.datasets.splits import DIGESTS, split_lines
 from reasonx_eval.errors import DataError
-from reasonx_eval.io.files import sha256_lines
+from reasonx_eval.io.digests import sha256_lines
 from tests.helpers.shared import SHARED
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="REASONX_SHARED: no folder with real sample data")

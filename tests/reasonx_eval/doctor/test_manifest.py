@@ -23,7 +23,7 @@ from reasonx_eval.doctor.manifest import (
     write_manifest,
 )
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.images import write_png
 from reasonx_eval.registry import DATASETS, dataset_class
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reasonx_eval.io.files import sha256_lines, sha256_text
+from reasonx_eval.io.digests import sha256_lines, sha256_text
 from reasonx_eval.io.results import (
     DatasetRef,
     Hardware,

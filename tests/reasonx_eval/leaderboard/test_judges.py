@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reasonx_eval.errors import DataError, NotComparable, UsageError
-from reasonx_eval.io.files import sha256_text
+from reasonx_eval.io.digests import sha256_text
 from reasonx_eval.io.results import DatasetRef, Selection, Value
 from reasonx_eval.leaderboard.board import make_board
 from reasonx_eval.leaderboard.generate import generate

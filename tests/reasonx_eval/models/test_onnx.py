@@ -14,7 +14,7 @@ from PIL import Image
 
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.color import srgb_to_linear
-from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.models.adapters.onnx import OnnxModel, target_size
 from reasonx_eval.models.adapters.onnx_card import InputSpec, OnnxCard
 from reasonx_eval.types import Sample

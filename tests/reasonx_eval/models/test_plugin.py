@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reasonx_eval.errors import SampleError, UsageError
-from reasonx_eval.io.files import sha256_file, sha256_lines
+from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.models.base import Model
 from reasonx_eval.models.loading.load import load_model

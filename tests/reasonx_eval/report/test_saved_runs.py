@@ -12,11 +12,11 @@ import pytest
 
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import DataError, NotComparable, UsageError
+from reasonx_eval.io.digests import array_digest
 from reasonx_eval.io.results import load_result
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.run.loop import RunOptions, run
 from reasonx_eval.run.saved_runs import load_sample, open_dataset, open_run
-from reasonx_eval.scoring import array_digest
 from reasonx_eval.types import Kind, Prediction, Sample
 from tests.helpers.fakes import Fake, Noisy
 from tests.reasonx_eval.report.conftest import MakeRun, N

@@ -9,8 +9,9 @@ import pytest
 
 from reasonx_eval.errors import SampleError, UndefinedScore, UsageError
 from reasonx_eval.io import color
+from reasonx_eval.io.digests import array_digest
 from reasonx_eval.protocols.protocol import Protocol, get_protocol
-from reasonx_eval.scoring import Scored, array_digest, score_sample, to_record
+from reasonx_eval.scoring import Scored, score_sample, to_record
 from reasonx_eval.scoring.depth import crop_window, evaluation_mask
 from reasonx_eval.types import DepthTarget, JudgementTarget, MapTarget, NormalTarget, PairTarget, Prediction, Sample
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.io import results
-from reasonx_eval.io.files import sha256_file, sha256_lines
+from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.io.records import read_records, write_records
 from reasonx_eval.io.results import DatasetRef, ModelRef, ProtocolRef, RunSpec, Selection
 from reasonx_eval.protocols.protocol import Protocol, get_protocol

@@ -12,7 +12,7 @@ import pytest
 
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, NotComparable, UsageError
-from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.images import write_png
 from reasonx_eval.io.results import Selection
 from reasonx_eval.leaderboard.judge_results import JudgeResult, load_judge_result

@@ -12,7 +12,7 @@ import torch
 
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.io.files import sha256_file
+from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.results import Selection
 from reasonx_eval.models.loading.torch_support import Runtime
 from reasonx_eval.registry import get_dataset

@@ -19,7 +19,7 @@ import torch
 
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.io.files import sha256_lines
+from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.models.embedded.tiny_card import read_card
 from reasonx_eval.models.embedded.tiny_net import CODES
 from reasonx_eval.registry import get_dataset
