@@ -130,16 +130,6 @@ def lmse(*, pred: Map, target: Map, valid: Mask, form: str) -> float:
     raise unknown("form of LMSE", form, ("grosse", "luo"))
 
 
-def mit_score(*, reflectance: Map, true_reflectance: Map, shading: Map, true_shading: Map, valid: Mask) -> float:
-    """Score of the MIT intrinsic images: half the shading's LMSE and half the reflectance's, in [0, 1].
-
-    Both in the form "grosse" of `lmse`, which see; lower is better.
-    """
-    return 0.5 * lmse(pred=shading, target=true_shading, valid=valid, form="grosse") + 0.5 * lmse(
-        pred=reflectance, target=true_reflectance, valid=valid, form="grosse"
-    )
-
-
 def _lmse_grosse(p: Floats, g: Floats, size: int = 20, shift: int = 10) -> float:
     """Maps [H, W] that are 0 outside the mask."""
     height, width = g.shape

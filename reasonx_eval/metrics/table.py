@@ -73,8 +73,6 @@ _ALL = (
     _error("map_rmse", "RMSE", "root of the mean squared error over pixels and channels"),
     MetricInfo("psnr", "PSNR", "dB", True, (-math.inf, math.inf), math.inf, "10 log10(1 / MSE) for data in [0, 1]"),
     MetricInfo("ssim", "SSIM", "", True, (-1.0, 1.0), 1.0, "structural similarity, Gaussian window of 11 pixels"),
-    _error("maw_intensity", "Intensity", "squared error of region intensity after one scale per image"),
-    _error("maw_chroma", "Chroma ΔE", "CIEDE2000 of regions brought to their measured intensity"),
     _share("agreement", "Agreement", "share of point pairs whose relation is the reference's"),
     _error("consistency_deg", "Depth-normal", "mean angle between normals and those of the depth", "deg", 180.0),
     _error("consistency_rmse", "Depth-normal RMSE", "root of the mean squared difference between normals and those of "

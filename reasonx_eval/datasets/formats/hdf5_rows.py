@@ -1,9 +1,8 @@
-"""One row of a large HDF5 array at a time, turned to numpy's order: MATLAB stores axes the other way round.
+"""One row of a large HDF5 array at a time, transposed to numpy's order: MATLAB stores axes the other way round.
 
 Rows that lie in chunks of their own are inflated here, outside HDF5's global lock and by libdeflate: threads don't
 wait for each other, and each needs less than half the time. Chunks that hold parts of several rows stay in HDF5's
-chunk cache, made as large as they need, so that reading in order inflates each of them once. Rows that lie in the
-file as they are come from there in pieces that are turned while they are in the processor's cache.
+chunk cache, made as large as they need, so that reading in order inflates each of them once.
 """
 
 from __future__ import annotations
@@ -18,16 +17,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.metrics import kernels
-
 #: bytes of inflated chunks that one array keeps; arrays whose rows need more inflate chunks again and again
 CACHE_LIMIT: Final = 128 << 20
 #: slots of the table of cached chunks: a prime, many times the number of chunks that fit
 _SLOTS: Final = 100_003
-#: columns that are turned at a time, so that the lines written to stay in the cache
+#: columns that are transposed at a time, so that the lines written to stay in the cache
 _STRIP: Final = 128
-#: bytes that are read at a time of rows that lie in the file as they are
-_PIECE: Final = 256 << 10
 
 
 class Rows:
@@ -59,13 +54,13 @@ class Rows:
             around = math.prod((chunk[0], *(_whole(n, c) for n, c in zip(shape[1:], chunk[1:], strict=True))))
             if around * kind.itemsize <= CACHE_LIMIT:
                 access.set_chunk_cache(_SLOTS, around * kind.itemsize, 0.0)
-        self._place = _place_in_file(file, plain, layout)
+        self._file, self._offset = file.filename, plain.get_offset() if chunk is None else None
         del plain  # the size of its cache is fixed while an array is open
         self._array = h5py.Dataset(h5py.h5d.open(file.id, key.encode(), access))
         self._shape: tuple[int, ...] = shape[1:]
         self._dtype: np.dtype[Any] = kind
 
-    def turned(self, index: int) -> NDArray[Any]:
+    def transposed(self, index: int) -> NDArray[Any]:
         """Row `index` with its axes reversed, contiguous.
 
         Raises
@@ -77,29 +72,12 @@ class Rows:
         if self._chunk is not None:
             with suppress(Exception):  # a chunk that isn't there or is damaged: HDF5 has the last word
                 for place, block in self._chunks(index, self._chunk):
-                    _turn(block, out, place)
+                    _transpose(block, out, place)
                 return out
-        if self._place is not None and 0 <= index < self._array.shape[0]:
-            self._read(index, self._place, out)
-            return out
-        _turn(self._array[index], out, (0,) * len(self._shape))
+        if self._offset is not None and os.path.getsize(self._file) < self._offset + (index + 1) * out.nbytes:
+            raise OSError("the file became shorter")  # HDF5 would give zeros
+        _transpose(self._array[index], out, (0,) * len(self._shape))
         return out
-
-    def _read(self, index: int, place: tuple[int, int], out: NDArray[Any]) -> None:
-        """Fill `out` from a file descriptor and the array's offset."""
-        handle, start = place
-        *planes, columns, length = self._shape
-        line = length * self._dtype.itemsize
-        step = max(1, _PIECE // (math.prod(planes) * line))
-        piece = np.empty((*planes, step, length), dtype=self._dtype)
-        start += index * math.prod(self._shape) * self._dtype.itemsize
-        for left in range(0, columns, step):
-            part = piece[..., : columns - left, :]
-            for k, plane in enumerate(np.ndindex(*planes)):
-                rows = part[plane]
-                if os.preadv(handle, [rows.view(np.uint8).data], start + (k * columns + left) * line) != rows.nbytes:
-                    raise OSError("the file became shorter")  # HDF5 would give zeros
-            _turn(part, out, (*(0 for _ in planes), left, 0))
 
     def _chunks(self, index: int, chunk: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
         """Where each chunk of a row begins, and what of it lies inside the array."""
@@ -114,15 +92,6 @@ class Rows:
             yield place, block[tuple(slice(n - p) for n, p in zip(self._shape, place, strict=True))]
 
 
-def _place_in_file(file: Any, array: Any, layout: Any) -> tuple[int, int] | None:
-    """File descriptor and offset of an array that lies in its file in one piece; None of any other."""
-    import h5py
-
-    whole = layout.get_layout() == h5py.h5d.CONTIGUOUS and layout.get_external_count() == 0
-    offset = array.get_offset() if whole and file.driver == "sec2" else None
-    return None if offset is None else (file.id.get_vfd_handle(), offset)
-
-
 def _only_deflate(layout: Any) -> bool:
     import h5py
 
@@ -134,14 +103,12 @@ def _whole(length: int, chunk: int) -> int:
     return -(-length // chunk) * chunk
 
 
-def _turn(block: NDArray[Any], out: NDArray[Any], place: tuple[int, ...]) -> None:
+def _transpose(block: NDArray[Any], out: NDArray[Any], place: tuple[int, ...]) -> None:
     """Write a block, [X, Y] or [C, X, Y], to its place in an array with the axes reversed."""
     into = out[tuple(slice(p, p + n) for p, n in zip(place[::-1], block.shape[::-1], strict=True))]
-    if kernels.turn(block=block, out=into):
-        return
     if block.ndim == 3:
         for k, plane in enumerate(block):
-            _turn(plane, into[..., k], (0, 0))
+            _transpose(plane, into[..., k], (0, 0))
         return
     for start in range(0, block.shape[0], _STRIP):
         strip = block[start : start + _STRIP]

@@ -100,7 +100,7 @@ class LabelledMat:
             rows = self._rows.get(key)
             if rows is None:
                 rows = self._rows[key] = Rows(file, key)
-            return rows.turned(number - 1)
+            return rows.transposed(number - 1)
         except (OSError, RuntimeError) as error:
             detail = " ".join(str(error).split())[:160]
             raise SampleError(f"image {number} of '{key}' can't be read ({detail}): a damaged download?",

@@ -167,7 +167,3 @@ def take_bins(
     """
     return None if _module is None else int(_module.take_bins(values, bins.row, first, last, out))
 
-
-def turn(*, block: NDArray[Any], out: NDArray[Any]) -> bool:
-    """Write [X, Y] of four bytes an item, or [3, X, Y] of one, to `out` with its axes reversed; False: not done."""
-    return _module is not None and bool(_module.turn(block, out))

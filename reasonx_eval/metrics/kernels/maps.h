@@ -68,17 +68,4 @@ void count_bins(const double *values, int64_t n, const bin_range *bins, int64_t 
 int64_t take_bins(const double *values, int64_t n, const bin_range *bins, int64_t first, int64_t last, double *out,
                   int64_t room);
 
-/* Columns of contiguous items, as MATLAB stores an image. */
-typedef struct {
-    const char *data;
-    int64_t stride; /* bytes from column to column */
-    int64_t count, length;
-} columns;
-
-/* Items of four bytes to rows; `to_stride` bytes from row to row. */
-void turn_words(const columns *from, char *to, int64_t to_stride);
-
-/* Three planes of bytes, `plane` bytes apart, to rows of pixels. */
-void turn_colours(const columns *from, int64_t plane, char *to, int64_t to_stride);
-
 #endif

@@ -211,55 +211,20 @@ static PyObject *py_take_bins(PyObject *self, PyObject *args) {
     return NULL;
 }
 
-/* Whether `out` is `in` with its axes reversed, of a kind that is turned here: words [X, Y], or bytes [3, X, Y]. */
-static int turns(const Py_buffer *in, const Py_buffer *out) {
-    int colours = in->ndim == 3;
-    Py_ssize_t item = colours ? 1 : 4, pixel = colours ? 3 : item;
-    if ((in->ndim != 2 && !colours) || out->ndim != in->ndim || in->itemsize != item || out->itemsize != item) return 0;
-    for (int k = 0; k < in->ndim; k++)
-        if (in->shape[k] != out->shape[in->ndim - 1 - k]) return 0;
-    if (colours && (in->shape[0] != 3 || out->strides[2] != 1)) return 0;
-    return in->strides[in->ndim - 1] == item && out->strides[1] == pixel && strcmp(in->format, out->format) == 0;
-}
-
-static PyObject *py_turn(PyObject *self, PyObject *args) {
-    (void)self;
-    PyObject *from, *to;
-    Py_buffer in, out;
-    if (!PyArg_ParseTuple(args, "OO", &from, &to)) return NULL;
-    if (PyObject_GetBuffer(from, &in, PyBUF_STRIDED_RO | PyBUF_FORMAT) < 0) return NULL;
-    if (PyObject_GetBuffer(to, &out, PyBUF_STRIDED | PyBUF_FORMAT) < 0) {
-        PyBuffer_Release(&in);
-        return NULL;
-    }
-    int fits = turns(&in, &out);
-    if (fits) {
-        int x = in.ndim - 2;
-        columns c = {in.buf, in.strides[x], in.shape[x], in.shape[x + 1]};
-        Py_BEGIN_ALLOW_THREADS if (x) turn_colours(&c, in.strides[0], out.buf, out.strides[0]);
-        else turn_words(&c, out.buf, out.strides[0]);
-        Py_END_ALLOW_THREADS
-    }
-    PyBuffer_Release(&in);
-    PyBuffer_Release(&out);
-    return PyBool_FromLong(fits);
-}
-
 static PyMethodDef methods[] = {
-    {"depth_moments", py_depth_moments, METH_VARARGS, "Moments of a least-squares fit; see fused.py."},
-    {"depth_errors", py_depth_errors, METH_VARARGS, "Sums of every depth metric; see fused.py."},
-    {"angles_between", py_angles_between, METH_VARARGS, "Angles between two maps of vectors; see fused.py."},
-    {"sum_angles", py_sum_angles, METH_VARARGS, "Sums, shares and histogram of angles; see fused.py."},
-    {"count_bins", py_count_bins, METH_VARARGS, "Adds values to a histogram; see fused.py."},
-    {"take_bins", py_take_bins, METH_VARARGS, "The values of some bins; see fused.py."},
-    {"turn", py_turn, METH_VARARGS, "Reverses the axes of an image; see fused.py."},
+    {"depth_moments", py_depth_moments, METH_VARARGS, "Moments of a least-squares fit; see kernels/__init__.py."},
+    {"depth_errors", py_depth_errors, METH_VARARGS, "Sums of every depth metric; see kernels/__init__.py."},
+    {"angles_between", py_angles_between, METH_VARARGS, "Angles between two maps of vectors; see kernels/__init__.py."},
+    {"sum_angles", py_sum_angles, METH_VARARGS, "Sums, shares and histogram of angles; see kernels/__init__.py."},
+    {"count_bins", py_count_bins, METH_VARARGS, "Adds values to a histogram; see kernels/__init__.py."},
+    {"take_bins", py_take_bins, METH_VARARGS, "The values of some bins; see kernels/__init__.py."},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {
     .m_base = PyModuleDef_HEAD_INIT,
-    .m_name = "reasonx_eval._compiled",
-    .m_doc = "Depth and normals in fused passes. Used through reasonx_eval.fused.",
+    .m_name = "reasonx_eval.metrics.kernels._compiled",
+    .m_doc = "Depth and normals in fused passes. Used through reasonx_eval.metrics.kernels.",
     .m_size = 0,
     .m_methods = methods,
 };

@@ -74,14 +74,6 @@ def test_lmse_forms_equal_loops():
         assert image.lmse(form="grosse", **m) == pytest.approx(_loop_grosse(**grey), rel=1e-9)
 
 
-def test_mit_score_is_half_and_half():
-    a, b = _scene(2), _scene(3)
-    valid = a["valid"]
-    half = [image.lmse(form="grosse", **(s | {"valid": valid})) / 2 for s in (a, b)]
-    assert image.mit_score(reflectance=a["pred"], true_reflectance=a["target"], shading=b["pred"],
-                           true_shading=b["target"], valid=valid) == pytest.approx(sum(half), rel=1e-12)  # fmt: skip
-
-
 def test_psnr_and_ssim_equal_scikit_image():
     s = _scene(4) | {"valid": np.ones((45, 63), bool)}
     p, g = s["pred"].astype(np.float64), s["target"].astype(np.float64)

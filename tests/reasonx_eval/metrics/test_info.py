@@ -15,7 +15,7 @@ from reasonx_eval.types import Alignment
 
 
 def test_every_metric_is_known():
-    others = ["si_mse", "lmse", "psnr", "ssim", "map_rmse", "maw_intensity", "maw_chroma", "agreement",
+    others = ["si_mse", "lmse", "psnr", "ssim", "map_rmse", "agreement",
               "consistency_deg", "consistency_rmse"]  # fmt: skip
     assert sorted([*depth.METRICS, *normals.METRICS, *others]) == sorted(info.METRICS)
 

@@ -170,7 +170,7 @@ def test_latex_has_rules_bold_labels_and_the_signature_in_its_notes(
     assert "Holm" in notes
 
 
-@pytest.mark.parametrize("name", ["mean_deg", "within_11_25", "whdr10", "delta3", "maw_chroma", "psnr"])
+@pytest.mark.parametrize("name", ["mean_deg", "within_11_25", "whdr10", "delta3", "si_mse", "psnr"])
 def test_labels_of_metrics_are_plain_latex(name: str) -> None:
     assert latex.label(metric_info(name).label).isascii()
 
