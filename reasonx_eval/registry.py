@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
+from reasonx_eval import datasets
 from reasonx_eval.errors import ReasonXError, UsageError, unknown
 from reasonx_eval.io.paths import dataset_root
 
@@ -15,20 +17,17 @@ if TYPE_CHECKING:
     from reasonx_eval.datasets.base import Dataset
     from reasonx_eval.models.base import Model
 
-#: dataset name -> "module:Class"
+#: modules of datasets/ that are not themselves a data set
+_BESIDE = ("base", "examples", "splits")
+#: dataset name -> "module:class". A module of datasets/ is found by its name, with - for _, and calls its class
+#: DATASET; only the rendered scenes share one
 DATASETS: Mapping[str, str] = {
-    "iiw": "reasonx_eval.datasets.iiw:IIW",
-    "nyuv2": "reasonx_eval.datasets.nyuv2:NYUv2",
-    "nyuv2-normals": "reasonx_eval.datasets.nyuv2_normals:NYUv2Normals",
-    "eth3d": "reasonx_eval.datasets.eth3d:ETH3D",
-    "diode": "reasonx_eval.datasets.diode:DIODE",
-    "flat": "reasonx_eval.datasets.flat:Flat",
-    "mit-intrinsic": "reasonx_eval.datasets.mit:MITIntrinsic",
-    "folder": "reasonx_eval.datasets.folder:Folder",
+    **{module.name.replace("_", "-"): f"{datasets.__name__}.{module.name}:DATASET"
+       for module in iter_modules(datasets.__path__) if not module.ispkg and module.name not in _BESIDE},
     "scenes-synthetic": "reasonx_eval.datasets.scenes.dataset:ScenesSynthetic",
     "scenes-wild": "reasonx_eval.datasets.scenes.dataset:ScenesWild",
     "scenes-broad": "reasonx_eval.datasets.scenes.dataset:ScenesBroad",
-}
+}  # fmt: skip
 
 #: model name -> "module:factory"; a factory takes keyword options and returns a Model
 MODELS: Mapping[str, str] = {

@@ -100,13 +100,12 @@ def _prepare(name: str, root: Path | None, archives: Sequence[Path], force: bool
     cls = dataset_class(name)
     manifest = official_manifest(name)
     if not archives:
-        layout = str(getattr(cls, "layout", ""))
         if as_json:
             known: dict[str, Any] = {} if manifest is None else manifest.model_dump(mode="json", by_alias=True)
             print_json({"dataset": name, "licence": cls.info.licence, "homepage": cls.info.homepage,
-                        "layout": layout, **known})  # fmt: skip
+                        "layout": cls.info.layout, **known})  # fmt: skip
         else:
-            click.echo(explain(cls.info, manifest, layout))
+            click.echo(explain(cls.info, manifest))
         return 0
     where = dataset_root(name, root)
     if where is None:

@@ -19,6 +19,7 @@ class DatasetInfo:
 
     licence, homepage, size : how to get the official files
     splits : split name -> number of samples (None: depends on the files)
+    layout : how the files lie, where no manifest of the package says it
     example : a complete example of the file that describes the data, where there is one
     """
 
@@ -31,6 +32,7 @@ class DatasetInfo:
     size: str
     needs_root: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
+    layout: str = ""
     example: str = ""
 
 
@@ -96,8 +98,17 @@ class Dataset(ABC):
         return self.info.targets
 
     @property
+    def splits(self) -> Sequence[str]:
+        """The splits that these files have."""
+        return tuple(self.info.splits)
+
+    @property
     def name(self) -> str:
         return self.info.name
+
+    def sibling(self, split: str) -> Dataset:
+        """Another split of the same files, opened in the same way."""
+        return type(self)(self.root, split, self.options)
 
     @property
     def ids_digest(self) -> str:

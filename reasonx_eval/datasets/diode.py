@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
+from reasonx_eval.datasets.examples import EXACT, PNG, Example, Written, depth_target, normal_target, smooth_truth
 from reasonx_eval.datasets.formats.reading import (
     Y_UP,
     choice,
@@ -24,7 +26,7 @@ from reasonx_eval.datasets.formats.reading import (
 )
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import SampleError
-from reasonx_eval.io.images import read_npy
+from reasonx_eval.io.images import read_npy, write_npy, write_png
 from reasonx_eval.types import DepthTarget, NormalTarget, Sample, Target
 
 SHAPE: Final = (768, 1024)
@@ -133,3 +135,47 @@ def _read_mask(path: Path) -> NDArray[np.bool_]:
     if not np.array_equal(mask, stored):
         raise SampleError("a mask holds 0 and 1 only, this file holds other values", where=str(path))
     return mask
+
+
+@dataclass(frozen=True)
+class DiodeFiles:
+    """depth float32 [768, 1024, 1], mask float [768, 1024], normal float [768, 1024, 3] or None."""
+
+    photo: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+    mask: NDArray[Any]
+    normal: NDArray[Any] | None
+
+
+def write_diode(folder: Path, sample_id: str, files: DiodeFiles) -> None:
+    """``NAME.png, NAME_depth.npy, NAME_depth_mask.npy`` and, if there are normals, ``NAME_normal.npy``."""
+    stem = folder / sample_id
+    write_png(stem.with_name(stem.name + ".png"), files.photo)
+    write_npy(stem.with_name(stem.name + "_depth.npy"), files.depth)
+    write_npy(stem.with_name(stem.name + "_depth_mask.npy"), files.mask)
+    if files.normal is not None:
+        write_npy(stem.with_name(stem.name + "_normal.npy"), files.normal)
+
+
+def write_examples(root: Path) -> Mapping[str, Written]:
+    """The upper half of what the mask leaves out holds a depth that must not count by the mask."""
+    found = {}
+    for number, sample_id in enumerate((split_lines("diode_val_indoor")[0], split_lines("diode_val_outdoor")[0])):
+        truth = smooth_truth(*SHAPE, number)
+        stored = np.where(truth.seen, truth.depth, 0)
+        upper = np.arange(len(stored)) < len(stored) // 2
+        stored[upper] = np.where(truth.seen, stored, 8.0)[upper]
+        normal = np.where(truth.seen[..., None], truth.normal * (1, -1, -1), 0).astype(np.float32)
+        write_diode(root / "val", sample_id, DiodeFiles(
+            truth.photo, stored.astype(np.float32)[..., None], truth.seen.astype(np.float32), normal))  # fmt: skip
+        targets: dict[str, Target] = {"depth.file": depth_target(stored, truth.seen),
+                                      "depth.positive": depth_target(stored, stored > 0)}  # fmt: skip
+        found[sample_id] = Written({**targets, "normals": normal_target(truth, truth.seen)}, truth.photo)
+    return found
+
+
+DATASET = DIODE
+#: the first goes through every check of the self-test, the others through the reading and the perfect ones
+EXAMPLES = (
+    Example("diode", "diode", write_examples, {**PNG, **EXACT}),
+)  # fmt: skip

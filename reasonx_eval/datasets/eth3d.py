@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
+from reasonx_eval.datasets.examples import EXACT, JPEG, Example, Written, depth_target, smooth_truth, write_jpeg
 from reasonx_eval.datasets.formats.reading import choice, require_id, wanted
 from reasonx_eval.datasets.formats.tarindex import TarIndex
 from reasonx_eval.datasets.splits import split_lines
@@ -253,3 +255,83 @@ def _has_folders(root: Path) -> bool:
     return any(
         (root / name).parent.is_dir() for scene in scenes for name in _names((*_PHOTO, *_DEPTH), f"{scene}/any")
     )
+
+
+def eth3d_names(sample_id: str, *, tar: bool = False) -> tuple[str, str]:
+    """Relative names of photo and depth: unpacked official archives, or the members of the combined tar."""
+    scene, name = sample_id.split("/")
+    image, depth = f"{scene}/images/dslr_images/{name}.JPG", f"{scene}/ground_truth_depth/dslr_images/{name}.JPG"
+    return (f"rgb/{image}", f"depth/{scene}_dslr_depth/{depth}") if tar else (image, depth)
+
+
+def write_eth3d(root: Path, sample_id: str, depth: NDArray[np.float32], image: NDArray[np.uint8]) -> None:
+    """Photo and bare float32 depth, as unpacked from the official archives."""
+    photo_name, depth_name = eth3d_names(sample_id)
+    write_jpeg(root / photo_name, image)
+    (root / depth_name).parent.mkdir(parents=True, exist_ok=True)
+    (root / depth_name).write_bytes(depth.astype("<f4").tobytes())
+
+
+def write_tar(path: Path, members: Mapping[str, bytes], prefix: str = "./") -> None:
+    """An uncompressed tar with a folder entry before each file, as GNU tar makes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
+        for name, data in members.items():
+            folder = tarfile.TarInfo(prefix + str(Path(name).parent))
+            folder.type = tarfile.DIRTYPE
+            archive.addfile(folder)
+            info = tarfile.TarInfo(prefix + name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+_ETH3D = (split_lines("eth3d_dslr")[0], split_lines("eth3d_dslr")[-1])
+
+
+def _eth3d(number: int, size: tuple[int, int] = (720, 1080)) -> tuple[NDArray[np.float32], Written]:
+    """Smaller than the photos of the release, yet larger than 1024, where fits are subsampled."""
+    truth = smooth_truth(*size, number)
+    depth = np.where(truth.seen, truth.depth, np.inf).astype(np.float32)
+    return depth, Written({"depth": depth_target(depth, truth.seen)}, truth.photo)
+
+
+def write_eth3d_folders(root: Path) -> Mapping[str, Written]:
+    found = {}
+    for number, sample_id in enumerate(_ETH3D):
+        depth, found[sample_id] = _eth3d(number)
+        write_eth3d(root, sample_id, depth, _photo(found[sample_id]))
+    return found
+
+
+def write_eth3d_full(root: Path) -> Mapping[str, Written]:
+    """One photo of the release's 24 megapixels, from a smaller map whose pixels become blocks."""
+    depth, small = _eth3d(0, (504, 756))
+    large = depth.repeat(8, axis=0).repeat(8, axis=1)
+    photo = _photo(small).repeat(8, axis=0).repeat(8, axis=1)
+    write_eth3d(root, _ETH3D[0], large, photo)
+    return {_ETH3D[0]: Written({"depth": depth_target(large, np.isfinite(large))}, photo)}
+
+
+def _photo(written: Written) -> NDArray[np.uint8]:
+    assert written.photo is not None
+    return written.photo
+
+
+def write_eth3d_tar(root: Path) -> Mapping[str, Written]:
+    members, found = {}, {}
+    for number, sample_id in enumerate(_ETH3D):
+        depth, found[sample_id] = _eth3d(number)
+        photo_name, depth_name = eth3d_names(sample_id, tar=True)
+        members[photo_name] = write_jpeg(root / "photo.jpg", _photo(found[sample_id]))
+        members[depth_name] = depth.astype("<f4").tobytes()
+    write_tar(root / "eth3d.tar", members)
+    return found
+
+
+DATASET = ETH3D
+#: the first goes through every check of the self-test, the others through the reading and the perfect ones
+EXAMPLES = (
+    Example("eth3d, folders", "eth3d", write_eth3d_folders, {**JPEG, **EXACT}),
+    Example("eth3d, tar", "eth3d", write_eth3d_tar, {**JPEG, **EXACT}),
+    Example("eth3d, 24 megapixels", "eth3d", write_eth3d_full, {**JPEG, **EXACT}, only=("depth/eth3d",)),
+)  # fmt: skip

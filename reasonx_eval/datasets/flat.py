@@ -6,12 +6,23 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
+from reasonx_eval.datasets.examples import (
+    MAPS,
+    PNG,
+    Example,
+    Written,
+    depth_target,
+    everywhere,
+    map_target,
+    normal_target,
+    smooth_truth,
+)
 from reasonx_eval.datasets.formats.maps import (
     ENCODINGS,
     MAP_SUFFIXES,
@@ -26,7 +37,7 @@ from reasonx_eval.datasets.formats.maps import (
 )
 from reasonx_eval.datasets.formats.reading import choice, require_id, wanted
 from reasonx_eval.errors import DataError, SampleError, UsageError
-from reasonx_eval.io.images import read_rgb
+from reasonx_eval.io.images import read_rgb, write_npy, write_png
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample, Target
 
 _NAME = re.compile(r"^(?P<name>.+)_(?P<what>rgb|depth|normal|albedo|irradiance)$")
@@ -47,8 +58,7 @@ class Flat(Dataset):
     A map that some scene has is expected of every scene; a scene that lacks it is a damaged sample.
 
     Depth counts as a target only with the option ``depth_scale`` (metres per unit), because a depth without
-    metres, min-max normalised for instance, has no scale and no zero, so that no depth error is defined
-    for it. `relative_depth` gives such a file as it is, for ordinal use.
+    metres, min-max normalised for instance, has no scale and no zero, so that no depth error is defined for it.
     """
 
     info = DatasetInfo(
@@ -61,27 +71,20 @@ class Flat(Dataset):
         size="your own files",
         options={
             "depth_scale": "metres per unit of the depth file, e.g. 0.001; without it there is no depth target",
-            "larger_is": "farther (default) or nearer: what a larger value in a depth file without metres means",
             "normals_frame": "opencv (default: x right, y down, z forward), opengl (x right, y up, z to the camera) "
                              "or dsine (right, down, forward, pointing away from the camera)",
             "albedo_encoding": "srgb (default), linear or gamma2.2",
             "irradiance_encoding": "srgb (default), linear or gamma2.2",
         },
+        layout=LAYOUT,
     )  # fmt: skip
-
-    layout: ClassVar[str] = LAYOUT
 
     def __init__(self, root: Path | None, split: str = "all", options: Mapping[str, Any] | None = None) -> None:
         super().__init__(root, split, options)
         self.depth_scale = self._scale()
-        self.larger_is = choice(self, "larger_is", ("farther", "nearer"))
         self.normals_frame = choice(self, "normals_frame", tuple(NORMAL_FRAMES))
         self.albedo_encoding = choice(self, "albedo_encoding", ENCODINGS)
         self.irradiance_encoding = choice(self, "irradiance_encoding", ENCODINGS)
-        if self.depth_scale is not None and self.larger_is == "nearer":
-            raise UsageError("depth_scale and larger_is=nearer exclude each other: a file whose larger values are "
-                             "nearer is not depth in metres", where="flat",
-                             fix="a dataset.toml with [depth] kind = \"disparity\"")  # fmt: skip
         self._files = self._scan()
         self._ids = tuple(sorted(self._files))
 
@@ -168,15 +171,39 @@ class Flat(Dataset):
         value = decode_colour(as_rgb(stored, size, path, grey=name == "irradiance"), encoding)
         return MapTarget(value, np.asarray(np.isfinite(value).all(axis=2)))
 
-    def relative_depth(self, sample_id: str) -> NDArray[np.float32]:
-        """The depth file in arbitrary units, float32 [H, W], oriented so that larger is farther.
 
-        Only the order of its values means something.
-        """
-        path = self._path(sample_id, "depth")
-        plane = as_plane(read_map(path), image_size(self._path(sample_id, "rgb")), path)
-        value = plane.astype(np.float64)
-        if self.larger_is == "nearer":
-            top = float(np.iinfo(plane.dtype).max) if plane.dtype.kind == "u" else float(np.nanmax(value))
-            value = top - value
-        return value.astype(np.float32)
+def write_examples(root: Path) -> Mapping[str, Written]:
+    """One folder of scenes: centimetres in OpenEXR, outward float normals, 16-bit linear albedo and irradiance."""
+    found = {}
+    for number, name in enumerate(("a", "b")):
+        truth = smooth_truth(96, 128, number)
+        write_png(root / f"{name}_rgb.png", truth.photo)
+        _write_exr(root / f"{name}_depth.exr", np.where(truth.seen, truth.depth * 100, 0).astype(np.float32))
+        stored = np.where(truth.seen[..., None], -truth.normal, 0).astype(np.float32)
+        write_npy(root / f"{name}_normal.npy", stored)
+        for what, value in (("albedo", truth.albedo), ("irradiance", truth.light)):
+            write_png(root / f"{name}_{what}.png", np.rint(value * 65535).astype(np.uint16))
+        found[name] = Written({
+            "depth": depth_target(truth.depth, truth.seen), "normals": normal_target(truth, truth.seen),
+            "albedo": map_target(truth.albedo, everywhere(truth)),
+            "irradiance": map_target(truth.light, everywhere(truth)),
+        }, truth.photo)  # fmt: skip
+    return found
+
+
+def _write_exr(path: Path, plane: NDArray[np.float32]) -> None:
+    import OpenEXR
+
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    with OpenEXR.File(header, {"Z": plane}) as file:
+        file.write(str(path))
+
+
+DATASET = Flat
+#: the first goes through every check of the self-test, the others through the reading and the perfect ones
+EXAMPLES = (
+    Example("flat", "flat", write_examples,
+            {**PNG, "depth": 1e-6, "normals": 1e-3, "albedo": 1e-5, "irradiance": 1e-5},
+           {"depth_scale": 0.01, "normals_frame": "dsine", "albedo_encoding": "linear",
+            "irradiance_encoding": "linear"}, offers=MAPS),
+)  # fmt: skip

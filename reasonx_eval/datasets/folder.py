@@ -1,4 +1,4 @@
-"""A folder of one's own data, described by a small ``dataset.toml`` (folder_card.py)."""
+"""A folder of one's own data, described by a small ``dataset.toml`` (formats/card.py)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.datasets.folder_card import (
+from reasonx_eval.datasets.examples import (
+    MAPS,
+    PNG,
+    Example,
+    Written,
+    depth_target,
+    everywhere,
+    graded_judgements,
+    map_target,
+    millimetres,
+    normal_codes,
+    normal_target,
+    smooth_truth,
+)
+from reasonx_eval.datasets.formats.card import (
     CARD_NAME,
     EXAMPLE,
     Card,
@@ -35,10 +49,12 @@ from reasonx_eval.datasets.formats.maps import (
     read_mask,
 )
 from reasonx_eval.datasets.formats.reading import pinhole, require_id, wanted
+from reasonx_eval.datasets.iiw import iiw_json, read_judgements, write_iiw
 from reasonx_eval.errors import DataError, SampleError, unknown
+from reasonx_eval.io.color import linear_to_srgb
 from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.files import safe_name
-from reasonx_eval.io.images import decode_file, read_rgb
+from reasonx_eval.io.images import decode_file, read_rgb, write_npy, write_png
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample, Target
 
 ALL = "all"
@@ -59,10 +75,9 @@ class Folder(Dataset):
         homepage="",
         size="your own files",
         options={"card": "sha256 that the dataset.toml must have (recorded with every result)"},
+        layout=f"a {CARD_NAME}, for example:\n\n{EXAMPLE}",
         example=EXAMPLE,
     )
-
-    layout: ClassVar[str] = f"a {CARD_NAME}, for example:\n\n{EXAMPLE}"
 
     def __init__(self, root: Path | None, split: str = ALL, options: Mapping[str, Any] | None = None) -> None:
         card_path = find_card(Path(root)) if root is not None else None
@@ -90,6 +105,9 @@ class Folder(Dataset):
     def splits(self) -> tuple[str, ...]:
         """The splits of the card, and "all"."""
         return tuple(dict.fromkeys([ALL, *self.card.splits]))
+
+    def sibling(self, split: str) -> Folder:
+        return type(self)(self.card_path, split, self.options)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -152,8 +170,6 @@ class Folder(Dataset):
             raise SampleError(f"the card has no table [{name}]", where=str(self.card_path))
         path = self._path(table.path, sample_id)
         if isinstance(table, JudgementsCard):
-            from reasonx_eval.datasets.iiw import read_judgements
-
             return read_judgements(path)
         stored = read_map(path, key=table.key)
         masked = self._mask(table, sample_id, size)
@@ -252,3 +268,76 @@ def read_intrinsics(path: Path) -> NDArray[np.float64]:
     if numbers.size != 9:
         raise SampleError(f"holds {numbers.size} numbers, expected fx fy cx cy or a 3x3 matrix", where=str(path))
     return numbers.reshape(3, 3)
+
+
+_CARD = """
+name = "own-data"
+images = "rgb/{id}.png"
+
+[depth]
+path = "depth/{id}.png"
+scale = 0.001
+
+[normals]
+path = "normal/{id}.png"
+encoding = "png8"
+frame = "opengl"
+
+[albedo]
+path = "albedo/{id}.png"
+encoding = "srgb"
+mask = "mask/{id}.png"
+
+[irradiance]
+path = "light/{id}.npy"
+encoding = "linear"
+"""
+
+
+_JUDGED_CARD = """
+name = "own-judgements"
+images = "rgb/{id}.png"
+
+[judgements]
+path = "judged/{id}.json"
+"""
+
+
+def write_examples(root: Path) -> Mapping[str, Written]:
+    """Own data with a card: millimetres, y-up normals, sRGB albedo with a mask, linear irradiance."""
+    (root / "dataset.toml").write_text(_CARD, encoding="utf-8")
+    found = {}
+    for number, sample_id in enumerate(("hall/1", "room/2")):
+        truth = smooth_truth(96, 128, number)
+        write_png(root / "rgb" / f"{sample_id}.png", truth.photo)
+        write_png(root / "depth" / f"{sample_id}.png", millimetres(np.where(truth.seen, truth.depth, 0)))
+        write_png(root / "normal" / f"{sample_id}.png", normal_codes(truth.normal * (1, -1, -1), truth.seen))
+        write_png(root / "albedo" / f"{sample_id}.png", np.rint(linear_to_srgb(truth.albedo) * 255).astype(np.uint8))
+        write_png(root / "mask" / f"{sample_id}.png", truth.seen.astype(np.uint8))
+        write_npy(root / "light" / f"{sample_id}.npy", truth.light.astype(np.float32))
+        found[sample_id] = Written({
+            "depth": depth_target(truth.depth, truth.seen), "normals": normal_target(truth, truth.seen),
+            "albedo": map_target(truth.albedo, truth.seen), "irradiance": map_target(truth.light, everywhere(truth)),
+        }, truth.photo)  # fmt: skip
+    return found
+
+
+def write_judged(root: Path) -> Mapping[str, Written]:
+    """Own judgements, without the albedo that would settle them."""
+    (root / "dataset.toml").write_text(_JUDGED_CARD, encoding="utf-8")
+    found = {}
+    for number, sample_id in enumerate("ab"):
+        judged, photo = graded_judgements(number), smooth_truth(96, 128, number).photo
+        write_png(root / "rgb" / f"{sample_id}.png", photo)
+        write_iiw(root / "judged", sample_id, iiw_json(judged.points, judged.comparisons))
+        found[sample_id] = Written({"judgements": judged.counted}, photo)
+    return found
+
+
+DATASET = Folder
+#: the first goes through every check of the self-test, the others through the reading and the perfect ones
+EXAMPLES = (
+    Example("folder", "folder", write_examples,
+           {**PNG, "depth": 6e-4, "normals": 0.5, "albedo": 0.006, "irradiance": 1e-6}, offers=MAPS),
+    Example("folder, judged", "folder", write_judged, PNG, offers=("judgements",)),
+)  # fmt: skip

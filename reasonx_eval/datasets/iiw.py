@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
+from reasonx_eval.datasets.examples import PNG, Example, Written, graded_judgements, smooth_truth
 from reasonx_eval.datasets.formats.reading import find_folder, require_id, wanted
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import SampleError
-from reasonx_eval.io.images import read_rgb
+from reasonx_eval.io.images import read_rgb, write_png
 from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget, Sample, Target
 
 #: no score or coordinate is as large
@@ -269,3 +270,43 @@ class _Where:
 def _kind(value: Any) -> str:
     text = json.dumps(value) if isinstance(value, (str, int, float, bool)) or value is None else type(value).__name__
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def iiw_json(points: Sequence[tuple[int, float, float, Any]], comparisons: Sequence[tuple[int, int, Any, Any]]) -> Any:
+    """The official structure from (id, x, y, opaque) and (point1, point2, darker, darker_score)."""
+    return {
+        "id": 7,
+        "intrinsic_points": [
+            {"id": i, "x": x, "y": y, "opaque": o, "opaque_score": 1.0, "min_separation": 0.05, "sRGB": "808080"}
+            for i, x, y, o in points
+        ],
+        "intrinsic_comparisons": [
+            {"id": k, "point1": a, "point2": b, "darker": d, "darker_score": s, "darker_method": "CUBAM"}
+            for k, (a, b, d, s) in enumerate(comparisons)
+        ],
+    }
+
+
+def write_iiw(folder: Path, sample_id: str, content: Any, image: NDArray[np.uint8] | None = None) -> None:
+    """``ID.json`` and, if an image is given, ``ID.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content)
+    (folder / f"{sample_id}.json").write_text(text, encoding="utf-8")
+    if image is not None:
+        write_png(folder / f"{sample_id}.png", image)
+
+
+def write_examples(root: Path) -> Mapping[str, Written]:
+    found = {}
+    for number, sample_id in enumerate(split_lines("iiw_test")[:2]):
+        judged, photo = graded_judgements(number), smooth_truth(96, 128, number).photo
+        write_iiw(root / "data", sample_id, iiw_json(judged.points, judged.comparisons), photo)
+        found[sample_id] = Written({"judgements": judged.counted}, photo)
+    return found
+
+
+DATASET = IIW
+#: the first goes through every check of the self-test, the others through the reading and the perfect ones
+EXAMPLES = (
+    Example("iiw", "iiw", write_examples, PNG),
+)  # fmt: skip

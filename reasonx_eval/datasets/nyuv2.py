@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.datasets.formats.nyuv2_layouts import BtsLayout, ExtractedLayout, Layout, MatLayout
+from reasonx_eval.datasets.examples import (
+    EXACT,
+    JPEG,
+    PNG,
+    Example,
+    Written,
+    depth_target,
+    everywhere,
+    millimetres,
+    smooth_truth,
+    write_jpeg,
+)
+from reasonx_eval.datasets.formats.nyuv2_layouts import SHAPE, BtsLayout, ExtractedLayout, Layout, MatLayout
 from reasonx_eval.datasets.formats.nyuv2_mat import IMAGES, check_splits
 from reasonx_eval.datasets.formats.reading import choice, find_folder, pinhole, require_id, wanted
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.io.images import write_png
 from reasonx_eval.types import DepthTarget, Sample, Target
 
 #: focal lengths and centre of the photo's camera, from the official toolbox, pixels of 640 x 480
@@ -141,3 +156,93 @@ def _open_bts(dataset: NYUv2, depth: str) -> Layout:
         raise UsageError("layout bts holds raw depth only: the script that writes it takes rawDepths",
                          where=dataset.name, fix=f"put {MatLayout.file_name} into {dataset.root}")  # fmt: skip
     return BtsLayout(folder)
+
+
+@dataclass(frozen=True)
+class NyuImage:
+    """One labelled image: photo uint8 [480, 640, 3]; raw (0 = missing) and filled depth, float32 metres."""
+
+    photo: NDArray[np.uint8]
+    raw: NDArray[np.float32]
+    filled: NDArray[np.float32]
+
+
+def write_nyuv2_mat(path: Path, images: Mapping[int, NyuImage], scenes: Mapping[int, str] | None = None,
+                    leave_out: Sequence[str] = ()) -> None:  # fmt: skip
+    """The labelled .mat with all 1449 rows, of which only the given ones (1-based) are stored."""
+    import h5py
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        shapes = {"images": ((1449, 3, 640, 480), "u1"), "depths": ((1449, 640, 480), "f4"),
+                  "rawDepths": ((1449, 640, 480), "f4"), "labels": ((1449, 640, 480), "u2")}  # fmt: skip
+        for key, (shape, dtype) in shapes.items():
+            if key not in leave_out:
+                file.create_dataset(key, shape, dtype, chunks=(1, *shape[1:]), compression="gzip", compression_opts=1)
+        for number, image in images.items():
+            rows = {"images": image.photo.transpose(2, 1, 0), "depths": image.filled.T, "rawDepths": image.raw.T}
+            for key, row in rows.items():
+                if key not in leave_out:
+                    file[key][number - 1] = row
+        if scenes is not None:
+            cells = file.create_dataset("scenes", (1, 1449), h5py.ref_dtype)
+            for number, scene in scenes.items():
+                text = file.create_dataset(f"#refs#/{number}", data=np.array([[ord(c)] for c in scene], dtype="u2"))
+                cells[0, number - 1] = text.ref
+
+
+def write_nyuv2_extracted(folder: Path, number: int, scene: str, image: NyuImage) -> None:
+    """``SCENE/rgb_0001.png, depth_0001.png, filled_0001.png``."""
+    write_png(folder / scene / f"rgb_{number:04d}.png", image.photo)
+    write_png(folder / scene / f"depth_{number:04d}.png", millimetres(image.raw))
+    write_png(folder / scene / f"filled_{number:04d}.png", millimetres(image.filled))
+
+
+def write_nyuv2_bts(folder: Path, number: int, room: str, image: NyuImage, *, filled: bool = False) -> None:
+    """``ROOM/rgb_00000.jpg, sync_depth_00000.png``, numbered from 0."""
+    write_jpeg(folder / room / f"rgb_{number - 1:05d}.jpg", image.photo)
+    write_png(folder / room / f"sync_depth_{number - 1:05d}.png", millimetres(image.filled if filled else image.raw))
+
+
+#: images of the example -> their scenes
+EXAMPLE_SCENES: Final = {1: "kitchen_0004", 9: "office_0005"}
+
+
+def _nyu(number: int) -> tuple[NyuImage, Written]:
+    truth = smooth_truth(*SHAPE, number)
+    filled = np.rint(truth.depth * 1000) / 1000
+    raw = np.where(truth.seen, filled, 0)
+    targets = {"depth.raw": depth_target(raw, truth.seen), "depth.filled": depth_target(filled, everywhere(truth))}
+    image = NyuImage(truth.photo, raw.astype(np.float32), filled.astype(np.float32))
+    return image, Written(targets, truth.photo)
+
+
+def write_nyu_mat(root: Path) -> Mapping[str, Written]:
+    made = {number: _nyu(number) for number in EXAMPLE_SCENES}
+    write_nyuv2_mat(root / "nyu_depth_v2_labeled.mat", {n: image for n, (image, _) in made.items()}, EXAMPLE_SCENES)
+    return {f"{n:04d}": written for n, (_, written) in made.items()}
+
+
+def write_nyu_extracted(root: Path) -> Mapping[str, Written]:
+    found = {}
+    for number, scene in EXAMPLE_SCENES.items():
+        image, found[f"{number:04d}"] = _nyu(number)
+        write_nyuv2_extracted(root / "test", number, scene, image)
+    return found
+
+
+def write_nyu_bts(root: Path) -> Mapping[str, Written]:
+    found = {}
+    for number, scene in EXAMPLE_SCENES.items():
+        image, found[f"{number:04d}"] = _nyu(number)
+        write_nyuv2_bts(root / "official_splits" / "test", number, scene[:-5], image)
+    return found
+
+
+DATASET = NYUv2
+#: the first goes through every check of the self-test, the others through the reading and the perfect ones
+EXAMPLES = (
+    Example("nyuv2, mat", "nyuv2", write_nyu_mat, {**PNG, **EXACT}),
+    Example("nyuv2, extracted", "nyuv2", write_nyu_extracted, {**PNG, **EXACT}),
+    Example("nyuv2, bts", "nyuv2", write_nyu_bts, {**JPEG, **EXACT}, refused={"depth": "filled"}),
+)  # fmt: skip

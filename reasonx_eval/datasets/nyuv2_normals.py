@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
+from reasonx_eval.datasets.examples import EXACT, PNG, Example, Written, normal_codes, normal_target, smooth_truth
 from reasonx_eval.datasets.formats.nyuv2_layouts import SHAPE
 from reasonx_eval.datasets.formats.reading import (
     Y_UP,
@@ -22,9 +24,9 @@ from reasonx_eval.datasets.formats.reading import (
     sized_rgb,
     wanted,
 )
-from reasonx_eval.datasets.nyuv2 import INTRINSICS, numbered_ids, scenes_of_test
+from reasonx_eval.datasets.nyuv2 import EXAMPLE_SCENES, INTRINSICS, numbered_ids, scenes_of_test
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.images import read_npy, read_png
+from reasonx_eval.io.images import read_npy, read_png, write_npy, write_png
 from reasonx_eval.types import NormalTarget, Sample, Target
 
 #: -(n * 2 - 1) of each 8-bit code: those files hold outward normals, x right, y down, z forward, so that
@@ -105,3 +107,43 @@ def _read_marigold(path: Path) -> NormalTarget:
 
 
 _READERS: Final[Mapping[str, Callable[[Path], NormalTarget]]] = {"dsine": _read_dsine, "marigold": _read_marigold}
+
+
+def write_nyuv2_normals(folder: Path, number: int, stored: NDArray[Any], image: NDArray[np.uint8]) -> None:
+    """``000000_img.png`` and ``_normal.png`` (uint8 codes) or ``_normal.npy`` (float vectors)."""
+    stem = f"{number - 1:06d}"
+    write_png(folder / f"{stem}_img.png", image)
+    write_npy(folder / f"{stem}_intrins.npy", np.eye(3))
+    if stored.dtype == np.uint8:
+        write_png(folder / f"{stem}_normal.png", stored)
+    else:
+        write_npy(folder / f"{stem}_normal.npy", stored)
+
+
+def write_nyu_dsine(root: Path) -> Mapping[str, Written]:
+    """8-bit codes of outward normals: the opposite of ours."""
+    found = {}
+    for number in EXAMPLE_SCENES:
+        truth = smooth_truth(*SHAPE, number)
+        write_nyuv2_normals(root / "test", number, normal_codes(-truth.normal, truth.seen), truth.photo)
+        found[f"{number:04d}"] = Written({"normals": normal_target(truth, truth.seen)}, truth.photo)
+    return found
+
+
+def write_nyu_marigold(root: Path) -> Mapping[str, Written]:
+    """Floats, y up and z towards the camera."""
+    found = {}
+    for number in EXAMPLE_SCENES:
+        truth = smooth_truth(*SHAPE, number)
+        stored = np.where(truth.seen[..., None], truth.normal * (1, -1, -1), 0).astype(np.float32)
+        write_nyuv2_normals(root / "test", number, stored, truth.photo)
+        found[f"{number:04d}"] = Written({"normals": normal_target(truth, truth.seen)}, truth.photo)
+    return found
+
+
+DATASET = NYUv2Normals
+#: the first goes through every check of the self-test, the others through the reading and the perfect ones
+EXAMPLES = (
+    Example("nyuv2-normals, dsine", "nyuv2-normals", write_nyu_dsine, {**PNG, "normals": 0.5}),
+    Example("nyuv2-normals, marigold", "nyuv2-normals", write_nyu_marigold, {**PNG, **EXACT}),
+)  # fmt: skip

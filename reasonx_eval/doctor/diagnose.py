@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import TypeAlias
@@ -111,12 +111,11 @@ def _splits(dataset: Dataset) -> Iterator[Finding]:
     twice = [i for i, count in Counter(dataset.ids).items() if count > 1]
     if twice:
         yield Finding("split", "fail", f"ids that are listed twice: {some(twice)}")
-    names: Sequence[str] = getattr(dataset, "splits", tuple(dataset.info.splits))
-    apart = [n for n in names if n.startswith(_DISJOINT)]
+    apart = [n for n in dataset.splits if n.startswith(_DISJOINT)]
     ids: dict[str, set[str]] = {}
     for name in apart:
         try:
-            ids[name] = set(_sibling(dataset, name).ids)
+            ids[name] = set((dataset if name == dataset.split else dataset.sibling(name)).ids)
         except ReasonXError as error:
             yield Finding("split", "warn", f"split '{name}' can't be compared: {' '.join(str(error).split())}")
     for one, other in combinations(ids, 2):
@@ -131,10 +130,3 @@ def _splits(dataset: Dataset) -> Iterator[Finding]:
 
 def _kind(split: str) -> str:
     return next(k for k in _DISJOINT if split.startswith(k))
-
-
-def _sibling(dataset: Dataset, split: str) -> Dataset:
-    if split == dataset.split:
-        return dataset
-    root = getattr(dataset, "card_path", dataset.root)
-    return type(dataset)(root, split, dataset.options)

@@ -12,15 +12,15 @@ from reasonx_eval.doctor.unpack import archive_problems, unpack
 from reasonx_eval.errors import DataError
 
 
-def explain(info: DatasetInfo, manifest: Manifest | None, layout: str = "") -> str:
-    """What to fetch, from where, under which licence, and the layout expected (`layout` where no manifest says)."""
+def explain(info: DatasetInfo, manifest: Manifest | None) -> str:
+    """What to fetch, from where, under which licence, and the layout expected."""
     lines = [info.title, f"  licence   {info.licence}"]
     if info.homepage:
         lines.append(f"  homepage  {info.homepage}")
     if manifest is not None:
         for archive in manifest.archives:
             lines += _archive_lines(archive)
-    for heading, text in (("layout of the folder", manifest.layout if manifest else layout),
+    for heading, text in (("layout of the folder", manifest.layout if manifest else info.layout),
                           ("notes", manifest.notes if manifest else "")):  # fmt: skip
         if text.strip():
             lines += [f"  {heading}", *(f"    {line}" for line in text.strip().splitlines())]

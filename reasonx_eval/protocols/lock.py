@@ -1,7 +1,8 @@
-"""Keeps a protocol's name@version from ever meaning two things: ``python -m reasonx_eval.protocols.lock``.
+"""Keeps names from ever meaning two things: ``python -m reasonx_eval.protocols.lock``.
 
-``protocols/digests.json`` records the digest of the rules of every version that ever was. A change of
-rules takes a new version; this command then adds its digest. It never replaces one.
+``data/digests.json`` records the digest of the rules of every version of a protocol that ever was, and of every list
+of sample ids in ``data/splits``. A change of rules takes a new version, a change of a list a new name; this command
+then adds its digest. It never replaces one.
 """
 
 from __future__ import annotations
@@ -12,48 +13,53 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reasonx_eval.errors import EXIT_USAGE, UsageError
+from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.io.files import write_text
 from reasonx_eval.protocols.protocol import all_protocols
 
 LOCK = Path(__file__).parent / "data" / "digests.json"
+SPLITS = LOCK.parent / "splits"
 
 
 def current() -> dict[str, str]:
-    """``name@version`` -> digest, of the protocols in the package."""
-    return {ref: protocol.digest for ref, protocol in sorted(all_protocols().items())}
+    """``name@version`` of each protocol and ``splits/name`` of each list in the package -> digest."""
+    lists = {f"splits/{p.stem}": sha256_lines(p.read_text(encoding="ascii").splitlines()) for p in SPLITS.glob("*.txt")}
+    return dict(sorted({**{ref: p.digest for ref, p in all_protocols().items()}, **lists}.items()))
 
 
 def locked(path: Path = LOCK) -> dict[str, str]:
-    """``name@version`` -> digest, as recorded; empty if there is no record."""
+    """The same, as recorded; empty if there is no record."""
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def problems(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
-    """What is wrong between the protocols and the record: rules changed under a version, or a version not recorded."""
+    """What is wrong between the package and the record: a changed digest under a name, or a name not recorded."""
     found = []
-    for ref, digest in now.items():
-        if ref not in then:
-            found.append(f"{ref} is not in digests.json: run python -m reasonx_eval.protocols.lock")
-        elif then[ref] != digest:
-            found.append(f"the rules of {ref} changed: raise its version by one, say in its notes what changed, then "
+    for name, digest in now.items():
+        if name not in then:
+            found.append(f"{name} is not in digests.json: run python -m reasonx_eval.protocols.lock")
+        elif then[name] != digest and name.startswith("splits/"):
+            found.append(f"the ids of {name} changed: restore the list, or give the new one another name")
+        elif then[name] != digest:
+            found.append(f"the rules of {name} changed: raise its version by one, say in its notes what changed, then "
                          "run python -m reasonx_eval.protocols.lock (if no result was ever made with it, delete its "
                          "line from digests.json instead)")  # fmt: skip
     return found
 
 
 def update(path: Path = LOCK) -> list[str]:
-    """Record the digests of new versions; returns them.
+    """Record new digests; returns their names.
 
     Raises
     ------
     UsageError
-        Rules changed under a recorded version; nothing is written.
+        A recorded protocol or list changed; nothing is written.
     """
     now, then = current(), locked(path)
-    changed = problems({ref: digest for ref, digest in now.items() if ref in then}, then)
+    changed = problems({name: digest for name, digest in now.items() if name in then}, then)
     if changed:
         raise UsageError("\n".join(changed), where=path.name)
-    added = [ref for ref in now if ref not in then]
+    added = [name for name in now if name not in then]
     write_text(path, json.dumps(dict(sorted((then | now).items())), indent=1) + "\n")
     return added
 

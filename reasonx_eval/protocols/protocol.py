@@ -381,13 +381,3 @@ def get_protocol(name: str) -> Protocol:
     if versions:
         return max(versions, key=lambda p: p.version)
     raise unknown("protocol", name, {p.name for p in known.values()} if "@" not in name else known)
-
-
-def protocols_of(dataset: str, task: str | None = None) -> list[Protocol]:
-    """The latest protocols of a dataset (and task)."""
-    latest: dict[str, Protocol] = {}
-    for p in all_protocols().values():
-        mine = p.dataset == dataset and task in (None, p.task)
-        if mine and (p.name not in latest or latest[p.name].version < p.version):
-            latest[p.name] = p
-    return list(latest.values())

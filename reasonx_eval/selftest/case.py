@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.datasets.examples import Written
 from reasonx_eval.io import color
 from reasonx_eval.models.adapters.derived import surface_normals
 from reasonx_eval.models.base import Model, ModelInfo
 from reasonx_eval.models.embedded.oracle import Oracle
 from reasonx_eval.protocols.protocol import Protocol, align_space
 from reasonx_eval.scoring import Scored, score_sample
-from reasonx_eval.selftest.sources import Written
 from reasonx_eval.types import (
     LEFT_OUT,
     TASK_OF_KIND,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonx_eval.datasets.base import Dataset
+from reasonx_eval.datasets.examples import Example, Written
 from reasonx_eval.errors import DataError, ReasonXError, SampleError, UsageError
 from reasonx_eval.protocols.protocol import Protocol, all_protocols
 from reasonx_eval.registry import get_dataset
@@ -18,7 +19,7 @@ from reasonx_eval.selftest import expect
 from reasonx_eval.selftest.case import Case, Failed
 from reasonx_eval.selftest.checks import CHECKS, Check
 from reasonx_eval.selftest.reading import agrees_with_itself, reads_what_was_written
-from reasonx_eval.selftest.sources import SOURCES, Source, Written
+from reasonx_eval.selftest.sources import all_examples, serves
 from reasonx_eval.types import Sample
 
 #: called after every protocol on every source with (done, total, failed)
@@ -53,7 +54,7 @@ def check_made_up(
     quick : only the first source of each protocol and the first kind it accepts
     progress : called after every protocol on every source
     """
-    work = [(p, s, k) for p in protocols for k, s in enumerate(s for s in SOURCES if s.serves(p))]
+    work = [(p, s, k) for p in protocols for k, s in enumerate(s for s in all_examples() if serves(s, p))]
     work = sorted((item for item in work if not quick or item[2] == 0), key=lambda item: item[1].name)
     with tempfile.TemporaryDirectory(prefix="reasonx-selftest-") as folder:
         shelf = _Shelf(Path(folder))
@@ -120,7 +121,7 @@ class _Shelf:
         self._seen: set[str] = set()
         self._samples: tuple[str, tuple[Sample, ...]] = ("", ())
 
-    def samples(self, source: Source, protocol: Protocol, dataset: Dataset) -> tuple[Sample, ...]:
+    def samples(self, source: Example, protocol: Protocol, dataset: Dataset) -> tuple[Sample, ...]:
         """The samples of a source that are there, or two of a rendered dataset.
 
         Those of the last call are kept: protocols of one dataset follow each other, and mostly read the same.
@@ -132,13 +133,13 @@ class _Shelf:
             self._samples = (key, _load(dataset, protocol, ids))
         return self._samples[1]
 
-    def is_new(self, source: Source) -> bool:
+    def is_new(self, source: Example) -> bool:
         """Whether this is asked for the first time: rendered maps need one look, whatever the protocols."""
         new = source.name not in self._seen
         self._seen.add(source.name)
         return new
 
-    def open(self, source: Source, protocol: Protocol) -> tuple[Dataset, Mapping[str, Written]]:
+    def open(self, source: Example, protocol: Protocol) -> tuple[Dataset, Mapping[str, Written]]:
         root = self._folder / source.name.replace(", ", "-").replace(" ", "-")
         if source.write is not None and source.name not in self._written:
             root.mkdir()
@@ -149,7 +150,7 @@ class _Shelf:
         return dataset, self._written.get(source.name, {})
 
 
-def _on_source(shelf: _Shelf, protocol: Protocol, source: Source, *, first: bool, quick: bool) -> list[Outcome]:
+def _on_source(shelf: _Shelf, protocol: Protocol, source: Example, *, first: bool, quick: bool) -> list[Outcome]:
     if any(protocol.dataset_options.get(k) == v for k, v in source.refused.items()):
         return [_look(REFUSED, protocol, source.name, None,
                       lambda: expect.refuses(lambda: shelf.open(source, protocol), UsageError))]  # fmt: skip

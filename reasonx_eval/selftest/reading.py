@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reasonx_eval.datasets.examples import Example, Written
 from reasonx_eval.metrics.consistency import normals_from_depth
 from reasonx_eval.selftest.case import Case, Failed
-from reasonx_eval.selftest.sources import Source, Written
 from reasonx_eval.types import (
     DIFFERENT,
     FIRST,
@@ -25,7 +25,7 @@ from reasonx_eval.types import (
 )
 
 
-def reads_what_was_written(case: Case, source: Source) -> float:
+def reads_what_was_written(case: Case, source: Example) -> float:
     """Mask, values and photo of every sample; the largest difference as a multiple of what is allowed."""
     worst = 0.0
     for sample in case.samples:
@@ -39,7 +39,7 @@ def reads_what_was_written(case: Case, source: Source) -> float:
     return worst
 
 
-def _photo(sample: Sample, written: Written, source: Source) -> float:
+def _photo(sample: Sample, written: Written, source: Example) -> float:
     if written.photo is None:
         return 0.0
     if sample.image.dtype != np.uint8 or sample.image.shape != written.photo.shape:

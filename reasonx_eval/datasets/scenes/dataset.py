@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
+from reasonx_eval.datasets.examples import Example
 from reasonx_eval.datasets.scenes.pairs import judgements, ordinal_pairs
 from reasonx_eval.datasets.scenes.render import SEED, Scene, render_scene, stream
 from reasonx_eval.errors import SampleError, UsageError, unknown
@@ -156,3 +157,10 @@ class ScenesBroad(_Scenes):
 
     domain = "broad"
     info = _info("scenes-broad", "Procedural rooms, strongly randomised", 100, 100, 8000)
+
+
+EXAMPLES = (
+    Example("scenes-synthetic", "scenes-synthetic", None, split="test", offers=("pairs", "agreement")),
+    Example("scenes-wild", "scenes-wild", None, split="test"),
+    Example("scenes-broad", "scenes-broad", None, split="test"),
+)

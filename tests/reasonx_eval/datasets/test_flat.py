@@ -61,16 +61,12 @@ def test_frames_are_signs_of_the_stored_vector(scene: Path, frame: str, sign: tu
     np.testing.assert_allclose(normal[1, 1], vector * sign)
 
 
-def test_without_a_unit_there_is_no_depth_but_an_order(scene: Path) -> None:
+def test_without_a_unit_there_is_no_depth(scene: Path) -> None:
     farther = Flat(scene)
     assert "depth" not in farther.targets
     assert "depth" not in farther.load("a").targets
     with pytest.raises(SampleError, match="no unit"):
         farther.load("a", ["depth"])
-    assert (np.diff(farther.relative_depth("a"), axis=1) > 0).all()
-    nearer = Flat(scene, "all", {"larger_is": "nearer"})
-    assert (np.diff(nearer.relative_depth("a"), axis=1) < 0).all()
-    assert nearer.relative_depth("a").min() >= 0
 
 
 def test_encodings(scene: Path) -> None:
@@ -138,7 +134,6 @@ def test_a_coloured_picture_of_depth_is_refused(scene: Path) -> None:
     [
         ({"depth_scale": "mm"}, "depth_scale"),
         ({"depth_scale": -1}, "positive"),
-        ({"depth_scale": 0.001, "larger_is": "nearer"}, "exclude each other"),
         ({"normals_frame": "opengll"}, "opengl"),
         ({"depthscale": 1}, "depth_scale"),
     ],

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from reasonx_eval.datasets.folder import Folder
-from reasonx_eval.datasets.folder_card import EXAMPLE, MINIMAL, Card, read_card
+from reasonx_eval.datasets.formats.card import EXAMPLE, MINIMAL, Card, read_card
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.images import write_npy, write_png
 from reasonx_eval.types import FIRST

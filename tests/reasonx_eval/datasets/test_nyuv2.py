@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from reasonx_eval.selftest.writers import (
     write_nyuv2_extracted,
     write_nyuv2_mat,
     write_nyuv2_normals,
-    write_splits_mat,
 )
 from reasonx_eval.types import DepthTarget, NormalTarget
 from tests.helpers.shared import SHARED
@@ -160,6 +159,14 @@ def test_places_and_options(tmp_path: Path, extracted_root: Path) -> None:
         NYUv2(extracted_root, "test", {"dept": "raw"})
     with pytest.raises(DataError, match="no nyu_depth_v2_labeled"):
         NYUv2(extracted_root, "test", {"layout": "mat"})
+
+
+def write_splits_mat(path: Path, train: Sequence[int], test: Sequence[int]) -> None:
+    """MATLAB 5, uint16 columns, as the official file."""
+    from scipy.io import savemat
+
+    columns = {"trainNdxs": train, "testNdxs": test}
+    savemat(path, {k: np.array(v, dtype=np.uint16).reshape(-1, 1) for k, v in columns.items()})
 
 
 def test_splits_mat_is_checked(mat_root: Path, tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from reasonx_eval.datasets import splits
-from reasonx_eval.datasets.splits import DIGESTS, split_lines
+from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.digests import sha256_lines
+from reasonx_eval.protocols.lock import locked
 from tests.helpers.shared import SHARED
 
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="REASONX_SHARED: no folder with real sample data")
@@ -19,14 +20,15 @@ needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="REASONX_SHARED: n
 
 def test_every_list_reads_and_every_file_is_listed() -> None:
     folder = Path(splits.__file__).parents[1] / "protocols" / "data" / "splits"
-    assert {p.stem for p in folder.glob("*.txt")} == set(DIGESTS)
-    for name in DIGESTS:
+    names = {p.stem for p in folder.glob("*.txt")}
+    assert {n for n in locked() if n.startswith("splits/")} == {f"splits/{n}" for n in names}
+    for name in names:
         lines = split_lines(name)
         assert len(set(lines)) == len(lines)
 
 
 def test_an_edited_list_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "DIGESTS", {"iiw_test": "0" * 64})
+    monkeypatch.setattr(splits, "locked", lambda: {"splits/iiw_test": "0" * 64})
     with pytest.raises(DataError, match="not the official ones"):
         split_lines.__wrapped__("iiw_test")
 

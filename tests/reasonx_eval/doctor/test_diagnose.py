@@ -13,7 +13,7 @@ import pytest
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
 from reasonx_eval.datasets.flat import Flat
 from reasonx_eval.datasets.folder import Folder
-from reasonx_eval.datasets.mit import MITIntrinsic
+from reasonx_eval.datasets.mit_intrinsic import MITIntrinsic
 from reasonx_eval.doctor import Report, diagnose
 from reasonx_eval.doctor.gather import evenly, view_rays
 from reasonx_eval.errors import SampleError

@@ -10,7 +10,7 @@ import pytest
 
 from reasonx_eval.datasets.flat import Flat
 from reasonx_eval.datasets.folder import Folder
-from reasonx_eval.datasets.mit import MITIntrinsic
+from reasonx_eval.datasets.mit_intrinsic import MITIntrinsic
 from reasonx_eval.doctor import diagnose
 from reasonx_eval.doctor.findings import Finding
 from reasonx_eval.doctor.manifest import (

@@ -15,7 +15,6 @@ from reasonx_eval.protocols.protocol import (
     get_protocol,
     metric_names,
     parse_protocol,
-    protocols_of,
 )
 
 DEPTH = """
@@ -230,5 +229,3 @@ def test_the_newest_version_wins(monkeypatch):
     monkeypatch.setattr(module, "all_protocols", lambda: {p.ref: p for p in (mid, new, old)})
     assert get_protocol("depth/mine").version == 10
     assert get_protocol("depth/mine@1").version == 1
-    assert protocols_of("any", "depth") == [new]
-    assert protocols_of("any", "normals") == []

@@ -44,7 +44,8 @@ def test_a_rule_changed_under_its_version_is_found():
 
 def test_the_lock_adds_and_keeps_but_never_replaces(tmp_path):
     path = tmp_path / "digests.json"
-    assert len(protocol_lock.update(path)) == len(PROTOCOLS)
+    added = protocol_lock.update(path)
+    assert [name for name in added if not name.startswith("splits/")] == sorted(REFS)
     record = json.loads(path.read_text())
     assert record == protocol_lock.current()
     del record["depth/nyuv2@1"]
@@ -53,6 +54,10 @@ def test_the_lock_adds_and_keeps_but_never_replaces(tmp_path):
     assert protocol_lock.locked(path)["depth/gone@1"] == "1" * 64
     path.write_text(before := json.dumps({**record, "depth/eth3d@1": "2" * 64}))
     with pytest.raises(UsageError, match="rules of depth/eth3d@1 changed"):
+        protocol_lock.update(path)
+    assert path.read_text() == before
+    path.write_text(before := json.dumps({**record, "splits/iiw_test": "2" * 64}))
+    with pytest.raises(UsageError, match="the ids of splits/iiw_test changed"):
         protocol_lock.update(path)
     assert path.read_text() == before
 

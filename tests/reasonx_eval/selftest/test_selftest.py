@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from reasonx_eval.cli.main import cli, run_cli
+from reasonx_eval.datasets import flat, folder
+from reasonx_eval.datasets.examples import graded_judgements, smooth_truth
 from reasonx_eval.io.images import write_png
 from reasonx_eval.protocols.protocol import all_protocols, get_protocol
 from reasonx_eval.scoring import depth
 from reasonx_eval.selftest import checks, engine, report
 from reasonx_eval.selftest.engine import Outcome, check_made_up
-from reasonx_eval.selftest.sources import SOURCES, write_flat, write_folder, write_judged
-from reasonx_eval.selftest.truth import graded_judgements, smooth_truth
+from reasonx_eval.selftest.sources import all_examples, serves
 from reasonx_eval.types import FIRST, SAME
 
 #: one protocol of each kind of dataset and rule, those with small files
@@ -47,7 +48,7 @@ def test_it_holds() -> None:
 
 def test_every_protocol_has_files_to_be_checked_on() -> None:
     for protocol in all_protocols().values():
-        assert any(s.serves(protocol) for s in SOURCES), protocol.ref
+        assert any(serves(e, protocol) for e in all_examples()), protocol.ref
 
 
 def test_a_protocol_without_files_fails() -> None:
@@ -71,7 +72,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, where: str, change: Callable[[Any], A
          "files (read as written)"),
         ("reasonx_eval.datasets.folder.decode_normals", lambda v: (v[0] * np.float32([1, -1, 1]), v[1]),
          "normals/generic", "files (read as written)"),
-        ("reasonx_eval.datasets.mit._layer", lambda v: v * 257.0, "albedo/mit", "files (read as written)"),
+        ("reasonx_eval.datasets.mit_intrinsic._layer", lambda v: v * 257.0, "albedo/mit", "files (read as written)"),
         ("reasonx_eval.datasets.folder.decode_colour", np.sqrt, "albedo/generic", "files (read as written)"),
         # a resize that is a pixel off
         ("reasonx_eval.scoring.depth.resize", lambda v: np.roll(v, 1, axis=1), "depth/generic",
@@ -208,7 +209,7 @@ def own(name: str, root: Path, limit: int = 2) -> list[Outcome]:
 
 
 def test_own_data(tmp_path: Path) -> None:
-    write_folder(tmp_path)
+    folder.write_examples(tmp_path)
     outcomes = own("folder", tmp_path)
     assert report.failures(outcomes) == []
     assert {o.protocol.target for o in outcomes} == {"depth", "normals", "albedo", "irradiance"}
@@ -216,7 +217,7 @@ def test_own_data(tmp_path: Path) -> None:
 
 
 def test_own_judgements_that_contradict_each_other_are_no_failure(tmp_path: Path) -> None:
-    write_judged(tmp_path)
+    folder.write_judged(tmp_path)
     path = tmp_path / "judged" / "a.json"
     content = json.loads(path.read_text())
     unequal = next(c for c in content["intrinsic_comparisons"] if c["darker"] == "1" and c["darker_score"])
@@ -226,7 +227,7 @@ def test_own_judgements_that_contradict_each_other_are_no_failure(tmp_path: Path
 
 
 def test_own_data_that_is_damaged_fails_and_says_where(tmp_path: Path) -> None:
-    write_flat(tmp_path)
+    flat.write_examples(tmp_path)
     (tmp_path / "a_albedo.png").write_bytes(b"\x89PNG")
     found = report.failures(own("flat", tmp_path))
     assert any("albedo/generic@1" in line and "a_albedo.png" in line for line in found)

@@ -1,17 +1,109 @@
-"""Ground truth from formulas: smooth maps of any size, and judgements that do not contradict each other."""
+"""Made-up files of datasets: ground truth from formulas, and what files that hold it must be read as.
+
+Every dataset writes a few samples in its own format (`Dataset.examples`). The self-test reads them back and puts
+oracles through every protocol on them; tests and benchmarks take the same writers.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.io.color import linear_to_srgb
-from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget
+from reasonx_eval.types import FIRST, SAME, SECOND, DepthTarget, JudgementTarget, MapTarget, NormalTarget, Target
 
 _GRID = (6, 8)
+#: tolerances of `Example`: photos that are stored exactly, and as JPEG; maps that are stored exactly
+PNG: Final = {"photo": 0.0}
+JPEG: Final = {"photo": 3.0}
+EXACT: Final = {"depth": 1e-6, "normals": 1e-3}
+#: targets of generic protocols, for `Example.offers`
+MAPS: Final = ("depth", "normals", "albedo", "irradiance")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the files of one sample say.
+
+    targets : by name; "depth.filled" is the depth of a dataset opened with an option of that value
+    photo : uint8 [H, W, 3], or None where the loader derives it
+    """
+
+    targets: Mapping[str, Target]
+    photo: NDArray[np.uint8] | None = None
+
+    def target(self, name: str, options: Mapping[str, Any]) -> Target | None:
+        for value in options.values():
+            if f"{name}.{value}" in self.targets:
+                return self.targets[f"{name}.{value}"]
+        return self.targets.get(name)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One layout of one dataset, as files that can be written.
+
+    write : writes two or so samples below a folder and says what they hold; None for rendered datasets
+    tolerance : target -> how much encoding may change it: metres, degrees, linear value, and codes of the photo
+    options : how the dataset is opened; split : only for protocols that name none
+    refused : options that this layout can't serve and must refuse
+    only : the protocols this example is read for (all of its dataset, if empty)
+    offers : targets it gives to protocols that serve any dataset
+    """
+
+    name: str
+    dataset: str
+    write: Callable[[Path], Mapping[str, Written]] | None
+    tolerance: Mapping[str, float] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "all"
+    refused: Mapping[str, Any] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
+    offers: tuple[str, ...] = ()
+
+
+def depth_target(depth: NDArray[Any], valid: NDArray[np.bool_]) -> DepthTarget:
+    return DepthTarget(depth.astype(np.float32), valid)
+
+
+def normal_target(truth: Truth, valid: NDArray[np.bool_]) -> NormalTarget:
+    return NormalTarget(truth.normal.astype(np.float32), valid)
+
+
+def map_target(value: NDArray[np.float64], valid: NDArray[np.bool_]) -> MapTarget:
+    rgb = value if value.ndim == 3 else np.repeat(value[..., None], 3, axis=2)
+    return MapTarget(rgb.astype(np.float32), valid)
+
+
+def normal_codes(vectors: NDArray[np.float64], seen: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """(n + 1) / 2 in 8 bit; black where there is none."""
+    return np.where(seen[..., None], np.rint((vectors + 1) * 127.5), 0).astype(np.uint8)
+
+
+def everywhere(truth: Truth) -> NDArray[np.bool_]:
+    return np.ones(truth.seen.shape, dtype=np.bool_)
+
+
+def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Metres as 16-bit codes."""
+    return np.asarray(np.rint(depth * 1000.0), dtype=np.uint16)
+
+
+def write_jpeg(path: Path, image: NDArray[np.uint8]) -> bytes:
+    """An 8-bit photo; returns the file's bytes."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=95)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(buffer.getvalue())
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

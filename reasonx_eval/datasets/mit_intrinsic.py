@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
+from reasonx_eval.datasets.examples import Example, Written, map_target, smooth_truth
 from reasonx_eval.datasets.formats.maps import as_plane, as_rgb
 from reasonx_eval.datasets.formats.reading import find_folder, require_id, wanted
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io.color import linear_to_srgb
-from reasonx_eval.io.images import read_png
+from reasonx_eval.io.images import read_png, write_png
 from reasonx_eval.types import MapTarget, Sample, Target
 
 OBJECTS = (
@@ -101,3 +102,30 @@ def _photo(folder: Path) -> NDArray[np.uint8]:
         raise SampleError("the object is black", where=str(folder / "original.png"))
     encoded = linear_to_srgb(np.clip(linear / white, 0.0, 1.0))
     return np.rint(encoded * 255.0).astype(np.uint8)
+
+
+def write_mit(folder: Path, layers: Mapping[str, NDArray[np.uint16]]) -> None:
+    """``mask.png, original.png, reflectance.png, shading.png`` of one object, 16 bit and linear."""
+    for name, layer in layers.items():
+        write_png(folder / f"{name}.png", layer)
+
+
+def write_examples(root: Path) -> Mapping[str, Written]:
+    found = {}
+    for number, name in enumerate(("apple", "turtle")):
+        truth = smooth_truth(120, 160, number)
+        code = {k: np.rint(v * 65535).astype(np.uint16) for k, v in
+                (("reflectance", truth.albedo), ("shading", truth.light))}  # fmt: skip
+        original = np.rint(truth.albedo * truth.light[..., None] * 65535).astype(np.uint16)
+        write_mit(root / name, {"mask": truth.seen.astype(np.uint16) * 65535, "original": original, **code})
+        found[name] = Written({"albedo": map_target(truth.albedo, truth.seen),
+                               "irradiance": map_target(truth.light, truth.seen)})  # fmt: skip
+    return found
+
+
+DATASET = MITIntrinsic
+#: the first goes through every check of the self-test, the others through the reading and the perfect ones
+EXAMPLES = (
+    Example("mit-intrinsic", "mit-intrinsic", write_examples,
+            {"albedo": 1e-5, "irradiance": 1e-5}),
+)  # fmt: skip

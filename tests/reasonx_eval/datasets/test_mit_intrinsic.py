@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reasonx_eval.datasets.mit import OBJECTS, MITIntrinsic
+from reasonx_eval.datasets.mit_intrinsic import OBJECTS, MITIntrinsic
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.color import srgb_to_linear
 from reasonx_eval.io.images import read_png, write_png
