@@ -182,7 +182,7 @@ def test_a_small_study_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_readme_has_the_table_of_the_committed_study() -> None:
-    from tests.helpers.readme_table import README
+    from tests.helpers.pages import STUDY, text
     from tests.helpers.study_table import table
 
-    assert table() in README.read_text(encoding="utf-8"), "run: python -m tests.helpers.study_table STUDY"
+    assert table() in text(STUDY), "run: python -m tests.helpers.study_table STUDY"

@@ -1,6 +1,6 @@
-"""Judges on real photos and renders, and the README's tables: of what comes out, and of the small judge's card.
+"""Judges on real photos and renders, and the page's tables: of what comes out, and of the small judge's card.
 
-``python -m tests.helpers.real_judges OUT`` runs them and writes the tables into README.md;
+``python -m tests.helpers.real_judges OUT`` runs them and writes the tables into reasonx_ft/README.md;
 tests/reasonx_eval/run/test_real.py compares. Photos, maps and the network are read from the folder that REASONX_SHARED
 names (default ../shared).
 """
@@ -22,7 +22,7 @@ from reasonx_ft.cli.main import cli
 from reasonx_ft.judges.evaluation.evaluate import EvalPlan
 from reasonx_ft.judges.evaluation.scoring import signature
 from reasonx_ft.judges.tiny_files import WEIGHTS, read_card
-from tests.helpers.readme_table import README
+from tests.helpers.pages import FT, fill
 from tests.helpers.real_pairs import build
 from tests.helpers.shared import SHARED
 
@@ -138,16 +138,9 @@ def card_table() -> str:
     return "\n".join([CARD_START, *lines, "", "```", named, "```", CARD_END])
 
 
-def _put(text: str, start: str, end: str, new: str) -> str:
-    before, _, rest = text.partition(start)
-    _, _, after = rest.partition(end)
-    return before + new + after
-
-
 def main() -> None:
-    found = table(evaluate(Path(sys.argv[1])))
-    text = _put(README.read_text(encoding="utf-8"), START, END, found)
-    write_text(README, _put(text, CARD_START, CARD_END, card_table()))
+    fill(FT, START, END, table(evaluate(Path(sys.argv[1]))))
+    fill(FT, CARD_START, CARD_END, card_table())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Real networks on real photos: seven NYUv2 pairs, as a folder of one's own, and the README's table of what comes out.
+"""Real networks on real photos: seven NYUv2 pairs, as a folder of one's own, and the page's table of what comes out.
 
-``python -m tests.helpers.real_pairs OUT`` runs them and writes the table into README.md;
+``python -m tests.helpers.real_pairs OUT`` runs them and writes the table into reasonx_eval/README.md;
 tests/reasonx_eval/run/test_real.py compares. The photos, depths and networks are read from the folder that
 REASONX_SHARED names (default ../shared).
 """
@@ -18,7 +18,8 @@ from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.io.files import write_text
 from reasonx_eval.io.images import read_png, read_rgb, write_npy, write_png
 from reasonx_eval.io.results import Result, load_result
-from tests.helpers.readme_table import README, row
+from tests.helpers.demo_table import row
+from tests.helpers.pages import EVAL, fill
 from tests.helpers.shared import SHARED
 
 START, END = "<!-- real networks -->", "<!-- end of real networks -->"
@@ -75,10 +76,7 @@ def table(results: list[Result]) -> str:
 
 def main() -> None:
     out = Path(sys.argv[1])
-    text = README.read_text(encoding="utf-8")
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    write_text(README, before + table(evaluate(build(out / "pairs"), out)) + after)
+    fill(EVAL, START, END, table(evaluate(build(out / "pairs"), out)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The README's table of the study, from leaderboards/study/study.json.
+"""The table of benchmarks/study/README.md, from leaderboards/study/study.json.
 
 ``python -m tests.helpers.study_table STUDY`` copies study.json, study.md and study.png of a finished `python -m
-benchmarks.study` to leaderboards/study and writes the table into README.md; tests/benchmarks/test_study.py compares.
+benchmarks.study` to leaderboards/study and writes the table into its page; tests/benchmarks/test_study.py compares.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from benchmarks.study.report import brief
 from benchmarks.study.summary import Row
-from reasonx_eval.io.files import write_bytes, write_text
-from tests.helpers.readme_table import README
+from reasonx_eval.io.files import write_bytes
+from tests.helpers.pages import ROOT, STUDY, fill
 
-FOLDER = README.parent / "leaderboards" / "study"
+FOLDER = ROOT / "leaderboards" / "study"
 START, END = "<!-- study -->", "<!-- end of study -->"
 
 
@@ -31,9 +31,7 @@ def table() -> str:
 def main() -> None:
     for name in ("study.json", "study.md", "study.png"):
         write_bytes(FOLDER / name, (Path(sys.argv[1]) / name).read_bytes())
-    before, _, rest = README.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    write_text(README, before + table() + after)
+    fill(STUDY, START, END, table())
 
 
 if __name__ == "__main__":

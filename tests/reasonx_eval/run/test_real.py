@@ -1,4 +1,4 @@
-"""Real networks on real photos: their known accuracy, and the README's table."""
+"""Real networks on real photos: their known accuracy, and the page's table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from reasonx_eval.io.images import read_rgb
 from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest
 from tests.helpers import real_judges
-from tests.helpers.readme_table import README
+from tests.helpers.pages import EVAL, FT, text
 from tests.helpers.real_pairs import build, evaluate, table
 from tests.helpers.rref_judge import RelativeReflectance
 from tests.helpers.shared import SHARED
@@ -27,8 +27,7 @@ def test_two_real_networks_on_seven_real_pairs(tmp_path: Path) -> None:
     assert relative.aggregate["abs_rel"].value == pytest.approx(0.14, abs=0.02)
     assert "|acc:depth_metric|align:none|" in metric.signature
     assert "|acc:disparity_affine|align:affine.disparity|" in relative.signature
-    text = README.read_text(encoding="utf-8")
-    assert table([metric, relative]) in text, "run: python -m tests.helpers.real_pairs OUT"
+    assert table([metric, relative]) in text(EVAL), "run: python -m tests.helpers.real_pairs OUT"
 
 
 def test_judges_on_real_photos_and_renders(tmp_path: Path) -> None:
@@ -41,8 +40,7 @@ def test_judges_on_real_photos_and_renders(tmp_path: Path) -> None:
     # a published network that knows people's answers, wrapped by one file: it too beats a coin
     assert right["zhou2015-rref", "hypersim-three", "albedo"].value > 0.55
     assert all(r.status == "complete" for r in results)
-    text = README.read_text(encoding="utf-8")
-    assert real_judges.table(results) in text, "run: python -m tests.helpers.real_judges OUT"
+    assert real_judges.table(results) in text(FT), "run: python -m tests.helpers.real_judges OUT"
 
 
 def test_the_reflectance_network_answers_one_question_in_any_batch() -> None:

@@ -18,6 +18,8 @@ from reasonx_eval.run.saved_runs import load_sample, open_dataset, open_run
 from reasonx_eval.sensitivity.sensitivity import Row, Sensitivity, analyse
 from reasonx_eval.sensitivity.variants import AXES, variants
 from reasonx_eval.types import DepthTarget
+from tests.helpers.pages import EVAL
+from tests.helpers.pages import text as page
 
 DEPTH = "depth/scenes-synthetic"
 N = 8
@@ -260,7 +262,7 @@ def test_the_readmes_rows_are_what_comes_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    text = page(EVAL)
     folders = [make(Path("results"), model, "albedo/scenes-wild", "--model", model, limit=20)
                for model in ("retinex", "tiny")]  # fmt: skip
     capsys.readouterr()

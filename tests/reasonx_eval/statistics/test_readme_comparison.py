@@ -9,8 +9,8 @@ import click
 import pytest
 
 from reasonx_eval.cli.main import cli, run_cli
+from tests.helpers.pages import EVAL, text
 
-README = Path(__file__).parents[3] / "README.md"
 START, END = "<!-- comparison -->\n```\n", "```\n<!-- end of comparison -->"
 
 
@@ -23,17 +23,17 @@ def test_the_readme_shows_what_compare_prints(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
     assert run_cli(cli, ["compare", *runs]) == 0
     out = capsys.readouterr().out
-    text = README.read_text(encoding="utf-8")
-    shown = text.partition(START)[2].partition(END)[0]
+    shown_page = text(EVAL)
+    shown = shown_page.partition(START)[2].partition(END)[0]
     assert shown
     assert shown in out
     for line in out.splitlines():
         if line.startswith(("base  ", "this  ")):
-            assert line in text
+            assert line in shown_page
 
 
 def test_the_commands_of_the_workflow_exist() -> None:
-    workflow = README.read_text(encoding="utf-8").partition("# .github/workflows/gate.yml\n")[2].partition("```")[0]
+    workflow = text(EVAL).partition("# .github/workflows/gate.yml\n")[2].partition("```")[0]
     lines = [shlex.split(line.partition("- run: ")[2]) for line in workflow.splitlines() if "run: reasonx-eval" in line]
     assert [words[1] for words in lines] == ["run", "gate"]
     for _, verb, *arguments in lines:

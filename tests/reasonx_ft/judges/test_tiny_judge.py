@@ -21,7 +21,7 @@ from reasonx_ft.judges.load import load_judge
 from reasonx_ft.judges.tiny import TinyJudge, small
 from reasonx_ft.judges.tiny_files import WEIGHTS
 from reasonx_ft.judges.tiny_net import JUDGED, JudgeNet, around, neighbours
-from tests.helpers.readme_table import README
+from tests.helpers.pages import FT, text
 from tests.helpers.real_judges import card_table
 
 
@@ -160,7 +160,7 @@ def test_it_loads_by_name_and_refuses_what_it_can_not_do(tmp_path: Path):
 
 
 def test_the_readme_shows_the_card():
-    assert card_table() in README.read_text(encoding="utf-8"), "run: python -m tests.helpers.real_judges OUT"
+    assert card_table() in text(FT), "run: python -m tests.helpers.real_judges OUT"
 
 
 def test_the_shipped_weights_are_small_and_know_what_the_card_says(judge):

@@ -1,6 +1,6 @@
-"""The table of the README, from the results of `reasonx-eval demo`.
+"""The table of reasonx_eval/README.md, from the results of `reasonx-eval demo`.
 
-``python -m tests.helpers.readme_table DEMO_FOLDER`` writes it into README.md; tests/test_readme.py compares.
+``python -m tests.helpers.demo_table DEMO_FOLDER`` writes it into reasonx_eval/README.md; tests/test_pages.py compares.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from reasonx_eval.io.files import write_text
 from reasonx_eval.io.results import Result, load_result
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.report.tables import arrow, format_value
+from tests.helpers.pages import EVAL, fill
 
-README = Path(__file__).parents[2] / "README.md"
 START, END = "<!-- table -->", "<!-- end of table -->"
 DATASET = "scenes-wild"
 SHOWN = {"depth": ("abs_rel", "delta1"), "normals": ("mean_deg", "within_22_5"), "albedo": ("whdr10", "whdr20"),
@@ -44,9 +43,7 @@ def table(demo: Path) -> str:
 
 
 def main() -> None:
-    before, _, rest = README.read_text(encoding="utf-8").partition(START)
-    _, _, after = rest.partition(END)
-    write_text(README, before + table(Path(sys.argv[1])) + after)
+    fill(EVAL, START, END, table(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Every README command runs, in order, with the files it speaks of; its table is what comes out."""
+"""Every command of every page runs, in order, with the files it speaks of; the demo's table is what comes out."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Iterator
+import subprocess
+from collections.abc import Collection
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain
@@ -21,42 +22,43 @@ from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.datasets.scenes.dataset import ScenesSynthetic, ScenesWild
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.io.files import write_json
-from reasonx_eval.io.images import write_png
+from reasonx_eval.io.images import write_npy, write_png
 from reasonx_eval.models.embedded.tiny_net import TinyNet
 from reasonx_eval.types import Sample
 from reasonx_ft.cli.main import cli as ft
-from tests.helpers.readme_table import README, table
+from tests.helpers.demo_table import table
+from tests.helpers.pages import EVAL, FRONT, FT, PARTS, ROOT, STUDY, blocks, commands, parts, text
 from tests.reasonx_eval.models import tiny_marigold
 
-TEXT = README.read_text(encoding="utf-8")
-#: first commands of the parts that need no files of an earlier one, so that two workers share them
-STARTS = ("reasonx-eval list models", "reasonx-eval doctor iiw --prepare", "reasonx-ft annotate dataset:scenes-wild ")
-
+PAGES = (FRONT, EVAL, FT, STUDY, ROOT / "benchmarks/README.md")
+NAMES = [str(p.relative_to(ROOT)) for p in PARTS]
 PROGRAMS = {"reasonx-eval": cli, "reasonx-ft": ft, "python -m benchmarks.full_size": full_size}
 
 
-def blocks(language: str) -> Iterator[str]:
-    yield from re.findall(rf"^```{language}\n(.*?)^```", TEXT, flags=re.M | re.S)
-
-
-def commands() -> list[str]:
-    lines = [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line]
-
-
-def parts() -> list[list[str]]:
-    """The commands but make's, in order, cut where a part starts."""
-    ran = [line for line in commands() if not line.startswith("make ")]
-    starts = [k for k, line in enumerate(ran) if line.startswith(STARTS)]
-    return [ran[a:b] for a, b in zip(starts, [*starts[1:], len(ran)], strict=True)]
-
-
 def test_make_targets_exist() -> None:
-    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    targets = [c.split()[1] for c in commands() if c.startswith("make ")]
+    makefile = text(ROOT / "Makefile")
+    targets = [c.split()[1] for c in commands(FRONT) if c.startswith("make ")]
     assert targets == ["demo", "test", "bench"]
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.M)
+
+
+@pytest.mark.parametrize("page", PARTS, ids=NAMES)
+def test_parts_are_all_commands(page: Path) -> None:
+    assert len(parts(page)) == len(PARTS[page])
+    assert list(chain(*parts(page))) == [c for c in commands(page) if not c.startswith("make ")]
+
+
+def test_pages_with_commands_are_known() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True)
+    pages = {ROOT / line for line in listed.stdout.split()}
+    assert {page for page in pages if any(c.startswith(tuple(PROGRAMS)) for c in commands(page))} <= set(PARTS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text(page)):
+        assert "://" in target or (page.parent / target).exists(), target
 
 
 def _write_iiw(root: Path) -> None:
@@ -71,22 +73,19 @@ def _write_iiw(root: Path) -> None:
         (root / "data" / f"{name}.png").hardlink_to(root / "data" / "first.png")
 
 
-def _write_own(root: Path) -> None:
+def _write_own(root: Path, predictions: Path) -> None:
     rng = np.random.default_rng(1)
     for k in range(4):
         write_png(root / "rgb" / f"{k}.png", rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
         write_png(root / "depth" / f"{k}.png", rng.integers(500, 5000, (24, 32), dtype=np.uint16))
-
-
-def test_parts_are_all_commands() -> None:
-    assert len(parts()) == len(STARTS)
-    assert list(chain(*parts())) == [c for c in commands() if not c.startswith("make ")]
+        write_npy(predictions / f"{k}.npy", rng.uniform(0.5, 5.0, (24, 32)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(len(STARTS)))
+@pytest.mark.parametrize(("page", "part"), [(p, k) for p in PARTS for k in range(len(PARTS[p]))],
+                         ids=lambda v: str(v.relative_to(ROOT)) if isinstance(v, Path) else str(v))  # fmt: skip
 def test_every_command_runs(
-    part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path, part: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # a pipeline of random weights in the place of the one that the README names
@@ -94,15 +93,17 @@ def test_every_command_runs(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     tiny_marigold.in_cache(tmp_path / "hub", "prs-eth/marigold-iid-lighting-v1-1",
                            tiny_marigold.intrinsics(tmp_path / "hub" / "lighting"))  # fmt: skip
+    tiny_marigold.in_cache(tmp_path / "hub", "prs-eth/marigold-depth-v1-1",
+                           tiny_marigold.depth(tmp_path / "hub" / "depth"))  # fmt: skip
     _write_iiw(tmp_path / "iiw")
-    _write_own(tmp_path / "my-set")
+    _write_own(tmp_path / "my-set", tmp_path / "predictions")
     for language in ("python", "toml"):
-        for block in blocks(language):
+        for block in blocks(page, language):
             first = block.splitlines()[0]
             if first.startswith("# "):
                 (tmp_path / first.removeprefix("# ")).write_text(block, encoding="utf-8")
-    assert len(parts()[part]) > 3
-    for line in parts()[part]:
+    assert len(parts(page)[part]) > 2
+    for line in parts(page)[part]:
         words = shlex.split(line.replace("/data/iiw", str(tmp_path / "iiw")))
         if words[:2] == ["reasonx-ft", "tune"]:
             # threads that wait for each other while another test has the core take 30 times as long
@@ -148,4 +149,4 @@ def test_demo_prints_signatures_and_draws_and_the_readme_has_its_table(
     out = capsys.readouterr().out
     assert "depth/scenes-synthetic@1|n:100|acc:disparity_affine|align:affine.disparity" in out
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
-    assert table(tmp_path) in TEXT, "run: reasonx-eval demo --out demo && python -m tests.helpers.readme_table demo"
+    assert table(tmp_path) in text(EVAL), "run: reasonx-eval demo --out demo && python -m tests.helpers.demo_table demo"
