@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
-import click
 import pytest
 
 from reasonx_eval.cli.main import cli, run_cli
@@ -30,13 +28,3 @@ def test_the_readme_shows_what_compare_prints(tmp_path: Path, capsys: pytest.Cap
     for line in out.splitlines():
         if line.startswith(("base  ", "this  ")):
             assert line in shown_page
-
-
-def test_the_commands_of_the_workflow_exist() -> None:
-    workflow = text(EVAL).partition("# .github/workflows/gate.yml\n")[2].partition("```")[0]
-    lines = [shlex.split(line.partition("- run: ")[2]) for line in workflow.splitlines() if "run: reasonx-eval" in line]
-    assert [words[1] for words in lines] == ["run", "gate"]
-    for _, verb, *arguments in lines:
-        command = cli.get_command(click.Context(cli), verb)
-        assert command is not None
-        command.make_context(verb, arguments)  # an unknown option or a missing one is an error
