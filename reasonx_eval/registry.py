@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from reasonx_eval import datasets
-from reasonx_eval.errors import ReasonXError, UsageError, unknown
+from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.io.paths import dataset_root
+from reasonx_eval.io.plugins import imported, load_plugin, plugins
 
 if TYPE_CHECKING:
     from reasonx_eval.datasets.base import Dataset
@@ -29,23 +28,6 @@ DATASETS: Mapping[str, str] = {
     "scenes-broad": "reasonx_eval.datasets.scenes.dataset:ScenesBroad",
 }  # fmt: skip
 
-#: model name -> "module:factory"; a factory takes keyword options and returns a Model
-MODELS: Mapping[str, str] = {
-    "oracle": "reasonx_eval.models.embedded.oracle:Oracle",
-    "constant": "reasonx_eval.models.embedded.baselines:Constant",
-    "image-as-albedo": "reasonx_eval.models.embedded.baselines:ImageAsAlbedo",
-    "retinex": "reasonx_eval.models.embedded.baselines:Retinex",
-    "plane-depth": "reasonx_eval.models.embedded.baselines:PlaneDepth",
-    "mean-normal": "reasonx_eval.models.embedded.baselines:MeanNormal",
-    "tiny": "reasonx_eval.models.embedded.tiny:Tiny",
-    "tiny-flow": "reasonx_eval.models.embedded.tiny:TinyFlow",
-}
-
-
-def plugins(group: str) -> dict[str, EntryPoint]:
-    """Entry points of ``reasonx_eval.models`` or ``reasonx_eval.datasets`` that others installed."""
-    return {e.name: e for e in entry_points(group=group)}
-
 
 def resolve(group: str, table: Mapping[str, str], what: str, name: str) -> Any:
     """The object behind a registered or plugged-in name.
@@ -56,21 +38,11 @@ def resolve(group: str, table: Mapping[str, str], what: str, name: str) -> Any:
         Unknown name (with the nearest match), or a plug-in that can't be imported.
     """
     if name in table:
-        module, _, attribute = table[name].partition(":")
-        return getattr(import_module(module), attribute)
+        return imported(table[name])
     extra = plugins(group)
     if name in extra:
-        try:
-            return extra[name].load()
-        except (Exception, SystemExit) as error:
-            raise UsageError(f"the plug-in can't be imported: {type(error).__name__}: {error}",
-                             where=f"{what} {name} ({extra[name].value})") from error  # fmt: skip
+        return load_plugin(what, extra[name])
     raise unknown(what, name, [*table, *extra])
-
-
-def describe_failure(error: Exception) -> str:
-    """One line for `list`: why a plug-in is not available."""
-    return error.what if isinstance(error, ReasonXError) else f"{type(error).__name__}: {error}"
 
 
 def dataset_class(name: str) -> type[Dataset]:

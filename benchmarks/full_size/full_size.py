@@ -19,7 +19,7 @@ from reasonx_eval.errors import unknown
 from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.models.adapters.marigold_maps import DEPTH, Description
 from reasonx_eval.models.adapters.pipelines import quiet
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_ft.grpo.kernels import Kernel
 from reasonx_ft.grpo.loss import RunningSpread
 from reasonx_ft.policies.adapters import add_adapters

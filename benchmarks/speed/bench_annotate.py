@@ -18,8 +18,7 @@ from benchmarks.speed.conftest import Measure
 from benchmarks.speed.memory import Command
 from benchmarks.speed.photos import every_question, photo
 from benchmarks.speed.scale_data import IIW_SIZE
-from reasonx_eval.models.embedded.tiny import _one_thread
-from reasonx_eval.models.loading.torch_support import to_tensor
+from reasonx_eval.models.loading.runtime import one_thread, to_tensor
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.markers import canonical
 from reasonx_ft.annotation.pairs import sample_pairs
@@ -143,5 +142,5 @@ class TestPhoto:
             with torch.inference_mode():
                 look_both_ways(network, image)
 
-        with _one_thread():
+        with one_thread():
             measure("bound", look, form="the network's look at photo and mirror image", memory="none")

@@ -17,7 +17,7 @@ from benchmarks.speed.conftest import Measure
 from benchmarks.speed.files import ETH3D_SHAPE, eth3d_folder, large_photo
 from reasonx_eval.datasets.eth3d import ETH3D
 from reasonx_eval.io.images import read_rgb
-from reasonx_eval.models.loading.torch_support import to_tensor
+from reasonx_eval.models.loading.runtime import to_tensor
 from reasonx_eval.selftest.writers import eth3d_names
 from reasonx_eval.types import DepthTarget
 

@@ -39,10 +39,11 @@ def _lines(value: Any) -> list[str]:
 
 def _find(name: str) -> dict[str, Any]:
     from reasonx_eval.errors import unknown
+    from reasonx_eval.io.plugins import plugins
     from reasonx_eval.metrics.table import METRICS
-    from reasonx_eval.models.loading.listing import list_models
+    from reasonx_eval.models.loading.catalogue import list_models
     from reasonx_eval.protocols.protocol import all_protocols, get_protocol
-    from reasonx_eval.registry import DATASETS, plugins
+    from reasonx_eval.registry import DATASETS
 
     if "/" in name and "." not in name.partition("/")[0]:
         return _protocol(get_protocol(name))
@@ -101,7 +102,7 @@ def _dataset(name: str) -> dict[str, Any]:
 
 
 def _model(name: str) -> dict[str, Any]:
-    from reasonx_eval.models.loading.listing import list_models
+    from reasonx_eval.models.loading.catalogue import list_models
 
     row = next(m for m in list_models() if m.name == name)
     facts: dict[str, Any] = {

@@ -37,7 +37,7 @@ def _cell(value: Any) -> str:
 
 
 def _models(task: str | None, _: str | None) -> list[dict[str, Any]]:
-    from reasonx_eval.models.loading.listing import list_models
+    from reasonx_eval.models.loading.catalogue import list_models
 
     rows = [row for row in list_models() if task is None or task in row.tasks]
     return [{"name": r.name, "task": list(r.tasks), "kind": list(r.kinds) if len(r.kinds) < 5 else ["any"],
@@ -47,7 +47,8 @@ def _models(task: str | None, _: str | None) -> list[dict[str, Any]]:
 
 
 def _datasets(task: str | None, _: str | None) -> list[dict[str, Any]]:
-    from reasonx_eval.registry import DATASETS, dataset_class, describe_failure, plugins
+    from reasonx_eval.io.plugins import describe_failure, plugins
+    from reasonx_eval.registry import DATASETS, dataset_class
     from reasonx_eval.run.plan import default_protocols
 
     rows: list[dict[str, Any]] = []

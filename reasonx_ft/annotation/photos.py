@@ -142,7 +142,8 @@ def open_photos(
 
 def open_dataset(spec: str, root: Path | None = None, options: Mapping[str, Any] | None = None) -> Dataset:
     """The dataset of ``dataset:NAME`` or ``dataset:NAME/SPLIT``; without a split, the first that it lists."""
-    from reasonx_eval.registry import DATASETS, get_dataset, plugins
+    from reasonx_eval.io.plugins import plugins
+    from reasonx_eval.registry import DATASETS, get_dataset
 
     name, split = spec.removeprefix(DATASET), None
     # a name may be the path of a folder or card, which has slashes of its own

@@ -49,7 +49,7 @@ def command(model: str, out: Path, file: Path | None, workers: int, force: bool,
 
 def _print(weights: Path, as_json: bool) -> None:
     from reasonx_eval.cli.common import print_json
-    from reasonx_eval.models.embedded.tiny_card import read_card
+    from reasonx_eval.models.embedded.card import read_card
 
     card = read_card(weights)
     if as_json:

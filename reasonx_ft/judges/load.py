@@ -145,7 +145,7 @@ def _build(factory: Any, source: str | None, request: Request) -> Judge:
 
 
 def _runtime(request: Request) -> Any:
-    from reasonx_eval.models.loading.torch_support import Runtime
+    from reasonx_eval.models.loading.runtime import Runtime
 
     runtime = Runtime(request.device or "auto", request.dtype or "float32", request.batch_size or 1,
                       request.trust_remote_code)  # fmt: skip

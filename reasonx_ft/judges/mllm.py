@@ -17,8 +17,8 @@ from reasonx_eval.errors import UsageError
 from reasonx_eval.io.digests import sha256_text
 from reasonx_eval.io.files import canonical_json
 from reasonx_eval.models.adapters.transformers_weights import check_weights, count_parameters
-from reasonx_eval.models.loading.hub import Checkpoint
-from reasonx_eval.models.loading.torch_support import Runtime, in_batches
+from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.runtime import Runtime, in_batches
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import Questions, Template, read_questions
 from reasonx_ft.judges.answer_text import read_answer

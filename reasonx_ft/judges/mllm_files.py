@@ -10,9 +10,8 @@ from typing import Any, Final
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.adapters.transformers_weights import load_network
-from reasonx_eval.models.loading.hub import Checkpoint, find_checkpoint, read_json
-from reasonx_eval.models.loading.safetensors_files import tensor_shapes
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint, read_json, tensor_shapes
+from reasonx_eval.models.loading.runtime import Runtime
 
 _ADAPTER: Final = "adapter_model.safetensors"
 #: text around pictures decides answers too, and is not among the files that weights need
@@ -25,7 +24,7 @@ def find_model(spec: str, *, code: bool = False) -> Checkpoint:
     Raises
     ------
     UsageError
-        As `reasonx_eval.models.loading.hub.find_checkpoint`.
+        As `reasonx_eval.models.loading.checkpoint.find_checkpoint`.
     """
     checkpoint = find_checkpoint(spec)
     if checkpoint.revision is not None:

@@ -141,7 +141,7 @@ class TinyJudge(Judge):
 
     @cached_property
     def network(self) -> JudgeNet:
-        from reasonx_eval.models.loading.torch_support import pick_device
+        from reasonx_eval.models.loading.runtime import pick_device
 
         return load_judge_net(self._weights, self.card).to(pick_device(self._device))
 
@@ -177,13 +177,13 @@ class TinyJudge(Judge):
         """A `map` that shares out its calls, torch being on one thread in each."""
         import torch
 
-        from reasonx_eval.models.embedded.tiny import _one_thread
+        from reasonx_eval.models.loading.runtime import one_thread
 
         if self._threads == 1:
-            with _one_thread():
+            with one_thread():
                 yield map
         else:
-            with _one_thread(), ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads,
+            with one_thread(), ThreadPoolExecutor(self._threads, initializer=torch.set_num_threads,
                                                    initargs=(1,)) as pool:  # fmt: skip
                 yield pool.map
 
@@ -191,7 +191,7 @@ class TinyJudge(Judge):
         """Pictures to look at, [B, 3, 96, 128] each."""
         import torch
 
-        from reasonx_eval.models.loading.torch_support import to_tensor
+        from reasonx_eval.models.loading.runtime import to_tensor
         from reasonx_ft.judges.tiny_net import both_ways
 
         with torch.inference_mode():

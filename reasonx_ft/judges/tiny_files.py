@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import Field
 
-from reasonx_eval.models.embedded.card_files import CardPart, read_card_file, read_network, write_weights
-from reasonx_eval.models.embedded.tiny_card import TrainingData
+from reasonx_eval.models.embedded.card import CardPart, TrainingData, read_card_file, read_network, write_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -67,7 +66,7 @@ class JudgeCard(CardPart):
 
 
 def read_card(weights: Path) -> JudgeCard:
-    """The card beside a weights file; see `card_files.read_card_file` for what is refused."""
+    """The card beside a weights file; see `card.read_card_file` for what is refused."""
     return read_card_file(weights, JudgeCard, what="a small judge", made_by="reasonx-ft judge-train --judge tiny")
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.files import write_json
 from reasonx_eval.models.adapters.depth_processors import Processing, target_size
-from reasonx_eval.models.loading.hub import Checkpoint, read_json
+from reasonx_eval.models.loading.checkpoint import Checkpoint, read_json
 from reasonx_eval.types import Kind
 from reasonx_ft.policies.adapters import adapted_layers, merged_state
 from reasonx_ft.policies.base import Saved

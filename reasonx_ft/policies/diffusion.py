@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from reasonx_eval.io.files import write_json
 from reasonx_eval.models.adapters.pipelines import quiet
-from reasonx_eval.models.loading.hub import read_json
+from reasonx_eval.models.loading.checkpoint import read_json
 from reasonx_ft.grpo.kernels import Estimate, from_output, to_vp
 from reasonx_ft.grpo.schedules import Schedule
 from reasonx_ft.policies.adapters import adapted_layers, merged_state, save_adapters, without_adapters

@@ -11,12 +11,12 @@ import torch
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.models.adapters.transformers_depth import TransformersDepth
 from reasonx_eval.models.adapters.transformers_weights import load_network as transformers_network
-from reasonx_eval.models.embedded.tiny_card import WEIGHTS, load_network, read_card
+from reasonx_eval.models.embedded.card import WEIGHTS, load_network, read_card
 from reasonx_eval.models.embedded.tuned import CARD_NAME, read_tuned_card
-from reasonx_eval.models.loading.catalogue import listed
-from reasonx_eval.models.loading.hub import Checkpoint, find_checkpoint, is_hub_id
+from reasonx_eval.models.loading.catalogue import entry_of
+from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint, is_hub_id
 from reasonx_eval.models.loading.options import parse_options
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_ft.grpo.kernels import Kernel, Name
 from reasonx_ft.grpo.loss import KlWeighting, StepWeighting
 from reasonx_ft.grpo.schedules import linear
@@ -149,7 +149,7 @@ def _depth_network(
     if lora is not None:
         add_adapters(network, rank=lora, alpha=lora_alpha or 2 * lora, targets=lora_targets, seed=seed)
     # of the catalogue: the model's own info would read all weights for their digest
-    known = listed(checkpoint.hub_id)
+    known = entry_of(checkpoint.hub_id)
     return FeedForward(predictor, network.to(runtime.torch_device), make_noise(noise, cell, frequencies),
                        base=source.name, licence=known.licence if known else None, sigma=sigma, micro=source.micro,
                        dtype=runtime.torch_dtype, adapted=lora is not None)  # fmt: skip

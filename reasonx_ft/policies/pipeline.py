@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reasonx_eval.models.adapters.marigold import Marigold
-from reasonx_eval.models.loading.catalogue import listed
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.catalogue import entry_of
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_ft.grpo.kernels import Kernel, Name
 from reasonx_ft.grpo.loss import KlWeighting, StepWeighting
 from reasonx_ft.policies.adapters import ATTENTION, add_adapters
@@ -57,7 +57,7 @@ def load_pipeline(
     chain = Chain(latents.schedule(steps), explorer, window, within, shared_start, kl_weighting, step_weighting, seed,
                   variance_preserving=True)  # fmt: skip
     answer = latents.schedule(_first(answer_steps, latents.default_steps, 4))
-    known = listed(checkpoint.hub_id)
+    known = entry_of(checkpoint.hub_id)
     return Diffusion(
         network, latents, chain, answer, base=source.name, licence=known.licence if known else None,
         resolution=_first(resolution, latents.resolution, 768), micro=source.micro, dtype=runtime.torch_dtype,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from reasonx_eval.models.embedded.card import TinyCard, write_model
 from reasonx_eval.models.embedded.tiny import working_size
-from reasonx_eval.models.embedded.tiny_card import TinyCard, write_model
 from reasonx_eval.models.embedded.tiny_net import CODES, MODALITIES, unit
 from reasonx_ft.policies.base import Saved
 

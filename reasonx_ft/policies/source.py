@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from reasonx_eval.models.loading.hub import Checkpoint
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.runtime import Runtime
 
 
 @dataclass(frozen=True)

@@ -31,14 +31,14 @@ from torch import Tensor, nn
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.io.seeding import stream_seed
-from reasonx_eval.models.embedded.card_files import write_card
-from reasonx_eval.models.embedded.tiny_card import (
+from reasonx_eval.models.embedded.card import (
     WEIGHTS,
     TinyCard,
     TrainingData,
     build_network,
     load_network,
     read_card,
+    write_card,
     write_model,
 )
 from reasonx_eval.models.embedded.tiny_net import MODALITIES, TinyFlow, TinyNet, to_state

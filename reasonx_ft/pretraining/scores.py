@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from reasonx_eval.io.results import Selection
+from reasonx_eval.models.embedded.card import Score
 from reasonx_eval.models.embedded.tiny import Tiny, TinyFlow
-from reasonx_eval.models.embedded.tiny_card import Score
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.registry import get_dataset

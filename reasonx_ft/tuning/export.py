@@ -11,7 +11,7 @@ from typing import Any, Final
 from reasonx_eval import __version__
 from reasonx_eval.io.files import write_json, write_text
 from reasonx_eval.models.embedded.tuned import CARD_NAME, SCHEMA, TunedCard
-from reasonx_eval.models.loading.hub import is_hub_id
+from reasonx_eval.models.loading.checkpoint import is_hub_id
 from reasonx_ft.policies.base import Policy
 from reasonx_ft.tuning.check import Check
 

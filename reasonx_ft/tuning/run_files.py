@@ -14,7 +14,7 @@ from reasonx_eval.errors import UsageError
 from reasonx_eval.io.files import write_json
 from reasonx_eval.io.validation import explain
 from reasonx_eval.models.embedded.tuned import CARD_NAME
-from reasonx_eval.models.loading.hub import read_json
+from reasonx_eval.models.loading.checkpoint import read_json
 from reasonx_eval.run.provenance import collect
 from reasonx_ft.tuning.checkpoint import FOLDER
 from reasonx_ft.tuning.config import TuneConfig

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.loading.catalogue import Named, listed
-from reasonx_eval.models.loading.hub import Checkpoint
+from reasonx_eval.models.loading.catalogue import CatalogueEntry, entry_of
+from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.types import TASK_OF_KIND, Kind
 
 DEPTH_KINDS: Final[tuple[Kind, ...]] = tuple(k for k in get_args(Kind) if TASK_OF_KIND[k] == "depth")
@@ -59,7 +59,7 @@ def describe(checkpoint: Checkpoint) -> tuple[Kind | None, str] | None:
     name = None if config is None else class_name(config)
     if config is None or name is None:
         return None
-    return meaning_of(config, listed(checkpoint.hub_id)).kind, name
+    return meaning_of(config, entry_of(checkpoint.hub_id)).kind, name
 
 
 def class_name(config: Mapping[str, Any]) -> str | None:
@@ -74,7 +74,7 @@ def class_name(config: Mapping[str, Any]) -> str | None:
     return known if not named or any(a.endswith("ForDensePrediction") for a in named) else None
 
 
-def meaning_of(config: Mapping[str, Any], facts: Named | None = None) -> Meaning:
+def meaning_of(config: Mapping[str, Any], facts: CatalogueEntry | None = None) -> Meaning:
     """What the output is, from config.json and, where that leaves it open, the catalogue."""
     rule = _RULES.get(str(config.get("model_type")))
     meaning = rule(config) if rule else Meaning(None, "its model_type is not known")
@@ -83,7 +83,7 @@ def meaning_of(config: Mapping[str, Any], facts: Named | None = None) -> Meaning
     return meaning
 
 
-def decide_kind(config: Mapping[str, Any], source: str, asked: str | None, facts: Named | None = None) -> Kind:
+def decide_kind(config: Mapping[str, Any], source: str, asked: str | None, facts: CatalogueEntry | None = None) -> Kind:
     """The kind of a checkpoint's output, or the one that was asked for where the configuration leaves it open.
 
     Raises

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from torch.nn import functional
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.loading.hub import read_json
+from reasonx_eval.models.loading.checkpoint import read_json
 
 Family: TypeAlias = Literal["dpt", "glpn", "zoedepth", "depth_pro", "chmv2", "tipsv2_dpt"]
 

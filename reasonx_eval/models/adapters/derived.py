@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.resize import resize
 from reasonx_eval.metrics.consistency import normals_from_depth
-from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.loading.wrapped import Wrapped
+from reasonx_eval.models.base import Model, ModelInfo, Wrapped
 from reasonx_eval.types import Kind, Prediction, Sample
 
 #: depths whose surface has a direction: a scale does not turn it, an unknown shift does

@@ -23,11 +23,10 @@ from reasonx_eval.models.adapters.pipelines import (
     quiet,
     vae_factor,
 )
-from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.loading.catalogue import catalogue, listed
-from reasonx_eval.models.loading.hub import Checkpoint, find_checkpoint
-from reasonx_eval.models.loading.options import check_kind
-from reasonx_eval.models.loading.torch_support import Runtime, in_batches
+from reasonx_eval.models.base import Model, ModelInfo, check_kind
+from reasonx_eval.models.loading.catalogue import catalogue, checkpoint_info
+from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint
+from reasonx_eval.models.loading.runtime import Runtime, in_batches
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
 
 Resample = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "area"]
@@ -93,7 +92,6 @@ class Marigold(Model):
 
     @property
     def info(self) -> ModelInfo:
-        known = listed(self.checkpoint.hub_id)
         options: dict[str, Any] = {
             "steps": self.steps,
             "ensemble": self.ensemble,
@@ -104,16 +102,8 @@ class Marigold(Model):
         }
         if self.ensemble > 1:
             options["reduction"] = self.reduction or self._merged_by[0]
-        return ModelInfo(
-            name=self.name,
-            source=self.checkpoint.source,
-            weights_sha256=self.checkpoint.digest,
-            licence=known.licence if known else None,
-            parameters=self._parameters,
-            trained_on=tuple(known.trained_on) if known else (),
-            options=options | self.runtime.describe(),
-            notes=(f"revision {self.checkpoint.revision}",) if self.checkpoint.revision else (),
-        )
+        options |= self.runtime.describe()
+        return checkpoint_info(self.checkpoint, name=self.name, parameters=self._parameters, options=options)
 
     @property
     def kinds(self) -> Mapping[str, tuple[Kind, ...]]:

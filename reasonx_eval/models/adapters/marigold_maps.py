@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.adapters.pipelines import class_name, own_code, part_config
-from reasonx_eval.models.loading.hub import Checkpoint
-from reasonx_eval.models.loading.options import check_kind
+from reasonx_eval.models.base import check_kind
+from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.models.saved.formats import FRAME_SIGNS
 from reasonx_eval.types import TASK_OF_KIND, Kind
 

@@ -14,8 +14,7 @@ from reasonx_eval.errors import DataError, SampleError, UsageError, unknown
 from reasonx_eval.io.color import srgb8_table
 from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.models.adapters.onnx_card import InputSpec, OnnxCard, OutputSpec, Port, SideSpec, read_card, spatial
-from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.loading.options import check_kind
+from reasonx_eval.models.base import Model, ModelInfo, check_kind
 from reasonx_eval.models.saved.formats import FRAME_SIGNS
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
 

@@ -11,11 +11,7 @@ from typing import Any, Final
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.seeding import stream_seed
-from reasonx_eval.models.loading.hub import Checkpoint, read_json
-from reasonx_eval.models.loading.safetensors_files import Weights, find_weights, tensor_shapes
-
-#: the class that checkpoints of RGB->X name
-RGBX: Final = "StableDiffusionAOVMatEstPipeline"
+from reasonx_eval.models.loading.checkpoint import Checkpoint, Weights, find_weights, read_json, tensor_shapes
 
 #: the parts of a pipeline that this program runs, and what their weights are called
 _STEMS: Final = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -39,13 +35,6 @@ def class_name(checkpoint: Checkpoint) -> str | None:
     if isinstance(named, list) and len(named) == 2:
         return None
     raise UsageError("model_index.json names no class (_class_name)", where=str(checkpoint.folder))
-
-
-def adapter_for(checkpoint: Checkpoint) -> str:
-    """The adapter ("module:Class") of a pipeline's folder; `Marigold` refuses what is neither, by name."""
-    if class_name(checkpoint) == RGBX:
-        return "reasonx_eval.models.adapters.rgbx:RgbX"
-    return "reasonx_eval.models.adapters.marigold:Marigold"
 
 
 def own_code(checkpoint: Checkpoint) -> list[str]:

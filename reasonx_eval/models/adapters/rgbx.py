@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.models.adapters.pipelines import (
-    RGBX,
     check_filled,
     check_parts,
     class_name,
@@ -33,13 +32,14 @@ from reasonx_eval.models.adapters.pipelines import (
     quiet,
     vae_factor,
 )
-from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.loading.catalogue import listed
-from reasonx_eval.models.loading.hub import Checkpoint
-from reasonx_eval.models.loading.options import check_kind
-from reasonx_eval.models.loading.torch_support import Runtime, in_batches, to_numpy
+from reasonx_eval.models.base import Model, ModelInfo, check_kind
+from reasonx_eval.models.loading.catalogue import checkpoint_info
+from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.runtime import Runtime, in_batches, to_numpy
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
 
+#: the class that its checkpoints name
+RGBX: Final = "StableDiffusionAOVMatEstPipeline"
 PROMPTS: Final[Mapping[Kind, str]] = {
     "albedo_linear": "Albedo (diffuse basecolor)",
     "irradiance": "Irradiance (diffuse lighting)",
@@ -107,17 +107,8 @@ class RgbX(Model):
 
     @property
     def info(self) -> ModelInfo:
-        known = listed(self.checkpoint.hub_id)
-        return ModelInfo(
-            name=self.name,
-            source=self.checkpoint.source,
-            weights_sha256=self.checkpoint.digest,
-            licence=known.licence if known else None,
-            parameters=self._parameters,
-            trained_on=tuple(known.trained_on) if known else (),
-            options={"steps": self.steps, "processing_resolution": self.resolution} | self.runtime.describe(),
-            notes=(f"revision {self.checkpoint.revision}",) if self.checkpoint.revision else (),
-        )
+        options = {"steps": self.steps, "processing_resolution": self.resolution} | self.runtime.describe()
+        return checkpoint_info(self.checkpoint, name=self.name, parameters=self._parameters, options=options)
 
     @property
     def kinds(self) -> Mapping[str, tuple[Kind, ...]]:

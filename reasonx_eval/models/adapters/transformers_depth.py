@@ -14,11 +14,10 @@ from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.models.adapters.depth_kinds import class_name, decide_kind
 from reasonx_eval.models.adapters.depth_processors import Processing, network_input, read_processing, to_photo
 from reasonx_eval.models.adapters.transformers_weights import check_weights, count_parameters, load_network
-from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.loading.catalogue import listed
-from reasonx_eval.models.loading.hub import Checkpoint
-from reasonx_eval.models.loading.options import check_kind
-from reasonx_eval.models.loading.torch_support import Runtime, in_batches, to_numpy
+from reasonx_eval.models.base import Model, ModelInfo, check_kind
+from reasonx_eval.models.loading.catalogue import checkpoint_info, entry_of
+from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.runtime import Runtime, in_batches, to_numpy
 from reasonx_eval.types import Kind, Prediction, Sample
 
 
@@ -61,7 +60,7 @@ class TransformersDepth(Model):
         _refuse_unusable(config, checkpoint, runtime)
         self.batch_size = runtime.batch_size
         self._checkpoint, self._runtime, self._class_name, self._flip = checkpoint, runtime, found, flip
-        self._facts = listed(checkpoint.hub_id)
+        self._facts = entry_of(checkpoint.hub_id)
         self._kind = decide_kind(config, checkpoint.source, kind, self._facts)
         self._name = name or checkpoint.name
         check_weights(checkpoint.folder, checkpoint.source)
@@ -76,16 +75,8 @@ class TransformersDepth(Model):
     def info(self) -> ModelInfo:
         options = {"class": self._class_name, "processing": self._processing.describe(), **self._runtime.describe(),
                    "flip": self._flip, "revision": self._checkpoint.revision}  # fmt: skip
-        return ModelInfo(
-            name=self._name,
-            source=self._checkpoint.source,
-            weights_sha256=self._checkpoint.digest,
-            licence=self._facts.licence if self._facts else None,
-            parameters=self._parameters,
-            trained_on=tuple(self._facts.trained_on) if self._facts else (),
-            options=options,
-            notes=self._notes,
-        )
+        return checkpoint_info(self._checkpoint, name=self._name, parameters=self._parameters, options=options,
+                               notes=self._notes)  # fmt: skip
 
     @property
     def kinds(self) -> Mapping[str, tuple[Kind, ...]]:

@@ -12,8 +12,7 @@ from typing import Any, Final
 import torch
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.loading.hub import Checkpoint, read_json
-from reasonx_eval.models.loading.safetensors_files import tensor_shapes
+from reasonx_eval.models.loading.checkpoint import Checkpoint, read_json, tensor_shapes
 
 _SAFE: Final = "model.safetensors"
 _PICKLED: Final = "pytorch_model.bin"

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.color import linear_to_srgb, srgb8_table
-from reasonx_eval.models.base import Model, ModelInfo
+from reasonx_eval.models.base import Model, ModelInfo, check_kind
 from reasonx_eval.models.embedded.retinex import colour_retinex
-from reasonx_eval.models.loading.options import check_kind
 from reasonx_eval.types import KINDS, TASK_OF_KIND, Kind, Prediction, Sample
 
 _DEPTH_KINDS: tuple[Kind, ...] = ("depth_metric", "depth_scale", "depth_affine", "disparity_affine")

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.color import linear_to_srgb
 from reasonx_eval.io.seeding import rng
-from reasonx_eval.models.base import Model, ModelInfo
+from reasonx_eval.models.base import Model, ModelInfo, check_kind
 from reasonx_eval.models.embedded.oracle_judgements import paint_reflectance
-from reasonx_eval.models.loading.options import check_kind
 from reasonx_eval.types import (
     KINDS,
     TASK_OF_KIND,

@@ -10,8 +10,7 @@ whoever scores them resizes by the protocol's rule.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,9 +20,8 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.seeding import rng
-from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.embedded.tiny_card import WEIGHTS, TinyCard, load_network, read_card
-from reasonx_eval.models.loading.options import check_kind
+from reasonx_eval.models.base import Model, ModelInfo, check_kind
+from reasonx_eval.models.embedded.card import WEIGHTS, TinyCard, load_network, read_card
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
 
 if TYPE_CHECKING:
@@ -81,7 +79,9 @@ class _Embedded(Model):
 
     def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
         check_kind(kind, [k for kinds in _KINDS.values() for k in kinds], where=self.network_name)
-        with _one_thread():
+        from reasonx_eval.models.loading.runtime import one_thread
+
+        with one_thread():
             return [Prediction(kind, self._map(s, kind, seed)) for s in samples]
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class _Embedded(Model):
 
     @cached_property
     def device(self) -> torch.device:
-        from reasonx_eval.models.loading.torch_support import pick_device
+        from reasonx_eval.models.loading.runtime import pick_device
 
         return pick_device(self._device_name)
 
@@ -104,7 +104,7 @@ class _Embedded(Model):
         import torch
 
         from reasonx_eval.models.embedded.tiny_net import CODES
-        from reasonx_eval.models.loading.torch_support import to_numpy, to_tensor
+        from reasonx_eval.models.loading.runtime import to_numpy, to_tensor
 
         modality = TASK_OF_KIND[kind]
         with torch.inference_mode():
@@ -196,16 +196,3 @@ def working_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return image
     # integer arithmetic, with a filter that widens as the photo shrinks
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Torch on one thread: sums in another order would change last bits with the number of cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -11,10 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.validation import explain, refuse_newer
-from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.loading.hub import Checkpoint, read_json
-from reasonx_eval.models.loading.torch_support import Runtime
-from reasonx_eval.models.loading.wrapped import Wrapped
+from reasonx_eval.models.base import Model, ModelInfo, Wrapped
+from reasonx_eval.models.loading.checkpoint import Checkpoint, read_json
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Kind, Prediction, Sample
 
 CARD_NAME = "reasonx.json"

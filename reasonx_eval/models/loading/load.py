@@ -1,24 +1,24 @@
-"""From what a user writes after --model to a model, and the list of what there is."""
+"""From the text that a user writes after --model to a model."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.models.base import Model
-from reasonx_eval.models.loading.catalogue import catalogue
-from reasonx_eval.models.loading.hub import find_checkpoint, is_hub_id
-from reasonx_eval.models.loading.options import check_kind, option_parameters, parse_options
-from reasonx_eval.models.loading.wrapped import OneKind
-from reasonx_eval.registry import MODELS, plugins, resolve
+from reasonx_eval.io.plugins import imported, load_plugin, plugins
+from reasonx_eval.models.base import Model, OneKind, check_kind
+from reasonx_eval.models.loading.catalogue import GROUP, CatalogueEntry, adapter_of, catalogue
+from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint, is_hub_id
+from reasonx_eval.models.loading.options import option_parameters, parse_options
 from reasonx_eval.types import KINDS
 
-GROUP: Final = "reasonx_eval.models"
+if TYPE_CHECKING:
+    from reasonx_eval.models.loading.runtime import Runtime
 
 #: what a model can be besides a name: how it is written, and what it means
 FORMS: Final[tuple[tuple[str, str], ...]] = (
@@ -44,8 +44,8 @@ class Request:
     kind : the kind to predict; required where nothing else states it, an error where it contradicts
     options : ``-O key=value``; text is parsed to the types of the factory's signature
     card : the card of an ONNX network, if not beside it
-    device, dtype, batch_size, trust_remote_code : see torch_support.Runtime; models that only compute on the CPU
-        in float64 refuse another device or number type
+    device, dtype, batch_size, trust_remote_code : see runtime.Runtime; models without a network refuse another device
+        or number type
     """
 
     spec: str
@@ -57,12 +57,14 @@ class Request:
     batch_size: int = 1
     trust_remote_code: bool = False
 
-    def refuse_accelerator(self) -> None:
-        """For models that compute with numpy alone."""
-        if self.device not in ("auto", "cpu"):
-            raise UsageError(f"device is '{self.device}', but this model computes on the CPU only", where=self.spec)
-        if self.dtype != "float32":
-            raise UsageError(f"dtype is '{self.dtype}', but this model has no networks in it", where=self.spec)
+    @property
+    def runtime(self) -> Runtime:
+        """How its network is to compute; checked here, before anything is read."""
+        from reasonx_eval.models.loading.runtime import Runtime
+
+        runtime = Runtime(self.device, self.dtype, self.batch_size, self.trust_remote_code)
+        _ = runtime.torch_device, runtime.torch_dtype
+        return runtime
 
 
 def load_model(spec: str, *, derive: str | None = None, **how: Any) -> Model:
@@ -96,15 +98,11 @@ def load_model(spec: str, *, derive: str | None = None, **how: Any) -> Model:
 
 def _find(request: Request) -> Model:
     spec = request.spec
-    if spec in MODELS:
-        return _registered(resolve(GROUP, MODELS, "model", spec), request)
     if spec in catalogue():
-        from reasonx_eval.models.loading.network import catalogued
-
-        return catalogued(catalogue()[spec], request)
+        return _catalogued(catalogue()[spec], request)
     extra = plugins(GROUP)
     if spec in extra:
-        return _user(resolve(GROUP, MODELS, "model", spec), f"{spec} ({extra[spec].value})", request)
+        return _user(load_plugin("model", extra[spec]), f"{spec} ({extra[spec].value})", request)
     if spec.startswith("preds:"):
         return _saved(Path(spec.removeprefix("preds:")), request)
     source, _, name = spec.rpartition(":")
@@ -112,7 +110,7 @@ def _find(request: Request) -> Model:
         from reasonx_eval.models.loading.plugin import load_attribute
 
         return _user(load_attribute(spec), spec, request)
-    return _from_path(request, [*MODELS, *catalogue(), *extra])
+    return _from_path(request, [*catalogue(), *extra])
 
 
 def _from_path(request: Request, names: Sequence[str]) -> Model:
@@ -120,15 +118,12 @@ def _from_path(request: Request, names: Sequence[str]) -> Model:
     if spec.endswith(".onnx"):
         from reasonx_eval.models.adapters.onnx import OnnxModel
 
-        parsed = parse_options(OnnxModel, request.options, where=spec, hidden=("path", "card", "device"))
-        return OnnxModel(path, card=request.card, device=request.device, **parsed)
+        return construct(OnnxModel, request, path=path, card=request.card)
     if path.is_dir():
         return _from_folder(path, request)
     if path.is_file():
         raise UsageError(_not_a_model(path), where=spec, fix="; ".join(form for form, _ in FORMS))
     if is_hub_id(spec) and not path.parent.is_dir():
-        from reasonx_eval.models.loading.network import from_checkpoint
-
         return from_checkpoint(find_checkpoint(spec, allow_pickle=True), request)
     if "/" in spec or "\\" in spec or path.suffix in (".py", ".json", ".pt", ".pth", ".safetensors"):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -142,8 +137,6 @@ def _from_path(request: Request, names: Sequence[str]) -> Model:
 def _from_folder(path: Path, request: Request) -> Model:
     """A folder is a network if it has a network's configuration, else saved predictions."""
     if any((path / name).is_file() for name in NETWORK_FILES):
-        from reasonx_eval.models.loading.network import from_checkpoint
-
         return from_checkpoint(find_checkpoint(request.spec, allow_pickle=True), request)
     return _saved(path, request)
 
@@ -164,18 +157,14 @@ def _saved(folder: Path, request: Request) -> Model:
     from reasonx_eval.models.saved.formats import META_NAME
     from reasonx_eval.models.saved.predictions import Saved, prediction_files
 
-    spec, kind, options = request.spec, request.kind, request.options
+    spec = request.spec
     inner = folder / "predictions"
     if not (folder / META_NAME).is_file() and (inner / META_NAME).is_file():
         folder = inner  # a run's own folder
     elif folder.is_dir() and not spec.startswith("preds:") and next(prediction_files(folder), None) is None:
         raise UsageError(f"neither a network ({', '.join(NETWORK_FILES)}) nor predictions (meta.json, .npy, .npz, "
                          ".png, .exr, .h5)", where=spec, fix="; ".join(form for form, _ in FORMS))  # fmt: skip
-    request.refuse_accelerator()
-    if kind is not None and options.get("kind", kind) != kind:
-        raise UsageError(f"--kind {kind} and -O kind={options['kind']} differ", where=spec)
-    parsed = parse_options(Saved, {**options, **({"kind": kind} if kind else {})}, where=spec, hidden=("folder",))
-    return Saved(folder, **parsed)
+    return construct(Saved, request, folder=folder)
 
 
 def _user(factory: Any, spec: str, request: Request) -> Model:
@@ -184,22 +173,66 @@ def _user(factory: Any, spec: str, request: Request) -> Model:
     return build(factory, spec=spec, kind=request.kind, options=request.options, device=request.device)
 
 
-def _registered(factory: Any, request: Request) -> Model:
-    """A registered factory, with kind, device and runtime if its signature has them."""
+def _catalogued(entry: CatalogueEntry, request: Request) -> Model:
+    """A model known by name.
+
+    Raises
+    ------
+    UsageError
+        This program can't run it (says why), or its checkpoint is not here and can't be had.
+    """
+    if entry.adapter is None:
+        raise UsageError(f"not available: {entry.unavailable}", where=entry.name, fix="reasonx-eval list models")
+    request = replace(request, options={**entry.options, **request.options})
+    given: dict[str, Any] = {"name": entry.name}
+    if entry.hub is not None:
+        given["checkpoint"] = find_checkpoint(entry.hub, allow_pickle=True)
+    return construct(imported(entry.adapter), request, **given)
+
+
+def from_checkpoint(checkpoint: Checkpoint, request: Request) -> Model:
+    """The adapter for a folder or hub snapshot.
+
+    ``reasonx.json`` is a tuned checkpoint, ``model_index.json`` a diffusers pipeline, ``config.json`` a transformers
+    model. A class that an entry of the catalogue lists is run by that entry's adapter.
+    """
+    if (checkpoint.folder / "reasonx.json").is_file():
+        adapter = "reasonx_eval.models.embedded.tuned:Tuned"
+    elif checkpoint.index is not None:
+        adapter = adapter_of(checkpoint) or "reasonx_eval.models.adapters.marigold:Marigold"
+    elif checkpoint.config is not None:
+        adapter = adapter_of(checkpoint) or "reasonx_eval.models.adapters.transformers_depth:TransformersDepth"
+    else:
+        raise UsageError("neither a diffusers pipeline (model_index.json) nor a transformers model (config.json)",
+                         where=checkpoint.source)  # fmt: skip
+    return construct(imported(adapter), request, checkpoint=checkpoint, name=None)
+
+
+def construct(factory: Callable[..., Any], request: Request, **given: Any) -> Model:
+    """A model of this package: its class called with the options, and what its signature has of the request.
+
+    ``kind`` and ``device`` are passed where the signature has them, ``runtime`` instead of ``device`` for networks of
+    torch; of `given` (a checkpoint, a path, a name) what it has and what is not None.
+
+    Raises
+    ------
+    UsageError
+        An unknown or badly typed option, --kind against -O kind, or a device for a model without a network.
+    """
     spec, kind = request.spec, request.kind
     takes = option_parameters(factory)
-    arguments = parse_options(factory, request.options, where=spec, hidden=("runtime",))
-    if kind is not None and "kind" in takes:
-        if arguments.get("kind", kind) != kind:
-            raise UsageError(f"--kind {kind} and -O kind={arguments['kind']} differ", where=spec)
-        arguments["kind"] = kind
+    arguments = parse_options(factory, request.options, where=spec, hidden=("runtime", *given))
+    if kind is not None and "kind" in takes and arguments.setdefault("kind", kind) != kind:
+        raise UsageError(f"--kind {kind} and -O kind={arguments['kind']} differ", where=spec)
     if "runtime" in takes:
-        from reasonx_eval.models.loading.network import runtime_of
-
-        arguments["runtime"] = runtime_of(request)
-    else:
-        request.refuse_accelerator()
-    model = factory(**arguments)
+        arguments["runtime"] = request.runtime
+    elif request.dtype != "float32":
+        raise UsageError(f"dtype is '{request.dtype}', but this model computes in its own number type", where=spec)
+    elif "device" in takes:
+        arguments.setdefault("device", request.device)
+    elif request.device not in ("auto", "cpu"):
+        raise UsageError(f"device is '{request.device}', but this model computes on the CPU only", where=spec)
+    model = factory(**arguments, **{k: v for k, v in given.items() if k in takes and v is not None})
     assert isinstance(model, Model)
     return model
 

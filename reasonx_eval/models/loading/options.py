@@ -142,9 +142,3 @@ def _scalar(value: str, hint: Any, what: str, where: str) -> Any:
 
 def _bad(value: str, expected: str, what: str, where: str) -> UsageError:
     return UsageError(f"{what} is '{value}'; expected {expected}", where=where)
-
-
-def check_kind(kind: str, allowed: Collection[str], *, where: str) -> None:
-    """Refuse a kind that is not one of `allowed`."""
-    if kind not in allowed:
-        raise unknown("kind", kind, allowed, where=where)

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import ReasonXError, SampleError, UsageError, unknown
 from reasonx_eval.io.digests import sha256_file, sha256_lines, sha256_text
 from reasonx_eval.io.seeding import stream_seed
-from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.loading.options import check_kind, option_parameters, parse_options
+from reasonx_eval.models.base import Model, ModelInfo, check_kind
+from reasonx_eval.models.loading.options import option_parameters, parse_options
 from reasonx_eval.models.saved.formats import as_map
 from reasonx_eval.types import KINDS, TASK_OF_KIND, Kind, Prediction, Sample
 

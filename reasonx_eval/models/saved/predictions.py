@@ -18,8 +18,7 @@ from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.io.files import safe_name, write_json
 from reasonx_eval.io.images import write_npy
 from reasonx_eval.io.validation import explain
-from reasonx_eval.models.base import Model, ModelInfo
-from reasonx_eval.models.loading.options import check_kind
+from reasonx_eval.models.base import Model, ModelInfo, check_kind
 from reasonx_eval.models.saved.formats import (
     META_NAME,
     Decoding,

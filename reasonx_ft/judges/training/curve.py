@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.embedded.card_files import write_card
+from reasonx_eval.models.embedded.card import write_card
 from reasonx_ft.judges.evaluation.report import write_curve
 from reasonx_ft.judges.tiny_files import WEIGHTS, CurvePoint, JudgeCard, read_card
 from reasonx_ft.judges.training.config import JudgeConfig

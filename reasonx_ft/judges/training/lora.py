@@ -32,7 +32,7 @@ from reasonx_eval.io.files import write_json
 from reasonx_eval.io.images import read_rgb
 from reasonx_eval.io.seeding import rng, stream_seed
 from reasonx_eval.io.validation import explain
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.run.provenance import collect
 from reasonx_ft.judges.mllm_files import check_architecture, find_model, limit_tiles, load_model, load_processor
 from reasonx_ft.judges.mllm_prompts import chat_text

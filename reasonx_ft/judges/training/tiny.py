@@ -33,8 +33,7 @@ from torch.nn import functional
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.io.seeding import rng, stream_seed
-from reasonx_eval.models.embedded.card_files import write_card
-from reasonx_eval.models.embedded.tiny_card import TrainingData
+from reasonx_eval.models.embedded.card import TrainingData, write_card
 from reasonx_eval.models.embedded.tiny_net import CODES
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.run.provenance import collect

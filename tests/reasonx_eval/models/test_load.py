@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reasonx_eval import registry
 from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.io import plugins
 from reasonx_eval.models.adapters.onnx import OnnxModel
 from reasonx_eval.models.embedded.oracle import Oracle
-from reasonx_eval.models.loading import listing
 from reasonx_eval.models.loading import load as load_module
-from reasonx_eval.models.loading.catalogue import catalogue
-from reasonx_eval.models.loading.listing import list_models
+from reasonx_eval.models.loading.catalogue import catalogue, list_models
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.models.saved.predictions import Saved
-from reasonx_eval.registry import MODELS
 from reasonx_eval.types import KINDS, Sample
 from tests.reasonx_eval.models.tiny_onnx import identity
+
+BUILT_IN = tuple(name for name, entry in catalogue().items() if entry.built_in)
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def predictions(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_every_registered_name_loads(name: str) -> None:
     model = load_model(name)
     assert model.info.name == name
@@ -147,17 +148,15 @@ def plugged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     (tmp_path / "plug_bad_model.py").write_text("import not_installed_here\n")
     monkeypatch.syspath_prepend(tmp_path)
-    found = {n: EntryPoint(n, f"plug_{n}_model:Net", "reasonx_eval.models") for n in ("good", "bad")}
-    monkeypatch.setattr(registry, "plugins", lambda group: found)
-    monkeypatch.setattr(load_module, "plugins", lambda group: found)
-    monkeypatch.setattr(listing, "plugins", lambda group: found)
+    found = [EntryPoint(n, f"plug_{n}_model:Net", "reasonx_eval.models") for n in ("good", "bad")]
+    monkeypatch.setattr(plugins, "entry_points", lambda group: found)
 
 
 @pytest.mark.usefixtures("plugged")
 def test_list_survives_a_broken_plugin() -> None:
     rows = {r.name: r for r in list_models()}
-    assert set(rows) == {*MODELS, *catalogue(), "good", "bad"}
-    assert all(rows[n].available and rows[n].kinds for n in MODELS)
+    assert set(rows) == {*catalogue(), "good", "bad"}
+    assert all(rows[n].available and rows[n].kinds for n in BUILT_IN)
     assert (rows["good"].available, rows["good"].tasks, rows["good"].licence) == (True, ("normals",), "MIT")
     assert not rows["bad"].available
     assert "not_installed_here" in str(rows["bad"].why_not)
@@ -186,3 +185,19 @@ def test_a_hub_id_is_looked_for_on_the_hub_whatever_it_resembles(monkeypatch: py
         with pytest.raises(UsageError, match="asked"):
             load_model(spec)
     assert asked == ["prs-eth/marigold-normals-v1-1", "someone/retinex@main"]
+
+
+def test_naming_tiny_imports_no_other_network() -> None:
+    script = ("import sys\nfrom reasonx_eval.models.loading.load import load_model\n"
+              "import reasonx_eval.cli.run\nload_model('tiny').network\n"
+              "heavy = ('diffusers', 'transformers', 'onnxruntime', 'peft', 'torch.distributed.fsdp', 'matplotlib')\n"
+              "print([m for m in heavy if m in sys.modules])\n"
+              "print(sorted(m for m in sys.modules if m.startswith('reasonx_eval.models.') and m.count('.') > 2))\n"
+             )  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    heavy, own = done.stdout.splitlines()
+    assert heavy == "[]"
+    embedded = ["card", "tiny", "tiny_net"]
+    loading = ["catalogue", "checkpoint", "load", "options", "runtime"]
+    assert own == str([f"reasonx_eval.models.embedded.{m}" for m in embedded]
+                      + [f"reasonx_eval.models.loading.{m}" for m in loading])  # fmt: skip

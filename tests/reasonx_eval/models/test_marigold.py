@@ -19,8 +19,8 @@ from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.models.adapters import marigold
 from reasonx_eval.models.adapters.marigold import Marigold
 from reasonx_eval.models.adapters.marigold_maps import describe
-from reasonx_eval.models.loading.hub import Checkpoint
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Sample
 from tests.reasonx_eval.models import tiny_marigold as tiny
 
@@ -366,7 +366,7 @@ def test_silence_and_close(folders: dict[str, Path], capfd: pytest.CaptureFixtur
 
 
 def test_describing_imports_no_torch(folders: dict[str, Path]) -> None:
-    code = ("import sys; from reasonx_eval.models.loading.hub import find_checkpoint; "
+    code = ("import sys; from reasonx_eval.models.loading.checkpoint import find_checkpoint; "
             "from reasonx_eval.models.adapters.marigold_maps import describe; "
             "print(dict(describe(find_checkpoint(sys.argv[1])).kinds)); "
             "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)")  # fmt: skip

@@ -19,9 +19,8 @@ from reasonx_eval.errors import UsageError
 from reasonx_eval.models.adapters.marigold import MEMBERS, Marigold, MarigoldFamily
 from reasonx_eval.models.adapters.marigold_maps import handles
 from reasonx_eval.models.loading.catalogue import catalogue
-from reasonx_eval.models.loading.hub import Checkpoint, find_checkpoint
-from reasonx_eval.models.loading.safetensors_files import find_weights, tensor_shapes
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint, find_weights, tensor_shapes
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import TASK_OF_KIND, Sample
 from tests.reasonx_eval.models import tiny_marigold as tiny
 

@@ -13,11 +13,10 @@ from PIL import Image
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.seeding import stream_seed
-from reasonx_eval.models.adapters.pipelines import adapter_for
 from reasonx_eval.models.adapters.rgbx import RgbX, working_size
-from reasonx_eval.models.loading.catalogue import catalogue
-from reasonx_eval.models.loading.hub import Checkpoint
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.catalogue import adapter_of, catalogue
+from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Sample
 from tests.reasonx_eval.models import tiny_marigold as tiny
 
@@ -160,8 +159,8 @@ def test_info_and_silence(folder: Path, capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_which_adapter_runs_a_folder(folder: Path, tmp_path: Path) -> None:
-    assert adapter_for(Checkpoint(folder, "x")) == "reasonx_eval.models.adapters.rgbx:RgbX"
-    assert adapter_for(Checkpoint(tiny.depth(tmp_path / "d"), "x")) == "reasonx_eval.models.adapters.marigold:Marigold"
+    assert adapter_of(Checkpoint(folder, "x")) == "reasonx_eval.models.adapters.rgbx:RgbX"
+    assert adapter_of(Checkpoint(tiny.depth(tmp_path / "d"), "x")) is None
 
 
 def test_what_the_catalogue_says() -> None:

@@ -19,8 +19,8 @@ from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.color import srgb8_table
 from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.results import load_result
+from reasonx_eval.models.embedded.card import WEIGHTS, TinyCard, load_network, read_card, write_model
 from reasonx_eval.models.embedded.tiny import Tiny, TinyFlow, working_image, working_size
-from reasonx_eval.models.embedded.tiny_card import WEIGHTS, TinyCard, load_network, read_card, write_model
 from reasonx_eval.models.embedded.tiny_net import TinyNet
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.protocols.protocol import get_protocol

@@ -21,8 +21,8 @@ from reasonx_eval.models.adapters.depth_kinds import describe
 from reasonx_eval.models.adapters.depth_processors import network_input
 from reasonx_eval.models.adapters.transformers_depth import TransformersDepth
 from reasonx_eval.models.loading.catalogue import catalogue
-from reasonx_eval.models.loading.hub import Checkpoint, find_checkpoint
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Sample
 from tests.reasonx_eval.models.tiny_hub import BUILDERS, PREPROCESSORS, SHA, as_hub_cache, save_depth
 

@@ -15,7 +15,7 @@ from reasonx_eval.errors import UsageError
 from reasonx_eval.models.adapters.depth_kinds import CLASSES, DEPTH_KINDS, decide_kind, describe, meaning_of
 from reasonx_eval.models.adapters.depth_processors import Processing, network_input, read_processing, target_size
 from reasonx_eval.models.loading.catalogue import catalogue
-from reasonx_eval.models.loading.hub import Checkpoint
+from reasonx_eval.models.loading.checkpoint import Checkpoint
 from tests.reasonx_eval.models.tiny_hub import BUILDERS, SHA, save_depth
 
 DA = {"model_type": "depth_anything", "architectures": ["DepthAnythingForDepthEstimation"]}
@@ -113,7 +113,7 @@ def test_published_heads_on_dinov2_are_metric(tmp_path: Path) -> None:
 
 def test_catalogue_agrees_with_the_rules() -> None:
     listed = [
-        n for n in catalogue().values() if n.adapter.endswith("adapters.transformers_depth:TransformersDepth")
+        n for n in catalogue().values() if str(n.adapter).endswith("adapters.transformers_depth:TransformersDepth")
     ]
     assert len(listed) >= 20
     for named in listed:
@@ -128,7 +128,7 @@ def test_catalogue_agrees_with_the_rules() -> None:
 def test_describing_imports_no_torch(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(DA))
     script = ("import sys\nfrom pathlib import Path\nfrom reasonx_eval.models.adapters.depth_kinds import describe\n"
-              "from reasonx_eval.models.loading.hub import Checkpoint\n"
+              "from reasonx_eval.models.loading.checkpoint import Checkpoint\n"
               f"print(describe(Checkpoint(Path({str(tmp_path)!r}), 'x')), "
               "[m for m in ('torch', 'transformers') if m in sys.modules])")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)

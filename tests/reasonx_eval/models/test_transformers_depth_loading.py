@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.adapters.transformers_depth import TransformersDepth
-from reasonx_eval.models.loading.hub import Checkpoint
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Sample
 from tests.reasonx_eval.models.tiny_hub import prompt_depth_anything, save_depth
 

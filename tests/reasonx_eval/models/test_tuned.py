@@ -10,7 +10,7 @@ import pytest
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import NotComparable, UsageError
 from reasonx_eval.io.results import load_result
-from reasonx_eval.models.embedded.tiny_card import WEIGHTS
+from reasonx_eval.models.embedded.card import WEIGHTS
 from reasonx_eval.models.loading.load import load_model
 
 CARD: dict[str, Any] = {

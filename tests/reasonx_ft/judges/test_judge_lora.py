@@ -14,7 +14,7 @@ from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.results import Selection
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.registry import get_dataset
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import read_questions

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.judges.base import ORDERS, Answer, Photo, Question, photo_digest

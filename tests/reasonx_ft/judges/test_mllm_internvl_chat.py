@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest

@@ -12,9 +12,9 @@ from torch import Tensor
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.adapters.depth_processors import network_input
 from reasonx_eval.models.adapters.transformers_depth import TransformersDepth
-from reasonx_eval.models.loading.hub import Checkpoint
+from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.models.loading.load import load_model
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Sample
 from reasonx_ft.grpo.loss import log_ratio
 from reasonx_ft.grpo.ranking import ranking_loss

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.adapters.marigold import Marigold
-from reasonx_eval.models.loading.hub import Checkpoint
-from reasonx_eval.models.loading.torch_support import Runtime
+from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Sample
 from reasonx_ft.grpo.kernels import ODE, step, to_vp
 from reasonx_ft.grpo.loss import advantages, clipped_loss, kl_divergence, log_ratio

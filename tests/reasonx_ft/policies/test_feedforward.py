@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from reasonx_eval.errors import UsageError
+from reasonx_eval.models.embedded.card import WEIGHTS, read_card
 from reasonx_eval.models.embedded.tiny import Tiny, working_image
-from reasonx_eval.models.embedded.tiny_card import WEIGHTS, read_card
 from reasonx_eval.models.embedded.tiny_net import CODES, TinyNet
 from reasonx_eval.types import Kind, Sample
 from reasonx_ft.grpo.loss import advantages, kl_divergence, log_ratio, log_ratio_of_elements, pair_advantages

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from reasonx_eval.errors import UsageError
+from reasonx_eval.models.embedded.card import WEIGHTS, read_card
 from reasonx_eval.models.embedded.tiny import TinyFlow as TinyFlowModel
 from reasonx_eval.models.embedded.tiny import working_image
-from reasonx_eval.models.embedded.tiny_card import WEIGHTS, read_card
 from reasonx_eval.models.embedded.tiny_net import CODES, MODALITIES, TinyFlow, euler, from_state
 from reasonx_eval.types import Sample
 from reasonx_ft.grpo.kernels import Kernel

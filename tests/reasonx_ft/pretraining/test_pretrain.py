@@ -20,7 +20,7 @@ import torch
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.digests import sha256_lines
-from reasonx_eval.models.embedded.tiny_card import read_card
+from reasonx_eval.models.embedded.card import read_card
 from reasonx_eval.models.embedded.tiny_net import CODES
 from reasonx_eval.registry import get_dataset
 from reasonx_ft.cli.main import cli
@@ -405,7 +405,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("model", ["tiny", "tiny-flow"])
 def test_supervision_begins_with_the_shipped_weights(model: str, tmp_path: Path) -> None:
-    from reasonx_eval.models.embedded.tiny_card import WEIGHTS, load_network
+    from reasonx_eval.models.embedded.card import WEIGHTS, load_network
 
     # a rate so small that half precision keeps the weights
     config = small(model, start="shipped", dataset="scenes-wild", steps=1, learning_rate=1e-12, weight_decay=0.0)
@@ -419,7 +419,7 @@ def test_supervision_begins_with_the_shipped_weights(model: str, tmp_path: Path)
 
 
 def test_start_must_be_weights_of_the_model(tmp_path: Path) -> None:
-    from reasonx_eval.models.embedded.tiny_card import WEIGHTS
+    from reasonx_eval.models.embedded.card import WEIGHTS
 
     with pytest.raises(UsageError, match="weights of tiny-flow, not tiny"):
         pretrain(small("tiny", start=str(WEIGHTS / "tiny-flow.safetensors")), tmp_path, workers=1)

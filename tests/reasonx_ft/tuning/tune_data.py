@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reasonx_eval.models.embedded.tiny_card import WEIGHTS, build_network, read_card
+from reasonx_eval.models.embedded.card import WEIGHTS, build_network, read_card
 from reasonx_ft.annotation.annotate import Plan, annotate
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.photos import open_photos

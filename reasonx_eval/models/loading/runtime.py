@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -111,3 +112,14 @@ def to_numpy(tensor: torch.Tensor) -> NDArray[np.float32]:
     """A tensor of any number type and device as a float32 array."""
     array: NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).numpy()
     return array
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: sums in another order would change last bits with the number of cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

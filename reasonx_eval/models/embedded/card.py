@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.digests import sha256_file
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="CardPart")
 N = TypeVar("N", bound="nn.Module")
 
+#: the weights that ship with the package
+WEIGHTS: Final = Path(__file__).parent / "weights"
 #: a file with more than this is none of these networks
 _MOST_BYTES: Final = 64 << 20
 
@@ -28,6 +30,47 @@ class CardPart(BaseModel):
     """A card or a part of one. A card has a field `weights_sha256`, the digest of the file it describes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingData(CardPart):
+    """n samples of a split; ids_sha256 is over their ids, one a line."""
+
+    dataset: str
+    split: str
+    n: int
+    ids_sha256: str
+
+
+class Score(CardPart):
+    """Averages under one protocol; the signature says which rules made them."""
+
+    protocol: str
+    signature: str
+    n: int
+    metrics: dict[str, float | None]
+
+
+class TinyCard(CardPart):
+    """What a weights file is.
+
+    network : arguments of the network's class
+    training : the whole configuration of the training; versions : software that can change a bit of the result
+    scores : measured on the weights as stored, in half precision
+    """
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    model: Literal["tiny", "tiny-flow"]
+    network: dict[str, Any]
+    parameters: int
+    weights_sha256: str
+    licence: str
+    base: str | None = None
+    reward: str | None = None
+    data: list[TrainingData]
+    augmentation: list[str]
+    training: dict[str, Any]
+    versions: dict[str, str]
+    scores: list[Score] = Field(default_factory=list)
 
 
 def read_card_file(weights: Path, card_type: type[C], *, what: str, made_by: str) -> C:
@@ -108,3 +151,26 @@ def read_network(weights: Path, build: Callable[[], N], *, what: str) -> N:
         raise DataError(f"weights of another network: {' '.join(str(error).split())[:300]}", where=where) from None
     network.eval()
     return network
+
+
+def read_card(weights: Path) -> TinyCard:
+    """The card beside a weights file; see `read_card_file` for what is refused."""
+    return read_card_file(weights, TinyCard, what="these networks", made_by="reasonx-ft pretrain")
+
+
+def write_model(folder: Path, card: TinyCard, network: nn.Module) -> Path:
+    """Write a network and its card into a folder; the path of the weights."""
+    return write_weights(folder / f"{card.model}.safetensors", card, network)
+
+
+def build_network(model: str, arguments: dict[str, Any]) -> nn.Module:
+    """A network of the named kind with fresh weights."""
+    from reasonx_eval.models.embedded.tiny_net import TinyFlow, TinyNet
+
+    network: nn.Module = {"tiny": TinyNet, "tiny-flow": TinyFlow}[model](**arguments)
+    return network
+
+
+def load_network(weights: Path, card: TinyCard) -> nn.Module:
+    """The network of a card with the weights of a file, float32, in evaluation mode."""
+    return read_network(weights, lambda: build_network(card.model, card.network), what="one of the small networks")
