@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.leaderboard.generate import PAGE, generate, write
-from reasonx_eval.leaderboard.submit import add
+from reasonx_eval.leaderboard.submit import submit
 from reasonx_eval.models.embedded.tuned import CARD_NAME
 from reasonx_eval.statistics.comparison import Comparison, compare_folders
 from reasonx_ft.annotation.annotate import Plan, annotate
@@ -79,7 +79,7 @@ def run_demo(out: Path, size: Size, *, seed: int = 0, progress: Progress | None 
     say("evaluate", 2, 2)
     comparisons, _ = compare_folders([out / "results/base", out / "results/tuned"])
     reviewed = out / "leaderboard/results"
-    add([run for part in runs for run in part], reviewed, force=True, pictures=False)
+    submit([run for part in runs for run in part], reviewed, force=True, pictures=False)
     write(generate(reviewed, reviewed.parent))
     return Demo(comparisons, model, reviewed.parent / PAGE)
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.study.summary import Figure, Interval, Row
+from benchmarks.study.summary import Figure, Interval, StudyRow
 from reasonx_eval.metrics.table import metric_info
 from reasonx_ft.tuning.evaluation import DOMAINS, MEASURES, Measure
 
 _DIGITS: Final = {"normals": 2}
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[StudyRow]) -> str:
     """A table a domain, then every signature."""
     if not rows:
         return "no run of the study is finished\n"
@@ -31,7 +31,7 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def brief(rows: Sequence[Row]) -> str:
+def brief(rows: Sequence[StudyRow]) -> str:
     """One table: changes on the tuned domain, and the worst of what is forgotten; then the signatures."""
     heads = [_head(m) for m in MEASURES]
     lines = ["| base | method | judge | " + " | ".join(heads) + " | forgotten |",
@@ -48,7 +48,7 @@ def brief(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, "", "```", *signatures, "```"]) + "\n"
 
 
-def _forgotten(row: Row) -> str:
+def _forgotten(row: StudyRow) -> str:
     """The metric of the other domain that got worst, and by how much."""
     worst, name = 0.0, ""
     for figure in _of_domain(row, DOMAINS[1]):
@@ -65,7 +65,7 @@ def _head(measure: Measure) -> str:
     return f"{measure.label} {'↑' if metric_info(measure.metric).higher_is_better else '↓'}"
 
 
-def _table(rows: Sequence[Row], domain: str) -> list[str]:
+def _table(rows: Sequence[StudyRow], domain: str) -> list[str]:
     heads = [_head(m) for m in MEASURES]
     lines = ["| base | method | judge | " + " | ".join(heads) + " |", "|---|---|---|" + "---|" * len(heads)]
     for base in dict.fromkeys(r.base for r in rows):
@@ -78,7 +78,7 @@ def _table(rows: Sequence[Row], domain: str) -> list[str]:
     return lines
 
 
-def _of_domain(row: Row, domain: str) -> list[Figure]:
+def _of_domain(row: StudyRow, domain: str) -> list[Figure]:
     return [f for f in row.figures if f.domain == domain]
 
 
@@ -99,7 +99,7 @@ def _percent(interval: Interval) -> str:
     return f"{100 * interval.value:+.1f} % [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
+def plot(rows: Sequence[StudyRow], path: Path) -> None:
     """Change of each metric on the tuned domain with intervals, a panel a metric, and supervision as a line."""
     import matplotlib
 
@@ -122,7 +122,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     pyplot.close(figure)
 
 
-def _panel(axis: Any, rows: Sequence[Row], label: str) -> None:
+def _panel(axis: Any, rows: Sequence[StudyRow], label: str) -> None:
     names = [r.method if r.judge == "labels" else f"{r.method}, {r.judge} judge" for r in rows]
     for height, row in enumerate(rows):
         found = next(f for f in row.figures if f.domain == DOMAINS[0] and f.measure == label)

@@ -18,7 +18,7 @@ from benchmarks.study.collect import Collector, Progress
 from benchmarks.study.design import BASES, JUDGES, METHODS, TRAIN, Cell, cells
 from benchmarks.study.report import markdown, plot
 from benchmarks.study.settings import StudySettings
-from benchmarks.study.summary import Row, figures
+from benchmarks.study.summary import StudyRow, figures
 from reasonx_eval import __version__
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.files import write_json, write_text
@@ -48,7 +48,9 @@ class _Task:
         return self.cell.name if self.cell else f"{self.base}-labels-s{self.seed}"
 
 
-def run_study(settings: StudySettings, out: Path, *, workers: int = 2, progress: Progress | None = None) -> list[Row]:
+def run_study(
+    settings: StudySettings, out: Path, *, workers: int = 2, progress: Progress | None = None
+) -> list[StudyRow]:
     """Everything, into a folder.
 
     Parameters
@@ -166,7 +168,7 @@ def _supervised(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
     return task.base, {"weights": weights}
 
 
-def _rows(settings: StudySettings, out: Path) -> list[Row]:
+def _rows(settings: StudySettings, out: Path) -> list[StudyRow]:
     """All that is finished in the folder, whichever call did it."""
     found = []
     for base in BASES:
@@ -186,9 +188,9 @@ def _rows(settings: StudySettings, out: Path) -> list[Row]:
 def _row(
     base: str, method: str, judge: str, done: list[Finished], before: Mapping[str, Path],
     best: list[dict[str, Path]],
-) -> Row:  # fmt: skip
+) -> StudyRow:  # fmt: skip
     seconds = [s for _, _, s in done if s is not None]
-    return Row.model_validate({
+    return StudyRow.model_validate({
         "base": base, "method": method, "judge": judge, "seeds": [seed for seed, _, _ in done],
         "seconds": round(sum(seconds) / len(seconds), 1) if seconds else None,
         "figures": figures(before, [runs for _, runs, _ in done], best),
@@ -209,7 +211,7 @@ def _cell_folder(out: Path, name: str) -> Path:
     return out / "cells" / name
 
 
-def _write(settings: StudySettings, out: Path, rows: list[Row]) -> None:
+def _write(settings: StudySettings, out: Path, rows: list[StudyRow]) -> None:
     write_json(out / "study.json", {
         "schema": 1, "reasonx": __version__, "settings": settings.model_dump(mode="json"),
         "rows": [r.model_dump(mode="json") for r in rows],

@@ -62,7 +62,7 @@ class Figure(_Part):
     worse_in: int
 
 
-class Row(_Part):
+class StudyRow(_Part):
     """Runs that differ in nothing but their seed.
 
     seconds : of the processor for a run's training, without evaluation; mean over the seeds that were not interrupted

@@ -17,9 +17,9 @@ import click
 @click.option("--canaries", is_flag=True, help="Rewarded metrics first, then what became of all others.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw every sample's difference.")
 @click.option("--force", is_flag=True, help="Replace the picture.")
-@click.option("--seed", type=int, default=0, help="Of the bootstrap and of the random exchanges.")
+@click.option("--seed", type=int, default=0, help="Of the bootstrap and of the random permutations.")
 @click.option("--resamples", type=click.IntRange(min=100), default=10_000,
-              help="Of the bootstrap; and random exchanges.")  # fmt: skip
+              help="Of the bootstrap; and random permutations.")  # fmt: skip
 @click.option("--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95,
               help="Of the intervals.")  # fmt: skip
 def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, worst: int, canaries: bool,
@@ -42,7 +42,7 @@ def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, wo
     from reasonx_eval.statistics.comparison import compare_folders
     from reasonx_eval.statistics.paired import Settings
 
-    settings = Settings(seed=seed, resamples=resamples, exchanges=resamples, confidence=confidence)
+    settings = Settings(seed=seed, resamples=resamples, permutations=resamples, confidence=confidence)
     if plot is not None:  # how many pictures it will be is known only once the runs are paired
         check_outputs([plot], (".png",), force=True, flag="--plot")
     elif force:

@@ -34,7 +34,7 @@ def command(runs: tuple[Path, ...], form: str, metrics: str | None, interval: bo
     reasonx-eval export results/depth/nyuv2@1 --format latex --metrics abs_rel,delta1 --ci
     reasonx-eval export RUN --format hf-eval-results --hub-dataset OWNER/NAME --out .eval_results/reasonx.yaml
     """
-    from reasonx_eval.report.export import Style, render, tabulate
+    from reasonx_eval.report.export import NumberStyle, render, tabulate
     from reasonx_eval.statistics.runs import find_runs
 
     names = tuple(listed(metrics))
@@ -54,7 +54,7 @@ def command(runs: tuple[Path, ...], form: str, metrics: str | None, interval: bo
 
         text = to_model_index(found, names, dataset=hub_dataset)
     else:
-        text = render(tables, form, Style(interval=interval, percent=percent))
+        text = render(tables, form, NumberStyle(interval=interval, percent=percent))
     if out is None:
         click.echo(text, nl=False)
     else:

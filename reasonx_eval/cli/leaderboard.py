@@ -101,9 +101,9 @@ def add_runs(runs: tuple[Path, ...], to: Path, pictures: bool, force: bool, as_j
     and tuned runs together, so that pictures show both.
     """
     from reasonx_eval.cli.common import print_json
-    from reasonx_eval.leaderboard.submit import add
+    from reasonx_eval.leaderboard.submit import submit
 
-    added = add(runs, to, force=force, pictures=pictures)
+    added = submit(runs, to, force=force, pictures=pictures)
     if as_json:
         print_json([{"path": str(a.path), "pictures": a.pictures, "no_pictures": a.why_none} for a in added])
         return 0

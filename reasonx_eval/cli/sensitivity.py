@@ -144,6 +144,6 @@ def _row(row: Row, names: Sequence[str]) -> dict[str, Any]:
         "values": {n: {**v.model_dump(mode="json"), "signature": s}
                    for n, v, s in zip(names, row.values, row.signatures, strict=True)},
         "best_first": [names[k] for k in row.order],
-        "told_apart": [[names[a], names[b]] for a, b in row.told_apart],
+        "significant": [[names[a], names[b]] for a, b in row.significant],
         "reversed": [[names[a], names[b]] for a, b in row.reversed],
     }  # fmt: skip

@@ -17,7 +17,7 @@ from reasonx_eval.errors import (
     UsageError,
 )
 from reasonx_eval.gate.baseline import UPDATE, baseline_runs, load_baseline
-from reasonx_eval.gate.judge import Check, check, settle
+from reasonx_eval.gate.decision import GateCheck, check, settle
 from reasonx_eval.gate.policy import Policy, load_policy
 from reasonx_eval.statistics.columns import column
 from reasonx_eval.statistics.join import join
@@ -30,12 +30,12 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Judged:
+class GatedMetric:
     """One metric of one run, with the two signatures that its numbers are printed with."""
 
     baseline: Run
     run: Run
-    check: Check
+    check: GateCheck
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class GateResult:
     inconclusive : what "cannot tell" comes to: report (exit 5), fail (exit 3) or pass (exit 0)
     """
 
-    judged: tuple[Judged, ...]
+    judged: tuple[GatedMetric, ...]
     refused: tuple[str, ...]
     notes: tuple[str, ...]
     settings: Settings
@@ -86,7 +86,7 @@ def run_gate(
     paths : run folders, or folders that hold many
     baseline, policy : files
     inconclusive : what "cannot tell" comes to
-    seed : of the bootstrap and of random exchanges
+    seed : of the bootstrap and of random permutations
 
     Raises
     ------
@@ -101,7 +101,7 @@ def run_gate(
     settings = Settings(confidence=rules.confidence, resamples=RESAMPLES, seed=seed)
     pairs, refused = _paired_up(stored, runs)
     notes: list[str] = []
-    found: list[tuple[Run, Run, Check]] = []
+    found: list[tuple[Run, Run, GateCheck]] = []
     for old, new in pairs:
         who = f"{new.protocol.ref} {new.name}"
         notes += [f"{who}: {line}" for line in _remarks(old, new)]
@@ -112,7 +112,7 @@ def run_gate(
         except ReasonXError as error:
             refused.append(f"{who}: {error}")
     settled = settle([c for _, _, c in found], rules.confidence)
-    judged = tuple(Judged(old, new, c) for (old, new, _), c in zip(found, settled, strict=True))
+    judged = tuple(GatedMetric(old, new, c) for (old, new, _), c in zip(found, settled, strict=True))
     return GateResult(judged, tuple(refused), (*notes, *_ungated(judged)), settings, inconclusive)
 
 
@@ -124,7 +124,7 @@ def _paired_up(stored: list[Run], runs: list[Run]) -> tuple[list[tuple[Run, ...]
     return pairs, [f"{line}: nothing to compare with" for line in left]
 
 
-def _checks(baseline: Run, run: Run, policy: Policy, settings: Settings) -> list[Check]:
+def _checks(baseline: Run, run: Run, policy: Policy, settings: Settings) -> list[GateCheck]:
     """Every gated metric of one run, not yet settled.
 
     Raises
@@ -181,7 +181,7 @@ def _remarks(baseline: Run, run: Run) -> list[str]:
     return lines
 
 
-def _ungated(judged: Sequence[Judged]) -> list[str]:
+def _ungated(judged: Sequence[GatedMetric]) -> list[str]:
     """Metrics without a margin, a line a protocol."""
     gated: dict[str, set[str]] = {}
     for j in judged:

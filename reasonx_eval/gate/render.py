@@ -47,7 +47,7 @@ def describe(c: CheckVerdict) -> str:
     _, _, _, _, _, worse, interval, margin, n, _ = _cells(c)
     text = f"{c.metric}: worse by {worse} {interval}, margin {margin}, n {n}"
     if c.outcome == "cannot tell":
-        unit = "samples" if c.units == c.n else "scenes"
+        unit = "samples" if c.clusters == c.n else "scenes"
         text += (f"; about {c.samples_needed} {unit} would settle it" if c.samples_needed is not None
                  else "; more samples of the same kind would not settle it")  # fmt: skip
     return text

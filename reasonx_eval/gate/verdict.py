@@ -10,10 +10,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from reasonx_eval.errors import ReasonXError
-from reasonx_eval.gate.gate import GateResult, Judged
+from reasonx_eval.gate.gate import GatedMetric, GateResult
 from reasonx_eval.io.files import write_bytes, write_json
 from reasonx_eval.report.tables import printable
-from reasonx_eval.statistics.paired import Change
+from reasonx_eval.statistics.paired import SampleChange
 
 SCHEMA = 1
 _WORST = 5
@@ -35,7 +35,7 @@ class CheckVerdict(_Part):
 
     p_worse : one-sided, of being worse by no more than the margin
     p_worse_adjusted : the same after Holm's correction over the gate
-    samples_needed : samples (scenes, where units < n) that would settle it; null if it is settled, or none would
+    samples_needed : samples (scenes, where clusters < n) that would settle it; null if it is settled, or none would
     beyond : of an exact rule, how many samples are worse by more than the margin
     """
 
@@ -56,7 +56,7 @@ class CheckVerdict(_Part):
     p_worse: float | None
     p_worse_adjusted: float | None
     n: int
-    units: int
+    clusters: int
     samples_needed: int | None
     beyond: int | None
     better: int
@@ -76,7 +76,7 @@ class Verdict(_Part):
     inconclusive: Literal["report", "fail", "pass"] | None = None
     confidence: float | None = None
     resamples: int | None = None
-    exchanges: int | None = None
+    permutations: int | None = None
     seed: int | None = None
     checks: list[CheckVerdict] = []
     refused: list[str] = []
@@ -87,7 +87,7 @@ def make_verdict(gate: GateResult) -> Verdict:
     s = gate.settings
     return Verdict(
         schema=SCHEMA, outcome=gate.outcome, exit_code=gate.exit_code, inconclusive=gate.inconclusive,
-        confidence=s.confidence, resamples=s.resamples, exchanges=s.exchanges, seed=s.seed,
+        confidence=s.confidence, resamples=s.resamples, permutations=s.permutations, seed=s.seed,
         checks=[_check(j) for j in gate.judged], refused=list(gate.refused), notes=list(gate.notes),
     )  # fmt: skip
 
@@ -97,7 +97,7 @@ def error_verdict(error: ReasonXError) -> Verdict:
     return Verdict(schema=SCHEMA, outcome="error", exit_code=error.exit_code, refused=[str(error)])
 
 
-def _check(j: Judged) -> CheckVerdict:
+def _check(j: GatedMetric) -> CheckVerdict:
     r, c = j.check.result, j.check
     ends = r.worse_interval
     worst = c.beyond if c.rule.exact else r.worst
@@ -106,14 +106,15 @@ def _check(j: Judged) -> CheckVerdict:
         higher_is_better=r.info.higher_is_better, outcome=c.outcome, baseline=r.base, value=r.other,
         worse_by=r.worse_by, ci_good=None if ends is None else ends[0], ci_bad=None if ends is None else ends[1],
         margin=c.margin, exact=c.rule.exact, p_worse=None if c.rule.exact else c.worse_p,
-        p_worse_adjusted=None if c.rule.exact else c.worse_p_adjusted, n=r.n, units=r.units, samples_needed=c.needed,
-        beyond=len(c.beyond) if c.rule.exact else None, better=r.wins, worse=r.losses, equal=r.ties,
+        p_worse_adjusted=None if c.rule.exact else c.worse_p_adjusted, n=r.n, clusters=r.clusters,
+        samples_needed=c.needed, beyond=len(c.beyond) if c.rule.exact else None,
+        better=r.wins, worse=r.losses, equal=r.ties,
         worst=[_worse(w) for w in worst[:_WORST]],
         baseline_signature=j.baseline.signature, signature=j.run.signature,
     )  # fmt: skip
 
 
-def _worse(change: Change) -> WorseSample:
+def _worse(change: SampleChange) -> WorseSample:
     return WorseSample(sample=change.sample_id, baseline=change.base, value=change.other, worse_by=change.worse_by)
 
 

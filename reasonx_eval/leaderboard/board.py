@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reasonx_eval.errors import NotComparable
-from reasonx_eval.leaderboard.submissions import ReviewedJudge, read_all
-from reasonx_eval.leaderboard.tables import Table, make_tables
+from reasonx_eval.leaderboard.submissions import JudgeSubmission, read_all
+from reasonx_eval.leaderboard.tables import LeaderboardTable, make_tables
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.protocols.references import Reference, Status, references
 
@@ -43,12 +43,12 @@ class JudgeTable:
     signature: str
     dataset: str
     modalities: tuple[str, ...]
-    rows: tuple[ReviewedJudge, ...]
+    rows: tuple[JudgeSubmission, ...]
 
 
 @dataclass(frozen=True)
 class Board:
-    tables: tuple[Table, ...]
+    tables: tuple[LeaderboardTable, ...]
     published: tuple[PublishedTable, ...]
     judges: tuple[JudgeTable, ...]
 
@@ -92,8 +92,8 @@ def _published(name: str, found: Iterable[Reference]) -> PublishedTable:
                           tuple(rows.values()))  # fmt: skip
 
 
-def _judge_tables(judges: Iterable[ReviewedJudge]) -> list[JudgeTable]:
-    groups: dict[str, list[ReviewedJudge]] = {}
+def _judge_tables(judges: Iterable[JudgeSubmission]) -> list[JudgeTable]:
+    groups: dict[str, list[JudgeSubmission]] = {}
     for judge in judges:
         groups.setdefault(judge.result.signature, []).append(judge)
     tables = []

@@ -29,10 +29,10 @@ def intervals(
 
     Returns
     -------
-    (low, high) for each pair, or None with fewer than two units.
+    (low, high) for each pair, or None with fewer than two clusters.
     """
     chosen = settings or Settings()
-    tops, weight = column.units(*range(len(column.top)))
+    tops, weight = column.cluster_sums(*range(len(column.top)))
     if column.root or len(weight) < 2:
         return [interval(tops[b], tops[o], weight, root=column.root, settings=chosen) for b, o in pairs]
     drawn = _draws(len(weight), chosen)
@@ -46,16 +46,16 @@ def intervals(
 
 
 @lru_cache(maxsize=1)
-def _draws(units: int, settings: Settings) -> Floats:
-    """How often each resample holds each unit, [resamples, units]: the stream that `stats` draws.
+def _draws(clusters: int, settings: Settings) -> Floats:
+    """How often each resample holds each unit, [resamples, clusters]: the stream that `stats` draws.
 
     The metrics of a table share it.
     """
     stream = seeding.rng(settings.seed, "bootstrap")
-    drawn = stream.integers(0, units, size=(settings.resamples, units))
-    drawn += np.arange(settings.resamples)[:, None] * units
-    counts = np.bincount(drawn.ravel(), minlength=settings.resamples * units)
-    return counts.reshape(-1, units).astype(np.float64)
+    drawn = stream.integers(0, clusters, size=(settings.resamples, clusters))
+    drawn += np.arange(settings.resamples)[:, None] * clusters
+    counts = np.bincount(drawn.ravel(), minlength=settings.resamples * clusters)
+    return counts.reshape(-1, clusters).astype(np.float64)
 
 
 def _bca(gap: Floats, weight: Floats, drawn: Floats, confidence: float) -> list[tuple[float, float] | None]:

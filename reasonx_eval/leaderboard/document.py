@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.board import Board, PublishedTable
-from reasonx_eval.leaderboard.tables import Row, Table
+from reasonx_eval.leaderboard.tables import LeaderboardTable, ModelRow
 from reasonx_eval.metrics.table import known_metric
 from reasonx_eval.report.tables import spreadsheet
 
@@ -124,8 +124,8 @@ def board_document(board: Board) -> BoardOut:
     )  # fmt: skip
 
 
-def _row(table: Table, row: Row) -> RowOut:
-    model, result = row.model, row.reviewed.result
+def _row(table: LeaderboardTable, row: ModelRow) -> RowOut:
+    model, result = row.model, row.submission.result
     cells = {}
     for name in table.metrics:
         cell = row.cells[name]

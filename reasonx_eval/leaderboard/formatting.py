@@ -6,8 +6,8 @@ from typing import Final
 
 from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.contamination import seen
-from reasonx_eval.leaderboard.submissions import ReviewedJudge
-from reasonx_eval.leaderboard.tables import Cell, Difference, Row
+from reasonx_eval.leaderboard.submissions import JudgeSubmission
+from reasonx_eval.leaderboard.tables import Cell, Difference, ModelRow
 from reasonx_eval.metrics.table import known_metric
 from reasonx_eval.report.tables import decimals, format_value
 
@@ -25,11 +25,11 @@ LEGEND: Final = (
 )
 
 
-def marks(row: Row) -> list[tuple[str, str]]:
+def marks(row: ModelRow) -> list[tuple[str, str]]:
     """(mark, what it says of this row)."""
     found = []
     if row.partial:
-        result = row.reviewed.result
+        result = row.submission.result
         found.append(("⚠", f"partial: {result.n_scored} of {result.n_total} images, not ranked"))
     if row.trained_on is not None:
         found.append(("†", f"trained on this dataset ({row.trained_on}), not ranked"))
@@ -40,7 +40,7 @@ def marks(row: Row) -> list[tuple[str, str]]:
     return found
 
 
-def judge_marks(judge: ReviewedJudge) -> list[tuple[str, str]]:
+def judge_marks(judge: JudgeSubmission) -> list[tuple[str, str]]:
     """(mark, what it says of this judge)."""
     result = judge.result
     found = []

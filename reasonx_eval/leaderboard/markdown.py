@@ -17,7 +17,7 @@ from reasonx_eval.leaderboard.formatting import (
     shown_difference,
     shown_value,
 )
-from reasonx_eval.leaderboard.tables import Row, Table
+from reasonx_eval.leaderboard.tables import LeaderboardTable, ModelRow
 from reasonx_eval.report.markdown import escape
 from reasonx_eval.report.tables import printable
 
@@ -63,7 +63,7 @@ def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
 
 
-def _table(table: Table) -> str:
+def _table(table: LeaderboardTable) -> str:
     metrics = table.metrics[:_MOST]
     columns = ["rank", "model", *map(metric_head, metrics), "n", "s/image", "date"]
     rows = []
@@ -71,12 +71,12 @@ def _table(table: Table) -> str:
         rank = row.cells[table.headline].rank
         rows.append([
             ABSENT if rank is None else str(rank), _name(row), *(_cell(row, m) for m in metrics),
-            str(row.reviewed.result.n_scored), seconds_text(row.seconds), row.date or ABSENT,
+            str(row.submission.result.n_scored), seconds_text(row.seconds), row.date or ABSENT,
         ])  # fmt: skip
     return _rows(columns, rows) + "\n" + _code(table.signature)
 
 
-def _name(row: Row) -> str:
+def _name(row: ModelRow) -> str:
     name = f"**{escape(row.model.name)}**"
     notes = [mark for mark, _ in marks(row)]
     if row.base is not None:
@@ -84,7 +84,7 @@ def _name(row: Row) -> str:
     return " ".join(["↳"] * bool(row.level) + [name, *notes])
 
 
-def _cell(row: Row, metric: str) -> str:
+def _cell(row: ModelRow, metric: str) -> str:
     cell = row.cells[metric]
     value, interval = shown_value(cell.value)
     if cell.value.value is None:

@@ -25,8 +25,8 @@ from reasonx_eval.leaderboard.formatting import (
     shown_difference,
     shown_value,
 )
-from reasonx_eval.leaderboard.submissions import Picture, ReviewedJudge, judge_path, reviewed_path
-from reasonx_eval.leaderboard.tables import Row, Table
+from reasonx_eval.leaderboard.submissions import JudgeSubmission, Picture, judge_path, submission_path
+from reasonx_eval.leaderboard.tables import LeaderboardTable, ModelRow
 from reasonx_eval.metrics.table import known_metric
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.report.tables import printable
@@ -98,7 +98,7 @@ class _Sections:
 
     def parts(self) -> dict[str, Any]:
         published = {t.protocol: t for t in self._board.published}
-        by_protocol: dict[str, list[Table]] = {}
+        by_protocol: dict[str, list[LeaderboardTable]] = {}
         for table in self._board.tables:
             by_protocol.setdefault(table.protocol, []).append(table)
         measured = [
@@ -124,7 +124,7 @@ class _Sections:
         self._ids.add(name)
         return name
 
-    def _measured(self, table: Table) -> dict[str, Any]:
+    def _measured(self, table: LeaderboardTable) -> dict[str, Any]:
         kind = next(iter(table.rows)).model.kind
         drawn = [
             ("Accuracy against time. Circles: measured; triangles: tuned; hollow: not ranked.", plots.scatter(table)),
@@ -147,7 +147,7 @@ class _Sections:
             "pictures": pictures, "omitted": omitted,
         }  # fmt: skip
 
-    def _row(self, row: Row, table: Table, family: str) -> dict[str, Any]:
+    def _row(self, row: ModelRow, table: LeaderboardTable, family: str) -> dict[str, Any]:
         cells = []
         for metric in table.metrics:
             cell = row.cells[metric]
@@ -160,7 +160,7 @@ class _Sections:
         styles = ["u"] * (row.unranked is not None) + ["l"] * (row.level > 0)
         return {
             "style": " ".join(styles), "family": family, "rank": ABSENT if rank is None else str(rank),
-            "href": self._link(reviewed_path(row.reviewed).as_posix()), "name": _clipped(model.name),
+            "href": self._link(submission_path(row.submission).as_posix()), "name": _clipped(model.name),
             "marks": [(mark, _clipped(why, 300)) for mark, why in marks(row)],
             "about": _clipped(" · ".join(t for t in about if t)), "cells": cells,
             "n": _n_text(row), "seconds": seconds_text(row.seconds),
@@ -170,10 +170,10 @@ class _Sections:
     def _link(self, path: str) -> str:
         return quote(f"{self._results}/{path}")
 
-    def _pictures(self, table: Table) -> tuple[list[dict[str, Any]], str]:
+    def _pictures(self, table: LeaderboardTable) -> tuple[list[dict[str, Any]], str]:
         shown, omitted = [], 0
         for k, row in enumerate(table.rows):
-            for picture in [] if row.truth else row.reviewed.pictures:
+            for picture in [] if row.truth else row.submission.pictures:
                 if k >= _PICTURED_ROWS or len(picture.webp) > self._room:
                     omitted += 1
                     continue
@@ -201,7 +201,7 @@ class _Sections:
             "rows": [self._judge(row, table) for row in table.rows],
         }  # fmt: skip
 
-    def _judge(self, row: ReviewedJudge, table: JudgeTable) -> dict[str, Any]:
+    def _judge(self, row: JudgeSubmission, table: JudgeTable) -> dict[str, Any]:
         result = row.result
         cells: list[tuple[str, str]] = []
         for m in table.modalities:
@@ -220,7 +220,7 @@ class _Sections:
         }  # fmt: skip
 
 
-def _origin(row: Row) -> str:
+def _origin(row: ModelRow) -> str:
     if row.model.base is None:
         return ""
     return f"from {row.base}" if row.base else f"from {row.model.base}, which has no row here"
@@ -282,12 +282,12 @@ def _size(parameters: int | None) -> str:
     return f"{millions:.2g} M" if millions < 10 else f"{millions:.0f} M"
 
 
-def _n_text(row: Row) -> str:
-    result = row.reviewed.result
+def _n_text(row: ModelRow) -> str:
+    result = row.submission.result
     return str(result.n_scored) if not row.partial else f"{result.n_scored} of {result.n_total}"
 
 
-def _families(rows: Sequence[Row]) -> dict[str, str]:
+def _families(rows: Sequence[ModelRow]) -> dict[str, str]:
     """Row name -> number of its family, for rows that have a base or are one."""
     roots: dict[str, str] = {}
     found: dict[str, str] = {}
@@ -301,7 +301,7 @@ def _families(rows: Sequence[Row]) -> dict[str, str]:
     return found
 
 
-def _picture(row: Row, picture: Picture) -> dict[str, Any]:
+def _picture(row: ModelRow, picture: Picture) -> dict[str, Any]:
     name = row.model.name
     change = "" if picture.base_value is None else f", base {picture.base_value:.4g}"
     value = f"{metric_head(picture.metric)} {picture.value:.4g}{change}"

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from reasonx_eval.leaderboard.formatting import difference_digits, metric_head, seconds_text, shown_value, signed
-from reasonx_eval.leaderboard.tables import Row, Table
+from reasonx_eval.leaderboard.tables import LeaderboardTable, ModelRow
 from reasonx_eval.report.rounding import round_step
 from reasonx_eval.report.tables import printable
 
@@ -82,7 +82,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return low - air, high + air
 
 
-def scatter(table: Table) -> str | None:
+def scatter(table: LeaderboardTable) -> str | None:
     """The first metric against seconds per image, on a logarithmic axis; None with fewer than two points."""
     points = [(row, row.seconds, row.cells[table.headline].value.value) for row in table.rows if not row.truth]
     known_ = [(row, max(s, 1e-5), v) for row, s, v in points if s is not None and v is not None]
@@ -106,7 +106,7 @@ def scatter(table: Table) -> str | None:
     return _svg(height, f"{metric_head(table.headline)} against seconds per image", about, parts)
 
 
-def _point(x: float, y: float, row: Row) -> str:
+def _point(x: float, y: float, row: ModelRow) -> str:
     """A circle; a triangle for a tuned model; hollow where the row is not ranked."""
     kind = "p" if row.unranked is None else "h"
     if row.base is not None:
@@ -114,7 +114,7 @@ def _point(x: float, y: float, row: Row) -> str:
     return f'<circle class={kind} cx="{_n(x)}" cy="{_n(y)}" r="4"/>'
 
 
-def _labels(places: Sequence[tuple[float, float, Row]]) -> list[str]:
+def _labels(places: Sequence[tuple[float, float, ModelRow]]) -> list[str]:
     """Names beside their points, as many as there is room for."""
     taken = [(x - 5.0, y - 5.0, x + 5.0, y + 5.0) for x, y, _ in places]
     found = []
@@ -141,7 +141,7 @@ def _lanes(rows: Sequence[str]) -> float:
     return 14 + 6.8 * min(max(len(_short(row)) for row in rows), _LONGEST)
 
 
-def arrows(table: Table) -> str | None:
+def arrows(table: LeaderboardTable) -> str | None:
     """From the base's value to the tuned one's, a line for each tuned model; None where there is none."""
     tuned = [row for row in table.rows if row.cells[table.headline].difference is not None][:MOST]
     if not tuned:
@@ -172,17 +172,17 @@ def arrows(table: Table) -> str | None:
     return _svg(height, f"{metric_head(table.headline)} from base to tuned", "; ".join(told), parts)
 
 
-def _base_value(row: Row, metric: str) -> float:
+def _base_value(row: ModelRow, metric: str) -> float:
     cell = row.cells[metric]
     assert cell.value.value is not None
     assert cell.difference is not None
     return cell.value.value - cell.difference.value
 
 
-def distributions(table: Table) -> str | None:
+def distributions(table: LeaderboardTable) -> str | None:
     """Histograms of the first metric over images, one line a row, on one axis; None without values."""
-    rows = [row for row in table.rows if not row.truth and len(row.reviewed.samples.ids) > 1][:MOST]
-    columns = [row.reviewed.samples.values.get(table.headline) for row in rows]
+    rows = [row for row in table.rows if not row.truth and len(row.submission.samples.ids) > 1][:MOST]
+    columns = [row.submission.samples.values.get(table.headline) for row in rows]
     values = [np.array([v for v in column or [] if v is not None]) for column in columns]
     found = [(row, v) for row, v in zip(rows, values, strict=True) if v.size > 1]
     if not found:

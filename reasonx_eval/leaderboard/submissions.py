@@ -26,7 +26,7 @@ from reasonx_eval.leaderboard.judge_results import JudgeResult
 from reasonx_eval.statistics.aggregate import pooled_value
 
 #: raise it when a field changes its meaning, and keep reading every older number
-REVIEWED_SCHEMA: Final = 1
+SUBMISSION_SCHEMA: Final = 1
 
 #: how far a recomputed mean may lie from the stored one: another processor may round the last digits otherwise
 _TOLERANCE: Final = 1e-9
@@ -91,14 +91,14 @@ class Picture(_Part):
     height: int = Field(gt=0, le=1024)
 
 
-class Reviewed(_Part):
+class Submission(_Part):
     """One model under one protocol, for a leaderboard.
 
     result : result.json, unchanged; timing : timing.json, None where it is gone
     digest : over all the rest, so that no number changes unnoticed
     """
 
-    schema_: int = Field(REVIEWED_SCHEMA, alias="schema")
+    schema_: int = Field(SUBMISSION_SCHEMA, alias="schema")
     what: Literal["run"] = "run"
     digest: str
     result: Result
@@ -117,10 +117,10 @@ class Reviewed(_Part):
         return digest.hexdigest()
 
 
-class ReviewedJudge(_Part):
+class JudgeSubmission(_Part):
     """One judge of point pairs, for a leaderboard; result : judge.json, unchanged."""
 
-    schema_: int = Field(REVIEWED_SCHEMA, alias="schema")
+    schema_: int = Field(SUBMISSION_SCHEMA, alias="schema")
     what: Literal["judge"] = "judge"
     digest: str
     result: JudgeResult
@@ -130,21 +130,21 @@ class ReviewedJudge(_Part):
         return hashlib.sha256(_head(self)).hexdigest()
 
 
-def _head(reviewed: BaseModel) -> bytes:
+def _head(submission: BaseModel) -> bytes:
     exclude: dict[str, Any] = {"digest": True}
-    if isinstance(reviewed, Reviewed):
+    if isinstance(submission, Submission):
         exclude["samples"] = {"ids", "values", "sums"}
-    return encode_json(canonical_json(reviewed.model_dump(mode="json", by_alias=True, exclude=exclude)))
+    return encode_json(canonical_json(submission.model_dump(mode="json", by_alias=True, exclude=exclude)))
 
 
-def sealed(reviewed: Reviewed | ReviewedJudge) -> Reviewed | ReviewedJudge:
+def sealed(submission: Submission | JudgeSubmission) -> Submission | JudgeSubmission:
     """The same with its digest filled in."""
-    return reviewed.model_copy(update={"digest": reviewed.expected_digest()})
+    return submission.model_copy(update={"digest": submission.expected_digest()})
 
 
-def write_reviewed(path: Path, reviewed: Reviewed | ReviewedJudge) -> None:
+def write_submission(path: Path, submission: Submission | JudgeSubmission) -> None:
     """Write one file: a line for each field and each column, so that a review's difference stays readable."""
-    document = reviewed.model_dump(mode="json", by_alias=True)
+    document = submission.model_dump(mode="json", by_alias=True)
     write_bytes(path, encode_json(_lines(document, 0) + "\n"))
 
 
@@ -156,7 +156,7 @@ def _lines(value: Any, depth: int) -> str:
     return "{\n" + ",\n".join(rows) + "\n" + " " * depth + "}"
 
 
-def read_reviewed(path: Path) -> Reviewed | ReviewedJudge:
+def read_submission(path: Path) -> Submission | JudgeSubmission:
     """Read and check one reviewed file.
 
     Raises
@@ -167,24 +167,24 @@ def read_reviewed(path: Path) -> Reviewed | ReviewedJudge:
         Written by a newer version of the program.
     """
     raw = path.read_bytes()
-    kind: type[Reviewed] | type[ReviewedJudge]
-    kind = ReviewedJudge if path.parent.parent.name == JUDGES else Reviewed
+    kind: type[Submission] | type[JudgeSubmission]
+    kind = JudgeSubmission if path.parent.parent.name == JUDGES else Submission
     try:
-        reviewed = kind.model_validate_json(raw)
+        submission = kind.model_validate_json(raw)
     except ValidationError as error:
-        refuse_newer(_parsed(raw), REVIEWED_SCHEMA, str(path))
+        refuse_newer(_parsed(raw), SUBMISSION_SCHEMA, str(path))
         raise DataError(f"not a reviewed result: {explain(error, most=3)}", where=str(path), fix=_AGAIN) from None
-    refuse_newer({"schema": reviewed.schema_}, REVIEWED_SCHEMA, str(path))
-    if reviewed.digest != _digest(reviewed, path):
+    refuse_newer({"schema": submission.schema_}, SUBMISSION_SCHEMA, str(path))
+    if submission.digest != _digest(submission, path):
         raise DataError("its digest is not that of its contents: the file was edited", where=str(path), fix=_AGAIN)
-    if isinstance(reviewed, Reviewed):
-        check_samples(reviewed, str(path))
-    return reviewed
+    if isinstance(submission, Submission):
+        check_samples(submission, str(path))
+    return submission
 
 
-def _digest(reviewed: Reviewed | ReviewedJudge, path: Path) -> str:
+def _digest(submission: Submission | JudgeSubmission, path: Path) -> str:
     try:
-        return reviewed.expected_digest()
+        return submission.expected_digest()
     except ValueError as error:  # NaN or infinity where JSON has none
         raise DataError(f"not a reviewed result: {error}", where=str(path), fix=_AGAIN) from None
 
@@ -196,7 +196,7 @@ def _parsed(raw: bytes) -> Any:
         return None
 
 
-def check_samples(reviewed: Reviewed, where: str) -> None:
+def check_samples(submission: Submission, where: str) -> None:
     """The columns must be those of the result: as many images, every metric, every average.
 
     Raises
@@ -204,7 +204,7 @@ def check_samples(reviewed: Reviewed, where: str) -> None:
     DataError
         They are not, or the rules are not those of their digest.
     """
-    result, samples = reviewed.result, reviewed.samples
+    result, samples = submission.result, submission.samples
     _check_rules(result, where)
     for name in samples.values:
         if (np.abs(samples.column(name)) > _LARGEST).any():
@@ -242,16 +242,16 @@ def _pooled(samples: Samples, name: str, stored: float, where: str) -> tuple[int
     return len(samples.ids), stored if again is None else again
 
 
-def reviewed_path(reviewed: Reviewed) -> Path:
+def submission_path(submission: Submission) -> Path:
     """``PROTOCOL@V/MODEL.json``; generic protocols serve many datasets, and the name says which."""
-    result = reviewed.result
+    result = submission.result
     generic = result.protocol.rules.get("dataset") == "any"
     name = f"{result.model.name}.{result.dataset.name}" if generic else result.model.name
     folder = run_folder(Path(), _inside(f"{result.protocol.name}@{result.protocol.version}"), name, None)
     return folder.with_name(folder.name + ".json")
 
 
-def judge_path(judge: ReviewedJudge) -> Path:
+def judge_path(judge: JudgeSubmission) -> Path:
     """``judges/DATASET/JUDGE.json``."""
     folder = run_folder(Path(JUDGES), _inside(judge.result.dataset.name), judge.result.judge.name, None)
     return folder.with_name(folder.name + ".json")
@@ -275,7 +275,7 @@ def _inside(folder: str) -> str:
         raise DataError(f"'{folder}' is no name of a protocol or dataset", where="result") from None
 
 
-def reviewed_files(folder: Path) -> list[Path]:
+def submission_files(folder: Path) -> list[Path]:
     """Every reviewed file of a folder, sorted by name.
 
     Raises
@@ -288,7 +288,7 @@ def reviewed_files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.json"))
 
 
-def read_all(folder: Path) -> tuple[list[Reviewed], list[ReviewedJudge]]:
+def read_all(folder: Path) -> tuple[list[Submission], list[JudgeSubmission]]:
     """All reviewed results of a folder: models, and judges.
 
     Raises
@@ -298,15 +298,15 @@ def read_all(folder: Path) -> tuple[list[Reviewed], list[ReviewedJudge]]:
     NotComparable
         One was written by a newer version.
     """
-    runs: list[Reviewed] = []
-    judges: list[ReviewedJudge] = []
-    for path in reviewed_files(folder):
-        one = read_reviewed(path)
-        place = judge_path(one) if isinstance(one, ReviewedJudge) else reviewed_path(one)
+    runs: list[Submission] = []
+    judges: list[JudgeSubmission] = []
+    for path in submission_files(folder):
+        one = read_submission(path)
+        place = judge_path(one) if isinstance(one, JudgeSubmission) else submission_path(one)
         if path != folder / place:
             raise DataError(f"this file belongs in {folder / place}: its name and folder are those of its result",
                             where=str(path), fix=f"mv '{path}' '{folder / place}'")  # fmt: skip
-        if isinstance(one, ReviewedJudge):
+        if isinstance(one, JudgeSubmission):
             judges.append(one)
         else:
             runs.append(one)

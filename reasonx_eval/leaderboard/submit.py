@@ -17,17 +17,17 @@ from reasonx_eval.io.results import Result, load_result, load_timing
 from reasonx_eval.leaderboard.judge_results import FILE as JUDGE_FILE
 from reasonx_eval.leaderboard.judge_results import JudgeResult, load_judge_result
 from reasonx_eval.leaderboard.submissions import (
-    REVIEWED_SCHEMA,
+    SUBMISSION_SCHEMA,
+    JudgeSubmission,
     Picture,
-    Reviewed,
-    ReviewedJudge,
     Samples,
+    Submission,
     check_samples,
     judge_path,
-    read_reviewed,
-    reviewed_path,
+    read_submission,
     sealed,
-    write_reviewed,
+    submission_path,
+    write_submission,
 )
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.run.saved_runs import SavedRun, load_sample, open_dataset, open_run
@@ -44,7 +44,7 @@ ResultT = TypeVar("ResultT", Result, JudgeResult)
 
 
 @dataclass(frozen=True)
-class Added:
+class Submitted:
     """One file that was written.
 
     pictures : how many; why_none : the reason where there are none
@@ -58,7 +58,7 @@ class Added:
 @dataclass(frozen=True)
 class _Run:
     folder: Path
-    reviewed: Reviewed
+    submission: Submission
 
     @cached_property
     def saved(self) -> SavedRun | None:
@@ -66,7 +66,7 @@ class _Run:
         return open_run(self.folder) if (self.folder / "predictions").is_dir() else None
 
 
-def add(runs: Sequence[Path], to: Path, *, force: bool = False, pictures: bool = True) -> list[Added]:
+def submit(runs: Sequence[Path], to: Path, *, force: bool = False, pictures: bool = True) -> list[Submitted]:
     """Write a reviewed file for each run, all or none: every run is verified before the first file is written.
 
     Parameters
@@ -88,7 +88,7 @@ def add(runs: Sequence[Path], to: Path, *, force: bool = False, pictures: bool =
         raise UsageError("name the runs to add", fix="reasonx-eval leaderboard add results/PROTOCOL@V/MODEL")
     judges = {to / judge_path(one): one for one in (_judge(r) for r in runs if (r / JUDGE_FILE).is_file())}
     read = [_read(r) for r in runs if not (r / JUDGE_FILE).is_file()]
-    paths = [to / reviewed_path(run.reviewed) for run in read]
+    paths = [to / submission_path(run.submission) for run in read]
     targets = [*judges, *paths]
     if len(set(targets)) != len(read) + sum((r / JUDGE_FILE).is_file() for r in runs):
         raise UsageError("two of the runs are of one model under one protocol", where=str(to))
@@ -99,11 +99,11 @@ def add(runs: Sequence[Path], to: Path, *, force: bool = False, pictures: bool =
     pictured = [_pictures(run, read, to, targets) if pictures else ([], "not asked for") for run in read]
     added = []
     for path, run, (drawn, why) in zip(paths, read, pictured, strict=True):
-        write_reviewed(path, sealed(run.reviewed.model_copy(update={"pictures": drawn})))
-        added.append(Added(path, len(drawn), why))
+        write_submission(path, sealed(run.submission.model_copy(update={"pictures": drawn})))
+        added.append(Submitted(path, len(drawn), why))
     for path, judge in judges.items():
-        write_reviewed(path, sealed(judge))
-        added.append(Added(path, 0, "a judge has none"))
+        write_submission(path, sealed(judge))
+        added.append(Submitted(path, 0, "a judge has none"))
     return added
 
 
@@ -124,18 +124,19 @@ def _read(run: Path) -> _Run:
         sums={name: [r.stats[name] for r in scored] for name in sums},
     )
     public = without_folders(result)
-    reviewed = Reviewed(schema=REVIEWED_SCHEMA, digest="", result=public, timing=load_timing(run), samples=samples)
-    check_samples(reviewed, str(run))
-    return _Run(run, reviewed)
+    submission = Submission(schema=SUBMISSION_SCHEMA, digest="", result=public, timing=load_timing(run),
+                            samples=samples)  # fmt: skip
+    check_samples(submission, str(run))
+    return _Run(run, submission)
 
 
-def _judge(run: Path) -> ReviewedJudge:
+def _judge(run: Path) -> JudgeSubmission:
     result = load_judge_result(run)
     records = run / "records.jsonl"
     if not records.is_file() or sha256_file(records) != result.records_sha256:
         raise DataError("the records are not those of the judge's result", where=str(records),
                         fix="reasonx-ft judge-eval, again")  # fmt: skip
-    return ReviewedJudge(schema=REVIEWED_SCHEMA, digest="", result=without_folders(result))
+    return JudgeSubmission(schema=SUBMISSION_SCHEMA, digest="", result=without_folders(result))
 
 
 def without_folders(result: ResultT) -> ResultT:
@@ -157,7 +158,7 @@ def _stripped(value: Any) -> Any:
 def _pictures(
     run: _Run, others: Sequence[_Run], to: Path, replaced: Collection[Path]
 ) -> tuple[list[Picture], str | None]:
-    result = run.reviewed.result
+    result = run.submission.result
     if not result.dataset.name.startswith(_OWN):
         return [], f"pictures of {result.dataset.name} are not this package's to publish"
     if result.protocol.rules.get("target") == "agreement":
@@ -165,30 +166,30 @@ def _pictures(
     if run.saved is None:
         return [], "the run has no saved predictions (--save-predictions)"
     metric = next(iter(result.aggregate))
-    if metric not in run.reviewed.samples.values or len(run.reviewed.samples.ids) < 2:
+    if metric not in run.submission.samples.values or len(run.submission.samples.ids) < 2:
         return [], "fewer than two images have a value"
     base = _base(run, others, to, replaced)
-    return [_picture(run, base, others, metric, *choice) for choice in _chosen(run.reviewed, base, metric)], None
+    return [_picture(run, base, others, metric, *choice) for choice in _chosen(run.submission, base, metric)], None
 
 
-def _base(run: _Run, others: Sequence[_Run], to: Path, replaced: Collection[Path]) -> Reviewed | None:
+def _base(run: _Run, others: Sequence[_Run], to: Path, replaced: Collection[Path]) -> Submission | None:
     """The reviewed result of the model that this one was tuned from: among the runs, or added before and kept."""
-    ref, model = run.reviewed.result.protocol, run.reviewed.result.model
+    ref, model = run.submission.result.protocol, run.submission.result.model
     if model.base is None:
         return None
     folder = to / f"{ref.name}@{ref.version}"
-    before = (read_reviewed(p) for p in sorted(folder.glob("*.json")) if p not in replaced)
-    for one in chain((o.reviewed for o in others), (b for b in before if isinstance(b, Reviewed))):
-        same = one.result.protocol.digest == ref.digest and one.result.data_sha256 == run.reviewed.result.data_sha256
+    before = (read_submission(p) for p in sorted(folder.glob("*.json")) if p not in replaced)
+    for one in chain((o.submission for o in others), (b for b in before if isinstance(b, Submission))):
+        same = one.result.protocol.digest == ref.digest and one.result.data_sha256 == run.submission.result.data_sha256
         if same and model.base in (one.result.model.name, one.result.model.source):
             return one
     return None
 
 
-def _chosen(reviewed: Reviewed, base: Reviewed | None, metric: str) -> list[tuple[str, str]]:
+def _chosen(submission: Submission, base: Submission | None, metric: str) -> list[tuple[str, str]]:
     """(why, sample id) of the images to show; ties go to the first of the split."""
     sign = 1.0 if metric_info(metric).higher_is_better else -1.0
-    values = {i: sign * v for i, v in zip(reviewed.samples.ids, reviewed.samples.values[metric], strict=True)
+    values = {i: sign * v for i, v in zip(submission.samples.ids, submission.samples.values[metric], strict=True)
               if v is not None}  # fmt: skip
     if not values:
         return []
@@ -204,7 +205,7 @@ def _chosen(reviewed: Reviewed, base: Reviewed | None, metric: str) -> list[tupl
 
 
 def _picture(
-    run: _Run, base: Reviewed | None, others: Sequence[_Run], metric: str, why: str, sample_id: str
+    run: _Run, base: Submission | None, others: Sequence[_Run], metric: str, why: str, sample_id: str
 ) -> Picture:  # fmt: skip
     from reasonx_eval.leaderboard.thumbnails import Shown, draw_strip
 
@@ -215,17 +216,17 @@ def _picture(
     if task not in sample.targets:  # judged pairs were scored; the map is shown
         sample = dataset.load(sample_id, {task})
     shown = []
-    with_base = [o for o in others if base is not None and o.reviewed is base and why in ("better", "worse")]
+    with_base = [o for o in others if base is not None and o.submission is base and why in ("better", "worse")]
     for saved in (one.saved for one in [*with_base, run]):
         if saved is not None:
             prediction = saved.load(sample)
             shown.append(Shown(saved.name, prediction.value, prediction.kind, saved.records[sample_id].alignment))
     strip = draw_strip(sample, shown)
 
-    def value_of(reviewed: Reviewed) -> float | None:
-        return dict(zip(reviewed.samples.ids, reviewed.samples.values[metric], strict=True)).get(sample_id)
+    def value_of(submission: Submission) -> float | None:
+        return dict(zip(submission.samples.ids, submission.samples.values[metric], strict=True)).get(sample_id)
 
-    value = value_of(run.reviewed)
+    value = value_of(run.submission)
     assert value is not None
     return Picture(sample_id=sample_id, why=why, metric=metric, value=value,
                    base_value=None if base is None else value_of(base), panels=list(strip.panels), webp=strip.webp,

@@ -14,7 +14,7 @@ from reasonx_eval.errors import NotComparable
 from reasonx_eval.io.results import ModelRef, Value
 from reasonx_eval.leaderboard.contamination import seen
 from reasonx_eval.leaderboard.differences import intervals
-from reasonx_eval.leaderboard.submissions import Reviewed
+from reasonx_eval.leaderboard.submissions import Submission
 from reasonx_eval.metrics.table import MetricInfo, known_metric
 from reasonx_eval.statistics.aggregate import ROOTS, pooled_sum, repeated
 from reasonx_eval.statistics.columns import Column
@@ -48,7 +48,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelRow:
     """One model in one table.
 
     unranked : why it has no rank, None where it has one
@@ -56,7 +56,7 @@ class Row:
     seconds : per image, in the model; date : day the run ended, as YYYY-MM-DD
     """
 
-    reviewed: Reviewed
+    submission: Submission
     cells: Mapping[str, Cell]
     unranked: str | None = None
     trained_on: str | None = None
@@ -65,11 +65,11 @@ class Row:
 
     @property
     def model(self) -> ModelRef:
-        return self.reviewed.result.model
+        return self.submission.result.model
 
     @property
     def partial(self) -> bool:
-        return self.reviewed.result.status != "complete"
+        return self.submission.result.status != "complete"
 
     @property
     def truth(self) -> bool:
@@ -82,7 +82,7 @@ class Row:
 
     @property
     def seconds(self) -> float | None:
-        timing = self.reviewed.timing
+        timing = self.submission.timing
         return None if timing is None else timing.predict_seconds_per_image
 
     @property
@@ -93,17 +93,17 @@ class Row:
     @property
     def hardware(self) -> str:
         """The machine that seconds were taken on."""
-        machine = self.reviewed.result.provenance.hardware
+        machine = self.submission.result.provenance.hardware
         return f"{self.device}; {machine.cpu}, {machine.cores} cores"
 
     @property
     def date(self) -> str | None:
-        timing = self.reviewed.timing
+        timing = self.submission.timing
         return None if timing is None else timing.finished[:10]
 
 
 @dataclass(frozen=True)
-class Table:
+class LeaderboardTable:
     """All results under one signature.
 
     signature : that of a complete run; a partial run is here under the signature its rest would give it
@@ -116,7 +116,7 @@ class Table:
     dataset: str
     n: int
     metrics: tuple[str, ...]
-    rows: tuple[Row, ...] = field(repr=False)
+    rows: tuple[ModelRow, ...] = field(repr=False)
 
     @property
     def headline(self) -> str:
@@ -124,12 +124,12 @@ class Table:
         return self.metrics[0]
 
 
-def whole_signature(reviewed: Reviewed) -> str:
+def whole_signature(submission: Submission) -> str:
     """The signature with the number of all samples of the split in place of those scored."""
-    return re.sub(r"\|n:\d+/(\d+)\|", r"|n:\1|", reviewed.result.signature, count=1)
+    return re.sub(r"\|n:\d+/(\d+)\|", r"|n:\1|", submission.result.signature, count=1)
 
 
-def make_tables(reviewed: Iterable[Reviewed]) -> list[Table]:
+def make_tables(submissions: Iterable[Submission]) -> list[LeaderboardTable]:
     """One table for each signature, by task, protocol and number of rows.
 
     Raises
@@ -137,8 +137,8 @@ def make_tables(reviewed: Iterable[Reviewed]) -> list[Table]:
     NotComparable
         Two results with one signature and other rules, images or ground truth; or one model twice.
     """
-    groups: dict[str, list[Reviewed]] = {}
-    for one in reviewed:
+    groups: dict[str, list[Submission]] = {}
+    for one in submissions:
         groups.setdefault(whole_signature(one), []).append(one)
     tables = [_table(signature, group) for signature, group in groups.items()]
     return sorted(tables, key=lambda t: (_task_order(t.task), t.protocol, -len(t.rows), t.signature))
@@ -148,7 +148,7 @@ def _task_order(task: str) -> int:
     return TASKS.index(task) if task in TASKS else len(TASKS)
 
 
-def _table(signature: str, group: Sequence[Reviewed]) -> Table:
+def _table(signature: str, group: Sequence[Submission]) -> LeaderboardTable:
     _check_same(signature, group)
     first = group[0].result
     metrics = tuple(first.protocol.rules["metrics"])
@@ -157,14 +157,14 @@ def _table(signature: str, group: Sequence[Reviewed]) -> Table:
     for metric in metrics:
         _compare(rows, cells, metric)
     rows = [replace(row, cells=cell) for row, cell in zip(rows, cells, strict=True)]
-    return Table(
+    return LeaderboardTable(
         signature=signature, protocol=f"{first.protocol.name}@{first.protocol.version}",
         task=str(first.protocol.rules["task"]), dataset=first.dataset.name, n=first.n_total, metrics=metrics,
         rows=tuple(_ordered(rows, metrics[0])),
     )  # fmt: skip
 
 
-def _check_same(signature: str, group: Sequence[Reviewed]) -> None:
+def _check_same(signature: str, group: Sequence[Submission]) -> None:
     """Everything in one table must be comparable: the signature is short, digests are exact."""
     names: set[str] = set()
     seen_truth: dict[str, str] = {}
@@ -183,19 +183,19 @@ def _check_same(signature: str, group: Sequence[Reviewed]) -> None:
                                     where=signature, fix="run it again with this version and these files")  # fmt: skip
 
 
-def _plain_row(reviewed: Reviewed, metrics: Sequence[str]) -> Row:
-    result = reviewed.result
+def _plain_row(submission: Submission, metrics: Sequence[str]) -> ModelRow:
+    result = submission.result
     rewarded = result.model.rewarded
     absent = Value(value=None, n=0, reason="not in the result")
     cells = {m: Cell(result.aggregate.get(m, absent), rewarded=m in rewarded) for m in metrics}
     trained = seen(result.model.trained_on, result.dataset.name)
-    row = Row(reviewed, cells, trained_on=trained)
+    row = ModelRow(submission, cells, trained_on=trained)
     return replace(row, unranked=_why_unranked(row, cells[metrics[0]].value))
 
 
-def _why_unranked(row: Row, headline: Value) -> str | None:
+def _why_unranked(row: ModelRow, headline: Value) -> str | None:
     if row.partial:
-        return f"partial: {row.reviewed.result.n_scored} of {row.reviewed.result.n_total} images"
+        return f"partial: {row.submission.result.n_scored} of {row.submission.result.n_total} images"
     if row.truth:
         return "the ground truth itself"
     if row.trained_on is not None:
@@ -203,7 +203,7 @@ def _why_unranked(row: Row, headline: Value) -> str | None:
     return None if headline.value is not None else headline.reason or "no value"
 
 
-def _families(rows: Sequence[Row]) -> list[Row]:
+def _families(rows: Sequence[ModelRow]) -> list[ModelRow]:
     """Rows with the row they were tuned from; a base is named by the model's name or by where it came from."""
     by_name = {row.model.source: row for row in rows} | {row.model.name: row for row in rows}
     linked = []
@@ -224,13 +224,13 @@ def _above(name: str, bases: Mapping[str, str | None]) -> list[str]:
     return found
 
 
-def _compare(rows: Sequence[Row], cells: list[dict[str, Cell]], metric: str) -> None:
+def _compare(rows: Sequence[ModelRow], cells: list[dict[str, Cell]], metric: str) -> None:
     """Fill in ranks and differences of one metric."""
     info = known_metric(metric)
     if info is None:
         return
     usable = [k for k, row in enumerate(rows) if not row.partial and cells[k][metric].value.value is not None]
-    column = _column([rows[k].reviewed for k in usable], info) if usable else None
+    column = _column([rows[k].submission for k in usable], info) if usable else None
     if column is None:
         return
     ranked = [j for j, k in enumerate(usable) if rows[k].unranked is None]
@@ -259,24 +259,25 @@ def _only(column: Column, runs: Sequence[int]) -> Column:
     return replace(column, values=column.values[list(runs)], top=column.top[list(runs)])
 
 
-def _column(reviewed: Sequence[Reviewed], info: MetricInfo) -> Column | None:
+def _column(submissions: Sequence[Submission], info: MetricInfo) -> Column | None:
     """One metric of complete results as the paired statistics read it; None where nothing can be paired."""
     name = info.name
-    first = reviewed[0].samples
-    order = [_order(first.ids, r.samples.ids) for r in reviewed]
-    values = np.stack([r.samples.column(name)[o] for r, o in zip(reviewed, order, strict=True)])
+    first = submissions[0].samples
+    order = [_order(first.ids, r.samples.ids) for r in submissions]
+    values = np.stack([r.samples.column(name)[o] for r, o in zip(submissions, order, strict=True)])
     kept = np.flatnonzero(np.isfinite(values).all(axis=0))
     if not len(kept):
         return None
     top, weight, root = values, np.ones(len(first.ids)), False
-    if reviewed[0].result.protocol.rules.get("pool") == "pixel":
+    if submissions[0].result.protocol.rules.get("pool") == "pixel":
         key = pooled_sum(name)
         if key is None:
             return None  # nothing per image adds up to a pooled median
-        top = np.stack([np.array(r.samples.sums[key])[o] for r, o in zip(reviewed, order, strict=True)])
+        top = np.stack([np.array(r.samples.sums[key])[o] for r, o in zip(submissions, order, strict=True)])
         if any(not np.array_equal(np.array(r.samples.sums["count"])[o], first.sums["count"])
-               for r, o in zip(reviewed, order, strict=True)):  # fmt: skip
-            raise NotComparable("models were scored on different numbers of pixels", where=whole_signature(reviewed[0]),
+               for r, o in zip(submissions, order, strict=True)):  # fmt: skip
+            raise NotComparable("models were scored on different numbers of pixels",
+                                where=whole_signature(submissions[0]),
                                 fix="run them again with this version and the same files")  # fmt: skip
         weight, root = np.array(first.sums["count"]), name in ROOTS
     groups = None if first.groups is None else repeated([first.groups[k] for k in kept])
@@ -291,23 +292,23 @@ def _order(ids: Sequence[str], own: Sequence[str]) -> list[int]:
     return [place[i] for i in ids]
 
 
-def _ordered(rows: Sequence[Row], headline: str) -> list[Row]:
+def _ordered(rows: Sequence[ModelRow], headline: str) -> list[ModelRow]:
     """Families by their best ranked member, then those without one; inside, each base before those tuned from it."""
     info = known_metric(headline)
     sign = -1.0 if info is not None and info.higher_is_better else 1.0
 
-    def merit(row: Row) -> tuple[bool, float, str]:
+    def merit(row: ModelRow) -> tuple[bool, float, str]:
         value = row.cells[headline].value.value
         return row.unranked is not None, math.inf if value is None else sign * value, row.model.name
 
     bases = {row.model.name: row.base for row in rows}
     by_name = {row.model.name: row for row in rows}
-    below: dict[str | None, list[Row]] = {}
+    below: dict[str | None, list[ModelRow]] = {}
     for row in rows:
         circular = row.base is not None and row.model.name in _above(row.base, bases)
         below.setdefault(None if circular else row.base, []).append(row)
 
-    def family(row: Row) -> list[Row]:
+    def family(row: ModelRow) -> list[ModelRow]:
         return [row, *(r for child in sorted(below.get(row.model.name, []), key=merit) for r in family(child))]
 
     families = [family(root) for root in below.get(None, [])]

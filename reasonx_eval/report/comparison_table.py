@@ -45,7 +45,7 @@ def foot(c: Comparison) -> list[str]:
     s = c.settings
     tests = sum(row.reason is None for rows in c.rows for row in rows)
     exact = any(row.exact for rows in c.rows for row in rows)
-    how = "all exchanges (exact p)" if exact else f"{s.exchanges:,} exchanges"
+    how = "all permutations (exact p)" if exact else f"{s.permutations:,} random permutations"
     text = (f"seed {s.seed}; BCa bootstrap, {s.resamples:,} resamples, and {how} of "
             f"{'images' if c.joined.groups is None else 'scenes'}; Holm over {tests} tests")  # fmt: skip
     return [text, "‡ what the model was rewarded for; the others are canaries"] if c.rewarded else [text]
@@ -154,7 +154,7 @@ def _document(
 
 
 _FIELDS = ("protocol", "metric", "unit", "higher_is_better", "rewarded", "base_model", "model", "base", "value",
-        "difference", "ci_low", "ci_high", "confidence", "p", "p_adjusted", "better", "worse", "equal", "n", "units",
+        "difference", "ci_low", "ci_high", "confidence", "p", "p_adjusted", "better", "worse", "equal", "n", "clusters",
         "finding", "reason", "missing_in_base", "missing", "seed", "base_signature", "signature")  # fmt: skip
 
 
@@ -171,7 +171,7 @@ def _csv(comparisons: Sequence[Comparison]) -> str:
                 p = [None] * 2 if r.reason is not None else [r.p, r.p_adjusted]
                 line = [c.joined.protocol.ref, r.name, r.info.unit, r.info.higher_is_better,
                                  r.name in run.rewarded, c.base.name, run.name, *numbers, r.ci_low, r.ci_high,
-                                 c.settings.confidence, *p, r.wins, r.losses, r.ties, r.n, r.units, r.finding,
+                                 c.settings.confidence, *p, r.wins, r.losses, r.ties, r.n, r.clusters, r.finding,
                                  r.reason, gone[0], lost, c.settings.seed, c.base.signature,
                                  run.signature]  # fmt: skip
                 writer.writerow([spreadsheet(cell) for cell in line])

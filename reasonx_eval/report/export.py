@@ -28,7 +28,7 @@ _MARKS = {"†": "trained on this dataset: not tested", "*": "other images than 
 
 
 @dataclass(frozen=True)
-class Style:
+class NumberStyle:
     """How numbers are written.
 
     interval : with both ends of the 95 % interval
@@ -40,7 +40,7 @@ class Style:
 
 
 @dataclass(frozen=True)
-class Table:
+class ExportTable:
     """Runs under one protocol on one dataset.
 
     ranks : metric -> the places that paired tests leave each run; None for runs that could not be tested
@@ -76,7 +76,7 @@ class Table:
         return len(ranks) > 1 and mine is not None and mine.best == 1
 
 
-def tabulate(runs: Sequence[Run], metrics: Sequence[str] = ()) -> list[Table]:
+def tabulate(runs: Sequence[Run], metrics: Sequence[str] = ()) -> list[ExportTable]:
     """Group runs that are comparable, and test each group's runs in pairs.
 
     Parameters
@@ -106,7 +106,7 @@ def tabulate(runs: Sequence[Run], metrics: Sequence[str] = ()) -> list[Table]:
     return [_table(group, names) for group, names in wanted if names]
 
 
-def _table(runs: list[Run], metrics: tuple[str, ...]) -> Table:
+def _table(runs: list[Run], metrics: tuple[str, ...]) -> ExportTable:
     most = max((set(run.scored) for run in runs), key=len)
     marks = ["†" if seen(run.model.trained_on, run.dataset.name) else "*" if set(run.scored) != most else ""
              for run in runs]  # fmt: skip
@@ -119,7 +119,7 @@ def _table(runs: list[Run], metrics: tuple[str, ...]) -> Table:
             for k, rank in zip(tested, rank_ranges(data), strict=True):
                 places[k] = rank
         ranks[name] = tuple(places)
-    return Table(tuple(runs), metrics, ranks, tuple(marks))
+    return ExportTable(tuple(runs), metrics, ranks, tuple(marks))
 
 
 def digits_of(low: float | None, high: float | None) -> int | None:
@@ -137,7 +137,7 @@ def digits_of(low: float | None, high: float | None) -> int | None:
     return min(8, max(0, 1 - math.floor(math.log10((high - low) / 2))))
 
 
-def written(value: Value, info: MetricInfo, style: Style) -> tuple[str, str]:
+def written(value: Value, info: MetricInfo, style: NumberStyle) -> tuple[str, str]:
     """Value and interval as text, rounded by the interval; ``("-", reason)`` where there is no value."""
     if value.value is None:
         return "-", value.reason or "absent"
@@ -150,7 +150,7 @@ def written(value: Value, info: MetricInfo, style: Style) -> tuple[str, str]:
     return f"{value.value * scale:.{digits}f}", f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def head(info: MetricInfo, style: Style) -> str:
+def head(info: MetricInfo, style: NumberStyle) -> str:
     unit = "%" if style.percent and info.percent else info.unit
     return f"{info.label} {arrow(info.name)}" + (f" [{unit}]" if unit else "")
 
@@ -161,7 +161,7 @@ def _count(run: Run) -> str:
     return str(scored) if scored == total else f"{scored}/{total}"
 
 
-def to_markdown(tables: Sequence[Table], style: Style) -> str:
+def to_markdown(tables: Sequence[ExportTable], style: NumberStyle) -> str:
     """GitHub's tables, each with its signatures below."""
     parts = []
     for table in tables:
@@ -188,12 +188,12 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|").replace("<", "&lt;")
 
 
-def _notes(table: Table) -> list[tuple[str, str]]:
+def _notes(table: ExportTable) -> list[tuple[str, str]]:
     bold = any(table.bold(m, k) for m in table.metrics for k in range(len(table.runs)))
     return [*([("", BOLD)] if bold else []), *((m, why) for m, why in _MARKS.items() if m in table.marks)]
 
 
-def to_latex(tables: Sequence[Table], style: Style) -> str:
+def to_latex(tables: Sequence[ExportTable], style: NumberStyle) -> str:
     """Tables with booktabs' rules and threeparttable's notes, which hold the signatures; letters are T1's."""
     parts = [r"% \usepackage{booktabs,threeparttable} \usepackage[T1]{fontenc}"]
     for table in tables:
@@ -213,7 +213,7 @@ def to_latex(tables: Sequence[Table], style: Style) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _latex_cell(value: Value, info: MetricInfo, style: Style, bold: bool) -> str:
+def _latex_cell(value: Value, info: MetricInfo, style: NumberStyle, bold: bool) -> str:
     text, interval = written(value, info, style)
     if text == "-":
         return "--"
@@ -226,7 +226,7 @@ _FIELDS = ("protocol", "dataset", "split", "model", "metric", "unit", "higher_is
            "reason", "signature")  # fmt: skip
 
 
-def records(tables: Sequence[Table]) -> list[dict[str, Any]]:
+def records(tables: Sequence[ExportTable]) -> list[dict[str, Any]]:
     """One object a metric of a run, numbers unrounded; absent ones are None."""
     found = []
     for table in tables:
@@ -241,11 +241,11 @@ def records(tables: Sequence[Table]) -> list[dict[str, Any]]:
     return found
 
 
-def to_json(tables: Sequence[Table]) -> str:
+def to_json(tables: Sequence[ExportTable]) -> str:
     return json.dumps(records(tables), indent=1, allow_nan=False) + "\n"
 
 
-def to_csv(tables: Sequence[Table]) -> str:
+def to_csv(tables: Sequence[ExportTable]) -> str:
     """One line a metric of a run. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -255,7 +255,7 @@ def to_csv(tables: Sequence[Table]) -> str:
     return out.getvalue()
 
 
-def render(tables: Sequence[Table], form: str, style: Style) -> str:
+def render(tables: Sequence[ExportTable], form: str, style: NumberStyle) -> str:
     """The tables in one of the formats md, csv, latex and json.
 
     Raises

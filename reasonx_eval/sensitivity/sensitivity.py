@@ -27,7 +27,7 @@ from reasonx_eval.statistics import bootstrap
 from reasonx_eval.statistics.aggregate import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES
 from reasonx_eval.statistics.columns import Column, column
 from reasonx_eval.statistics.join import Joined, join
-from reasonx_eval.statistics.ranks import told_apart
+from reasonx_eval.statistics.ranks import significant
 from reasonx_eval.statistics.runs import Run
 from reasonx_eval.types import Prediction, Record, Sample
 
@@ -61,7 +61,7 @@ class Row:
     reversed: tuple[tuple[int, int], ...] = ()
 
     @property
-    def told_apart(self) -> list[tuple[int, int]]:
+    def significant(self) -> list[tuple[int, int]]:
         """Pairs (better, worse) that tests tell apart."""
         return [(a, b) for k, a in enumerate(self.order) for b in self.order[k + 1 :] if self.apart[a, b]]
 
@@ -240,7 +240,7 @@ def _row(variant: Variant, kept: Sequence[int], absent: Sequence[Value], joined:
     values, apart = list(absent), _untested(len(absent))
     signatures: list[str | None] = [None] * len(absent)
     if data.reason is None:
-        apart[np.ix_(kept, kept)] = told_apart(data)
+        apart[np.ix_(kept, kept)] = significant(data)
     for k, run, value in zip(kept, joined.runs, _values(data, joined.runs), strict=True):
         values[k], signatures[k] = value, run.signature
     known = {k: v.value for k, v in enumerate(values) if v.value is not None}
@@ -299,6 +299,6 @@ def _against_first(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Mark in each row the pairs that are told apart the other way round than in the first."""
     if not rows:
         return ()
-    first = set(rows[0].told_apart)
-    return tuple(replace(row, reversed=tuple((b, a) for a, b in row.told_apart if (b, a) in first)) for row in rows)
+    first = set(rows[0].significant)
+    return tuple(replace(row, reversed=tuple((b, a) for a, b in row.significant if (b, a) in first)) for row in rows)
 

@@ -180,14 +180,14 @@ def _median_interval(files: _PixelFiles, records: Sequence[Record]) -> tuple[flo
         merged = np.zeros((int(index.max()) + 1, counts.shape[1]))
         np.add.at(merged, index, counts)
         counts = merged
-    units = len(counts)
-    if units < 2:
+    clusters = len(counts)
+    if clusters < 2:
         return None, None
     counts, edges = _around_medians(counts, edges)
     rng = np.random.Generator(np.random.PCG64(BOOTSTRAP_SEED))
     medians = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, 500):
-        weights = rng.multinomial(units, np.full(units, 1 / units), size=500)
+        weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=500)
         medians[start : start + 500] = _histogram_medians(weights @ counts, edges)
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(medians, [tail, 100 - tail])

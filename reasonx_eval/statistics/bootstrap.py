@@ -32,7 +32,7 @@ def bootstrap_ci(
     groups: Sequence[str] | None = None,
     method: Method = "bca",
 ) -> Ends | None:
-    """Interval of the mean of `values` over samples, in the units of `values`.
+    """Interval of the mean of `values` over samples, in the unit of `values`.
 
     Parameters
     ----------
@@ -52,8 +52,8 @@ def bootstrap_ci(
     Returns
     -------
     (low, high), or None
-        Floats, or float64 [k] each. None with fewer than two samples (or groups): one unit says nothing
-        about the spread. Both ends are the mean itself where all units agree: nothing that was seen varies.
+        Floats, or float64 [k] each. None with fewer than two samples (or groups): one cluster says nothing
+        about the spread. Both ends are the mean itself where all clusters agree: nothing that was seen varies.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def spread_ends(
     """
     residual = num - theta * den
     if np.abs(residual).max() <= 8 * np.finfo(np.float64).eps * np.abs(num).max():
-        return float(theta), float(theta)  # all units have the same ratio, up to rounding of their sums
+        return float(theta), float(theta)  # all clusters have the same ratio, up to rounding of their sums
     tail = (1 - confidence) / 2
     levels = np.array([tail, 1 - tail])
     if method == "bca":
@@ -140,7 +140,7 @@ def spread_ends(
 
 
 def acceleration(residual: Floats, den: Floats) -> float:
-    """BCa acceleration from the jackknife over units: sum(d^3) / (6 sum(d^2)^1.5), d = mean(t) - t.
+    """BCa acceleration from the jackknife over clusters: sum(d^3) / (6 sum(d^2)^1.5), d = mean(t) - t.
 
     Parameters
     ----------
@@ -181,20 +181,20 @@ def bca_levels(levels: Floats, spread: Floats, accelerate: float) -> Floats:
 
 
 def _resampled(residual: Floats, den: Floats, resamples: int, seed: int) -> Floats:
-    """Statistic of each resample minus the observed one, float64 [k, resamples]; `residual` is [k, units]."""
-    metrics, units = residual.shape
+    """Statistic of each resample minus the observed one, float64 [k, resamples]; `residual` is [k, clusters]."""
+    metrics, clusters = residual.shape
     stream = seeding.rng(seed, "bootstrap")
     out = np.empty((metrics, resamples))
-    rows = max(1, _BLOCK // units)
-    # of means every resample has as many units as there are
+    rows = max(1, _BLOCK // clusters)
+    # of means every resample has as many clusters as there are
     constant = bool((den == 1).all())
     for start in range(0, resamples, rows):
         stop = min(start + rows, resamples)
-        drawn = stream.integers(0, units, size=(stop - start, units))
-        drawn += np.arange(stop - start)[:, None] * units
-        counts = np.bincount(drawn.ravel(), minlength=(stop - start) * units).reshape(-1, units).astype(np.float64)
+        drawn = stream.integers(0, clusters, size=(stop - start, clusters))
+        drawn += np.arange(stop - start)[:, None] * clusters
+        counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(-1, clusters).astype(np.float64)
         # not by BLAS, whose sums depend on the processor and on the number of threads
-        weight = float(units) if constant else np.einsum("ru,u->r", counts, den)
+        weight = float(clusters) if constant else np.einsum("ru,u->r", counts, den)
         # a product per metric: one for all may round differently with their number
         for j in range(metrics):
             out[j, start:stop] = np.einsum("ru,u->r", counts, residual[j]) / weight

@@ -67,8 +67,8 @@ class Column:
         """+1 if a higher value is better, -1 if a lower one is."""
         return 1 if self.info.higher_is_better else -1
 
-    def units(self, *runs: int) -> tuple[Floats, Floats]:
-        """(top, weight) of some runs summed over scenes where scenes repeat: float64 [runs, units] and [units].
+    def cluster_sums(self, *runs: int) -> tuple[Floats, Floats]:
+        """(top, weight) of some runs summed over scenes where scenes repeat: float64 [runs, clusters] and [clusters].
 
         Units are what is resampled and what tests exchange, in order of first appearance.
         """

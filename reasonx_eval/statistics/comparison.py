@@ -151,9 +151,9 @@ def _one(c: Comparison, worst: int) -> dict[str, Any]:
         "dataset": {"name": c.base.dataset.name, "split": c.base.dataset.split,
                     "ids_sha256": c.base.dataset.ids_sha256},
         "n": len(joined.ids),
-        "units": "images" if joined.groups is None else "scenes",
+        "clusters": "images" if joined.groups is None else "scenes",
         "undefined": list(joined.undefined),
-        "confidence": s.confidence, "resamples": s.resamples, "exchanges": s.exchanges, "seed": s.seed,
+        "confidence": s.confidence, "resamples": s.resamples, "permutations": s.permutations, "seed": s.seed,
         "base": _run(c.base, joined.missing[0]),
         "others": [
             {**_run(run, missing), "metrics": {row.name: _row(row, run, worst) for row in rows}}
@@ -174,7 +174,7 @@ def _row(row: Paired, run: Run, worst: int) -> dict[str, Any]:
         "unit": row.info.unit, "higher_is_better": row.info.higher_is_better, "rewarded": row.name in run.rewarded,
         "base": base, "other": other, "difference": difference, "ci_low": row.ci_low, "ci_high": row.ci_high,
         "p": None if untested else row.p, "p_adjusted": None if untested else row.p_adjusted, "p_exact": row.exact,
-        "better": row.wins, "worse": row.losses, "equal": row.ties, "n": row.n, "units": row.units,
+        "better": row.wins, "worse": row.losses, "equal": row.ties, "n": row.n, "clusters": row.clusters,
         "finding": row.finding, "reason": row.reason,
         "worst": [{"sample": w.sample_id, "base": w.base, "other": w.other, "worse_by": w.worse_by}
                   for w in row.worst[:worst]],

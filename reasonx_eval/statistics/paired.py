@@ -14,7 +14,7 @@ from reasonx_eval.io import seeding
 from reasonx_eval.metrics.table import MetricInfo
 from reasonx_eval.statistics import bootstrap
 from reasonx_eval.statistics.columns import Column
-from reasonx_eval.statistics.permutation import EXACT_UNITS, EXCHANGES, exchange_test, holm
+from reasonx_eval.statistics.permutation import EXACT_CLUSTERS, PERMUTATIONS, holm, permutation_test
 
 Floats = NDArray[np.float64]
 Finding = Literal["improved", "worse", "no evidence", "same", "untested"]
@@ -29,20 +29,20 @@ class Settings:
     """How paired statistics are taken.
 
     confidence : of intervals, in (0, 1)
-    resamples : of the bootstrap; exchanges : of the test beyond 14 units
+    resamples : of the bootstrap; permutations : of the test beyond 14 clusters
     seed : of both
     alpha : an adjusted p-value below it is a finding
     """
 
     confidence: float = CONFIDENCE
     resamples: int = RESAMPLES
-    exchanges: int = EXCHANGES
+    permutations: int = PERMUTATIONS
     seed: int = 0
     alpha: float = ALPHA
 
 
 @dataclass(frozen=True)
-class Change:
+class SampleChange:
     """One sample's values in the metric's unit; `worse_by` is positive where the second run is worse."""
 
     sample_id: str
@@ -56,11 +56,11 @@ class Paired:
     """Second run minus first, one metric, on common samples.
 
     base, other : aggregates on the common samples, in the metric's unit
-    difference : other - base; ci_low, ci_high : its interval; None with fewer than two units
+    difference : other - base; ci_low, ci_high : its interval; None with fewer than two clusters
     p : of no difference, two-sided; p_adjusted : after Holm's correction over the family it belongs to
     exact : whether p is enumerated, not sampled
     wins, losses, ties : samples on which the other run is better, worse, equal
-    n : samples; units : what is resampled (scenes where scenes repeat)
+    n : samples; clusters : what is resampled (scenes where scenes repeat)
     worst : samples by how much worse the other run is, worst first; only those that are worse
     reason : why there is no test; then base, other and difference are NaN, or those of the results where they hold for
         these samples
@@ -79,8 +79,8 @@ class Paired:
     losses: int
     ties: int
     n: int
-    units: int
-    worst: tuple[Change, ...]
+    clusters: int
+    worst: tuple[SampleChange, ...]
     reason: str | None = None
     alpha: float = ALPHA
 
@@ -125,22 +125,24 @@ def paired(
     gap = column.values[other] - column.values[base]
     worse = -column.sign * gap
     order = np.argsort(-worse, kind="stable")
-    worst = tuple(Change(column.ids[k], float(column.values[base, k]), float(column.values[other, k]), float(worse[k]))
+    first, second = column.values[base], column.values[other]
+    worst = tuple(SampleChange(column.ids[k], float(first[k]), float(second[k]), float(worse[k]))
                   for k in order if worse[k] > 0)  # fmt: skip
-    top, weight = column.units(base, other)
+    top, weight = column.cluster_sums(base, other)
     means = column.means if column.stored is None else list(column.stored)
     common = Paired(
         info=column.info, base=means[base], other=means[other], difference=means[other] - means[base], ci_low=None,
-        ci_high=None, p=math.nan, p_adjusted=math.nan, exact=len(weight) <= EXACT_UNITS,
+        ci_high=None, p=math.nan, p_adjusted=math.nan, exact=len(weight) <= EXACT_CLUSTERS,
         wins=int(np.count_nonzero(worse < 0)), losses=int(np.count_nonzero(worse > 0)),
-        ties=int(np.count_nonzero(worse == 0)), n=len(column.ids), units=len(weight), worst=worst,
+        ties=int(np.count_nonzero(worse == 0)), n=len(column.ids), clusters=len(weight), worst=worst,
         reason=column.reason, alpha=chosen.alpha,
     )  # fmt: skip
     if column.reason is not None:
         return common
     p = math.nan
     if tested:
-        p = exchange_test(top[0], top[1], weight, seed=chosen.seed, root=column.root, exchanges=chosen.exchanges)
+        p = permutation_test(top[0], top[1], weight, seed=chosen.seed, root=column.root,
+                             permutations=chosen.permutations)  # fmt: skip
     ends = interval(top[0], top[1], weight, root=column.root, settings=chosen)
     low, high = (None, None) if ends is None else ends
     return replace(common, p=p, p_adjusted=p, ci_low=low, ci_high=high)
@@ -154,17 +156,17 @@ def adjust(results: Sequence[Paired]) -> list[Paired]:
 def interval(
     first: Floats, second: Floats, weight: Floats, *, root: bool = False, settings: Settings
 ) -> tuple[float, float] | None:
-    """BCa bootstrap interval of ``f(sum second / sum weight) - f(sum first / sum weight)``, units resampled.
+    """BCa bootstrap interval of ``f(sum second / sum weight) - f(sum first / sum weight)``, clusters resampled.
 
     Parameters
     ----------
-    first, second, weight : float64 [units]
+    first, second, weight : float64 [clusters]
     root : whether f is the square root, else the identity
     settings : its confidence is what the interval is to cover; the bootstrap is asked for a little more, see `widened`
 
     Returns
     -------
-    (low, high), or None with fewer than two units.
+    (low, high), or None with fewer than two clusters.
     """
     if len(weight) < 2:
         return None
@@ -186,12 +188,12 @@ def interval(
     return float(ends.low), float(ends.high)
 
 
-def widened(confidence: float, units: int) -> float:
-    """The confidence to ask a bootstrap of few units for, so that it covers `confidence`.
+def widened(confidence: float, clusters: int) -> float:
+    """The confidence to ask a bootstrap of few clusters for, so that it covers `confidence`.
 
-    Resamples of n units spread too little, by sqrt((n - 1) / n), and know nothing of Student's t: of 95 % intervals
+    Resamples of n clusters spread too little, by sqrt((n - 1) / n), and know nothing of Student's t: of 95 % intervals
     of 20 normal differences some 93 % cover. Asking for the normal quantile of ``sqrt(n / (n - 1)) t`` mends both;
-    at 650 units it changes 95 % to 95.06 %.
+    at 650 clusters it changes 95 % to 95.06 %.
 
     Notes
     -----
@@ -199,7 +201,7 @@ def widened(confidence: float, units: int) -> float:
     """
     from scipy.special import ndtr, stdtrit
 
-    t = stdtrit(units - 1, 0.5 + confidence / 2)
-    level = float(1 - 2 * ndtr(-math.sqrt(units / (units - 1)) * t))
-    # two units have a t of 13: beyond what doubles tell from 1, and then all resamples are inside
+    t = stdtrit(clusters - 1, 0.5 + confidence / 2)
+    level = float(1 - 2 * ndtr(-math.sqrt(clusters / (clusters - 1)) * t))
+    # two clusters have a t of 13: beyond what doubles tell from 1, and then all resamples are inside
     return min(level, 1 - 1e-12)

@@ -1,6 +1,6 @@
 """Tests of paired differences: exchange of the two runs unit by unit, a t test for many pairs, Holm's correction.
 
-A unit is an image, or, where scenes repeat, a scene with all its images.
+A cluster is an image, or, where scenes repeat, a scene with all its images.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from reasonx_eval.io import seeding
 Floats: TypeAlias = NDArray[np.float64]
 Alternative: TypeAlias = Literal["two-sided", "greater"]
 
-#: up to this many units all 2^units exchanges are enumerated, and the p-value is exact
-EXACT_UNITS: Final = 14
-EXCHANGES: Final = 10_000
+#: up to this many clusters all 2^clusters permutations are enumerated, and the p-value is exact
+EXACT_CLUSTERS: Final = 14
+PERMUTATIONS: Final = 10_000
 #: arrangements that only rounding tells apart are ties: they count, so that p is never too small
 _ROUNDING: Final = 1e-12
 # numbers held at once
 _BLOCK: Final = 1 << 21
 
 
-def exchange_test(
+def permutation_test(
     first: ArrayLike,
     second: ArrayLike,
     weight: ArrayLike,
     *,
     seed: int,
     root: bool = False,
-    exchanges: int = EXCHANGES,
+    permutations: int = PERMUTATIONS,
     alternative: Alternative = "two-sided",
 ) -> float:
     """p-value of the difference of two pooled values under exchange of the runs in each unit.
 
     Were both runs equally good, exchanging them in any unit would change nothing. So the observed difference
-    ``f(sum second / sum weight) - f(sum first / sum weight)`` is held against those of other exchanges. For means
+    ``f(sum second / sum weight) - f(sum first / sum weight)`` is held against those of other permutations. For means
     (f the identity) this is the sign-flip test of the differences.
 
     Parameters
     ----------
-    first, second : float [units], a unit's value, or sum over its images or pixels
-    weight : float [units], > 0, images or pixels of a unit, the same in both runs
-    seed : of the random exchanges; unused up to 14 units, where all are enumerated and p is exact
+    first, second : float [clusters], a unit's value, or sum over its images or pixels
+    weight : float [clusters], > 0, images or pixels of a unit, the same in both runs
+    seed : of the random permutations; unused up to 14 clusters, where all are enumerated and p is exact
     root : whether f is the square root
-    exchanges : how many random ones; what was observed is counted too, so that p is at least 1/(exchanges + 1)
+    permutations : how many random ones; what was observed is counted too, so that p is at least 1/(permutations + 1)
     alternative : "two-sided", or "greater": second larger than first
 
     Returns
@@ -60,7 +60,7 @@ def exchange_test(
     Raises
     ------
     ValueError
-        Other shapes, no units, NaN, infinity, or a weight that is not positive.
+        Other shapes, no clusters, NaN, infinity, or a weight that is not positive.
 
     Notes
     -----
@@ -79,9 +79,9 @@ def exchange_test(
         return difference if alternative == "greater" else np.abs(difference)
 
     observed = float(statistic(np.zeros(1))[0])
-    exact = len(gap) <= EXACT_UNITS
+    exact = len(gap) <= EXACT_CLUSTERS
     reached = total = 0
-    for taken in [_every_exchange(len(gap))] if exact else _random_exchanges(len(gap), exchanges, seed):
+    for taken in [_every_exchange(len(gap))] if exact else _random_exchanges(len(gap), permutations, seed):
         # not by BLAS, whose sums depend on the processor and on the number of threads
         reached += int(np.count_nonzero(statistic(np.einsum("ru,u->r", taken, gap)) >= observed - slack))
         total += len(taken)
@@ -90,7 +90,7 @@ def exchange_test(
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over units as observed, and what they become when some units change sides."""
+    """Sums over clusters as observed, and what they become when some clusters change sides."""
 
     first: float
     gap: float
@@ -118,24 +118,24 @@ class _Sums:
 
 def _check(a: Floats, b: Floats, w: Floats) -> None:
     if a.ndim != 1 or a.shape != b.shape or a.shape != w.shape or len(a) == 0:
-        raise ValueError(f"expected three arrays [units], not {list(a.shape)}, {list(b.shape)}, {list(w.shape)}")
+        raise ValueError(f"expected three arrays [clusters], not {list(a.shape)}, {list(b.shape)}, {list(w.shape)}")
     if not (np.isfinite(a).all() and np.isfinite(b).all() and np.isfinite(w).all()):
         raise ValueError("NaN or infinity among the values: leave out what is undefined, and say so")
     if not (w > 0).all():
-        raise ValueError("every weight must be positive: leave out units without pixels")
+        raise ValueError("every weight must be positive: leave out clusters without pixels")
 
 
-def _every_exchange(units: int) -> Floats:
-    """All rows of 0 and 1, [2^units, units]."""
-    return ((np.arange(1 << units)[:, None] >> np.arange(units)) & 1).astype(np.float64)
+def _every_exchange(clusters: int) -> Floats:
+    """All rows of 0 and 1, [2^clusters, clusters]."""
+    return ((np.arange(1 << clusters)[:, None] >> np.arange(clusters)) & 1).astype(np.float64)
 
 
-def _random_exchanges(units: int, exchanges: int, seed: int) -> Iterator[Floats]:
-    """0 or 1 for each unit, [rows, units], a block at a time; the same stream for every metric."""
+def _random_exchanges(clusters: int, permutations: int, seed: int) -> Iterator[Floats]:
+    """0 or 1 for each unit, [rows, clusters], a block at a time; the same stream for every metric."""
     stream = seeding.rng(seed, "exchange")
-    rows = max(1, _BLOCK // units)
-    for start in range(0, exchanges, rows):
-        yield (stream.random((min(rows, exchanges - start), units)) < 0.5).astype(np.float64)
+    rows = max(1, _BLOCK // clusters)
+    for start in range(0, permutations, rows):
+        yield (stream.random((min(rows, permutations - start), clusters)) < 0.5).astype(np.float64)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -161,8 +161,8 @@ def pair_p_values(top: Floats, weight: Floats, *, root: bool = False) -> Floats:
 
     Parameters
     ----------
-    top : float64 [runs, units], sums per unit
-    weight : float64 [units], > 0
+    top : float64 [runs, clusters], sums per unit
+    weight : float64 [clusters], > 0
     root : whether a run's value is the root of sum(top) / sum(weight)
 
     Returns
@@ -172,15 +172,15 @@ def pair_p_values(top: Floats, weight: Floats, *, root: bool = False) -> Floats:
 
     Notes
     -----
-    Up to 14 units each pair takes the exact exchange test. Beyond, a t test of the (linearised) differences with
-    units - 1 degrees of freedom: no affordable number of random exchanges resolves p-values that are small enough to
-    survive the correction for the 19,900 pairs of 200 runs.
+    Up to 14 clusters each pair takes the exact exchange test. Beyond, a t test of the (linearised) differences with
+    clusters - 1 degrees of freedom: no affordable number of random permutations resolves p-values that are small
+    enough to survive the correction for the 19,900 pairs of 200 runs.
     """
-    runs, units = top.shape
+    runs, clusters = top.shape
     p = np.ones((runs, runs))
-    if units < 2:
+    if clusters < 2:
         return p
-    moved = np.einsum("ru,mu->mr", _every_exchange(units), top) if units <= EXACT_UNITS else None
+    moved = np.einsum("ru,mu->mr", _every_exchange(clusters), top) if clusters <= EXACT_CLUSTERS else None
     for i in range(runs - 1):
         if moved is None:
             p[i, i + 1 :] = _t_test(top[i], top[i + 1 :], weight, root)
@@ -206,8 +206,8 @@ def _t_test(first: Floats, others: Floats, weight: Floats, root: bool) -> Floats
     """t tests of one run against others; a unit's residual is what it adds to the difference beyond its share."""
     from scipy.special import stdtr
 
-    units, below = len(weight), weight.sum()
-    gap = others - first  # [others, units]
+    clusters, below = len(weight), weight.sum()
+    gap = others - first  # [others, clusters]
     if root:
         # the difference of roots is linear in the sums near the observed ones: d sqrt(x) = dx / (2 sqrt(x))
         scale_first = np.sqrt(first.sum() / below)
@@ -219,9 +219,9 @@ def _t_test(first: Floats, others: Floats, weight: Floats, root: bool) -> Floats
     else:
         value = gap.sum(axis=1) / below
         residual = gap - value[:, None] * weight
-    spread = np.sqrt((residual**2).sum(axis=1) * units / (units - 1)) / below
+    spread = np.sqrt((residual**2).sum(axis=1) * clusters / (clusters - 1)) / below
     different = (others != first).any(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(value) / spread
-    p = np.asarray(2 * stdtr(units - 1, -t))
+    p = np.asarray(2 * stdtr(clusters - 1, -t))
     return np.where(different, np.where(np.isnan(p), 1.0, p), 1.0)

@@ -25,10 +25,10 @@ class Rank:
         return str(self.best) if self.best == self.worst else f"{self.best}-{self.worst}"
 
 
-def told_apart(column: Column, *, alpha: float = ALPHA) -> NDArray[np.bool_]:
+def significant(column: Column, *, alpha: float = ALPHA) -> NDArray[np.bool_]:
     """Which runs paired tests tell apart, bool [runs, runs]: all pairs, with Holm's correction over them."""
     runs = len(column.top)
-    top, weight = column.units(*range(runs))
+    top, weight = column.cluster_sums(*range(runs))
     rows, cols = np.triu_indices(runs, 1)
     p = pair_p_values(top, weight, root=column.root)[rows, cols]
     apart = np.zeros((runs, runs), dtype=bool)
@@ -54,7 +54,7 @@ def rank_ranges(column: Column, *, alpha: float = ALPHA) -> list[Rank]:
     """
     if column.reason is not None:
         raise ValueError(f"{column.name}: {column.reason}")
-    runs, apart = len(column.top), told_apart(column, alpha=alpha)
+    runs, apart = len(column.top), significant(column, alpha=alpha)
     score = column.sign * np.array(column.means)
     better = apart & (score[:, None] > score[None, :])
     return [Rank(1 + int(b), runs - int(w)) for b, w in zip(better.sum(axis=0), better.sum(axis=1), strict=True)]

@@ -13,7 +13,7 @@ from benchmarks.study import summary
 from benchmarks.study.__main__ import command as cli
 from benchmarks.study.design import Cell, cells
 from benchmarks.study.report import brief, markdown, plot
-from benchmarks.study.summary import Row, figure
+from benchmarks.study.summary import StudyRow, figure
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_ft.tuning.evaluation import DOMAINS, MEASURES
@@ -131,7 +131,7 @@ def test_the_table_shows_the_base_every_row_and_every_signature(runs: dict[str, 
     runs["base"] = stream.uniform(0.2, 0.6, IMAGES)
     runs["tuned"], runs["ceiling"] = runs["base"] * 0.9, runs["base"] * 0.8
     rows = [
-        Row(base="tiny", method=method, judge=judge, seeds=[0], seconds=1.0, figures=[
+        StudyRow(base="tiny", method=method, judge=judge, seeds=[0], seconds=1.0, figures=[
             figure(m, d, Path("base"), [Path(name)], [Path("ceiling")] if d == DOMAINS[0] else [])
             for d in DOMAINS for m in MEASURES
         ])

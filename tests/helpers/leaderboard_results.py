@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from reasonx_eval.cli.main import cli, run_cli
-from reasonx_eval.leaderboard.submit import add
+from reasonx_eval.leaderboard.submit import submit
 from reasonx_ft.cli.main import cli as ft
 from tests.helpers.real_pairs import build, evaluate
 from tests.helpers.shared import SHARED
@@ -71,7 +71,7 @@ def main() -> None:
     if len(sys.argv) > 2:
         cells = Path(sys.argv[2]) / "cells"
         runs += [p.parent for name in TUNED for p in sorted((cells / name / "results").glob("*/*/*/result.json"))]
-    for added in add(runs, RESULTS, force=True):
+    for added in submit(runs, RESULTS, force=True):
         print(added.path)
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.study.report import brief
-from benchmarks.study.summary import Row
+from benchmarks.study.summary import StudyRow
 from reasonx_eval.io.files import write_bytes
 from tests.helpers.pages import ROOT, STUDY, fill
 
@@ -19,9 +19,9 @@ FOLDER = ROOT / "leaderboards" / "study"
 START, END = "<!-- study -->", "<!-- end of study -->"
 
 
-def rows() -> list[Row]:
+def rows() -> list[StudyRow]:
     study = json.loads((FOLDER / "study.json").read_text(encoding="utf-8"))
-    return [Row.model_validate(r) for r in study["rows"]]
+    return [StudyRow.model_validate(r) for r in study["rows"]]
 
 
 def table() -> str:

@@ -298,7 +298,7 @@ def test_baseline_is_a_run_again(gate: Gate) -> None:
     bad = gate.run("q", None, records=pooled_records(worse, groups), protocol=POOLED, pixels=worse)
     assert gate(bad, "--verdict", verdict) == 3
     checks = json.loads(verdict.read_text(encoding="utf-8"))["checks"]
-    assert [(c["metric"], c["n"], c["units"]) for c in checks] == [("mean_deg", N, 10), ("rmse_deg", N, 10)]
+    assert [(c["metric"], c["n"], c["clusters"]) for c in checks] == [("mean_deg", N, 10), ("rmse_deg", N, 10)]
     pixels = np.concatenate(errors)
     assert checks[0]["worse_by"] == pytest.approx(0.5 * pixels.mean())
     assert checks[1]["worse_by"] == pytest.approx(0.5 * np.sqrt((pixels**2).mean()))

@@ -22,7 +22,7 @@ from reasonx_eval.io.results import (
     Value,
 )
 from reasonx_eval.io.seeding import rng
-from reasonx_eval.leaderboard.submissions import Picture, Reviewed, Samples, reviewed_path, sealed, write_reviewed
+from reasonx_eval.leaderboard.submissions import Picture, Samples, Submission, sealed, submission_path, write_submission
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.protocols.protocol import Protocol, get_protocol
 
@@ -45,7 +45,7 @@ def make(
     sums: Mapping[str, list[float]] | None = None,
     data: str = "truth",
     **ref: Any,
-) -> Reviewed:
+) -> Submission:
     """One model with the given values per image; the intervals are the mean give or take two standard errors."""
     rules = get_protocol(protocol)
     n = len(next(iter(values.values())))
@@ -70,9 +70,9 @@ def make(
         predict_seconds_per_image=seconds, predict_seconds_p95=seconds)  # fmt: skip
     columns = {m: list(map(float, values.get(m, []))) or [None] * n for m in rules.metrics}
     samples = Samples(ids=ids, groups=groups, values=columns, sums=dict(sums or {}))
-    reviewed = sealed(Reviewed(schema=1, digest="", result=result, timing=timing, samples=samples))
-    assert isinstance(reviewed, Reviewed)
-    return reviewed
+    submission = sealed(Submission(schema=1, digest="", result=result, timing=timing, samples=samples))
+    assert isinstance(submission, Submission)
+    return submission
 
 
 def _value(values: Sequence[float]) -> Value:
@@ -92,18 +92,18 @@ def draw(protocol: Protocol, n: int, level: float, *keys: str) -> dict[str, list
     return out
 
 
-def write(folder: Path, reviewed: Iterable[Reviewed]) -> Path:
-    """Reviewed files where they belong; the folder."""
-    for one in reviewed:
-        write_reviewed(folder / reviewed_path(one), one)
+def write(folder: Path, submission: Iterable[Submission]) -> Path:
+    """Submission files where they belong; the folder."""
+    for one in submission:
+        write_submission(folder / submission_path(one), one)
     return folder
 
 
-def with_pictures(reviewed: Reviewed, n: int = 1) -> Reviewed:
+def with_pictures(submission: Submission, n: int = 1) -> Submission:
     pictures = [Picture(sample_id=f"im/{k:04d}", why="best", metric="abs_rel", value=0.1, panels=["photo"], webp=WEBP,
                         width=4, height=4) for k in range(n)]  # fmt: skip
-    found = sealed(reviewed.model_copy(update={"pictures": pictures}))
-    assert isinstance(found, Reviewed)
+    found = sealed(submission.model_copy(update={"pictures": pictures}))
+    assert isinstance(found, Submission)
     return found
 
 
@@ -113,7 +113,7 @@ PROTOCOLS = ("depth/nyuv2", "depth/eth3d", "depth/diode", "depth/scenes-wild", "
 KINDS = {"depth": "disparity_affine", "normals": "normal", "albedo": "albedo_linear", "irradiance": "irradiance"}
 
 
-def crowd(models: int, protocols: int, n: int = 60) -> Iterator[Reviewed]:
+def crowd(models: int, protocols: int, n: int = 60) -> Iterator[Submission]:
     """Many models under many protocols, a third of them tuned from the one before; one at a time."""
     for name in PROTOCOLS[:protocols]:
         rules = get_protocol(name)

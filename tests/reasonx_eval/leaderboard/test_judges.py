@@ -13,7 +13,7 @@ from reasonx_eval.leaderboard.board import make_board
 from reasonx_eval.leaderboard.generate import generate
 from reasonx_eval.leaderboard.judge_results import JudgeRef, JudgeResult, ModalityResult, save_judge_result
 from reasonx_eval.leaderboard.submissions import read_all
-from reasonx_eval.leaderboard.submit import add
+from reasonx_eval.leaderboard.submit import submit
 from tests.reasonx_eval.leaderboard.makers import PROVENANCE
 
 RECORDS = '{"photo": "a"}\n'
@@ -45,7 +45,7 @@ def folder(path: Path, result: JudgeResult) -> Path:
 def test_judges_are_added_and_shown_apart_with_their_signature(tmp_path: Path) -> None:
     runs = [folder(tmp_path / "a", judge("tiny", 0.8)), folder(tmp_path / "b", judge("<b>bold</b>", 0.7)),
             folder(tmp_path / "c", judge("part", 0.9, scored=3))]  # fmt: skip
-    added = add(runs, tmp_path / "results")
+    added = submit(runs, tmp_path / "results")
     assert added[0].path == tmp_path / "results/judges/scenes-wild/tiny.json"
     board = make_board(tmp_path / "results")
     assert [[j.result.judge.name for j in t.rows] for t in board.judges] == [["part"], ["<b>bold</b>", "tiny"]]
@@ -63,19 +63,19 @@ def test_judges_are_added_and_shown_apart_with_their_signature(tmp_path: Path) -
 def test_edited_answers_and_doubles_are_refused(tmp_path: Path) -> None:
     run = folder(tmp_path / "a", judge("tiny", 0.8))
     with pytest.raises(UsageError, match="two of the runs"):
-        add([run, folder(tmp_path / "b", judge("tiny", 0.7))], tmp_path / "results")
+        submit([run, folder(tmp_path / "b", judge("tiny", 0.7))], tmp_path / "results")
     (run / "records.jsonl").write_text(RECORDS + RECORDS)
     with pytest.raises(DataError, match="records are not those"):
-        add([run], tmp_path / "results")
+        submit([run], tmp_path / "results")
     (run / "records.jsonl").write_text(RECORDS)
-    path = add([run], tmp_path / "results")[0].path
+    path = submit([run], tmp_path / "results")[0].path
     path.write_text(path.read_text().replace("0.8", "0.9"))
     with pytest.raises(DataError, match="digest"):
         read_all(tmp_path / "results")
 
 
 def test_other_photos_under_one_signature_are_refused(tmp_path: Path) -> None:
-    add([folder(tmp_path / "a", judge("one", 0.8)), folder(tmp_path / "b", judge("two", 0.8, ids="y"))],
+    submit([folder(tmp_path / "a", judge("one", 0.8)), folder(tmp_path / "b", judge("two", 0.8, ids="y"))],
         tmp_path / "results")  # fmt: skip
     with pytest.raises(NotComparable, match="other photos"):
         make_board(tmp_path / "results")

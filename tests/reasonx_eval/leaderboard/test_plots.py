@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from reasonx_eval.leaderboard import page_plots as plots
-from reasonx_eval.leaderboard.tables import Table, make_tables
+from reasonx_eval.leaderboard.tables import LeaderboardTable, make_tables
 from reasonx_eval.protocols.protocol import get_protocol
 from tests.reasonx_eval.leaderboard.makers import crowd, draw, make
 
@@ -21,7 +21,7 @@ def _parsed(svg: str | None) -> ET.Element:
     return ET.fromstring(re.sub(r'(\s[\w-]+)=([\w-]+)(?=[\s/>])', r'\1="\2"', svg))
 
 
-def _table() -> Table:
+def _table() -> LeaderboardTable:
     worse = {m: [v + (0.1 if WILD.metrics[0] == m else 0) for v in c] for m, c in draw(WILD, 30, 0.2, "x").items()}
     (table,) = make_tables([
         make("base", draw(WILD, 30, 0.2, "x"), seconds=0.01),

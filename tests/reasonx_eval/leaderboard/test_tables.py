@@ -103,7 +103,7 @@ def test_many_intervals_at_once_are_those_of_single_pairs() -> None:
     for names, scale in ((None, np.ones(60)), (groups, weight)):
         column = Column(metric_info("abs_rel"), tuple(map(str, range(60))), top, top * scale, scale, groups=names)
         pairs = [(0, 1), (3, 2), (4, 4)]
-        tops, units = column.units(*range(5))
+        tops, units = column.cluster_sums(*range(5))
         for (base, other), found in zip(pairs, intervals(column, pairs, settings), strict=True):
             assert found == pytest.approx(interval(tops[base], tops[other], units, settings=settings), rel=1e-9)
 

@@ -21,7 +21,7 @@ from reasonx_eval.io.results import Value
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.report import export, latex
-from reasonx_eval.report.export import Style, digits_of, tabulate, written
+from reasonx_eval.report.export import NumberStyle, digits_of, tabulate, written
 from reasonx_eval.statistics.columns import column
 from reasonx_eval.statistics.join import join
 from reasonx_eval.statistics.ranks import rank_ranges, tie_group
@@ -62,11 +62,11 @@ def test_the_half_width_keeps_two_significant_digits(low: float | None, high: fl
 def test_written_values_by_hand() -> None:
     share, error = metric_info("delta1"), metric_info("abs_rel")
     value = Value(value=0.96384, ci_low=0.9613, ci_high=0.9667, n=10)
-    assert written(value, share, Style()) == ("0.9638", "[0.9613, 0.9667]")
-    assert written(value, share, Style(percent=True)) == ("96.38", "[96.13, 96.67]")
-    assert written(value, error, Style(percent=True)) == ("0.9638", "[0.9613, 0.9667]")
-    assert written(Value(value=0.123456, n=1), error, Style()) == ("0.1235", "")
-    assert written(Value(value=None, n=0, reason="why"), error, Style()) == ("-", "why")
+    assert written(value, share, NumberStyle()) == ("0.9638", "[0.9613, 0.9667]")
+    assert written(value, share, NumberStyle(percent=True)) == ("96.38", "[96.13, 96.67]")
+    assert written(value, error, NumberStyle(percent=True)) == ("0.9638", "[0.9613, 0.9667]")
+    assert written(Value(value=0.123456, n=1), error, NumberStyle()) == ("0.1235", "")
+    assert written(Value(value=None, n=0, reason="why"), error, NumberStyle()) == ("-", "why")
 
 
 def test_the_tie_group_is_that_of_the_paired_tests(three: list[Path]) -> None:

@@ -20,7 +20,7 @@ from reasonx_eval.statistics.ranks import rank_ranges, tie_group
 from reasonx_eval.statistics.runs import load_run
 from tests.reasonx_eval.statistics.planted import POOLED, depth_records, ids, planted, pooled_records, write_run
 
-FAST = Settings(resamples=1000, exchanges=1000)
+FAST = Settings(resamples=1000, permutations=1000)
 
 
 def of(*values: Any, name: str = "abs_rel", groups: tuple[str, ...] | None = None) -> Column:
@@ -33,7 +33,7 @@ def test_difference_wins_and_worst_by_hand() -> None:
     assert result.base == pytest.approx(0.25)
     assert result.other == pytest.approx(0.3375)
     assert result.difference == pytest.approx(0.0875)
-    assert (result.wins, result.losses, result.ties, result.n, result.units) == (1, 2, 1, 4, 4)
+    assert (result.wins, result.losses, result.ties, result.n, result.clusters) == (1, 2, 1, 4, 4)
     assert [w.sample_id for w in result.worst] == ["room/0003", "room/0001"]
     assert [w.worse_by for w in result.worst] == pytest.approx([0.3, 0.1])
     # differences 0, 0.1, -0.05, 0.3: of the 8 signs of the last three, the sum 0.35 is reached by +++ and ++-, twice
@@ -96,7 +96,7 @@ def test_no_interval_from_one_unit() -> None:
     single = paired(of([0.1], [0.2]), settings=FAST)
     assert (single.ci_low, single.worse_interval, single.p, single.finding) == (None, None, 1.0, "no evidence")
     scene = paired(of([0.1, 0.2], [0.2, 0.4], groups=("a", "a")), settings=FAST)
-    assert (scene.ci_low, scene.units, scene.n) == (None, 1, 2)
+    assert (scene.ci_low, scene.clusters, scene.n) == (None, 1, 2)
 
 
 def test_scenes_are_resampled_and_exchanged_whole() -> None:
@@ -104,7 +104,7 @@ def test_scenes_are_resampled_and_exchanged_whole() -> None:
     scenes = tuple(np.repeat(list("abcdefghijkl"), 5))
     repeated = paired(of(np.repeat(a, 5), np.repeat(b, 5), groups=scenes), settings=FAST)
     plain = paired(of(a, b), settings=FAST)
-    assert (repeated.units, repeated.n) == (12, 60)
+    assert (repeated.clusters, repeated.n) == (12, 60)
     assert repeated.p == plain.p
     assert (repeated.ci_low, repeated.ci_high) == pytest.approx((plain.ci_low, plain.ci_high), rel=1e-9)
     naive = paired(of(np.repeat(a, 5), np.repeat(b, 5)), settings=FAST)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from reasonx_eval.statistics.permutation import EXACT_UNITS, exchange_test, holm, pair_p_values
+from reasonx_eval.statistics.permutation import EXACT_CLUSTERS, holm, pair_p_values, permutation_test
 
 
 def ones(n: int) -> np.ndarray:
@@ -18,14 +18,14 @@ def ones(n: int) -> np.ndarray:
 
 def test_exact_by_hand():
     # differences 1, 2, 3: of the 8 sign patterns only +++ and --- reach |6|
-    assert exchange_test([0.0, 0, 0], [1.0, 2, 3], ones(3), seed=0) == 2 / 8
-    assert exchange_test([0.0, 0, 0], [1.0, 2, 3], ones(3), seed=0, alternative="greater") == 1 / 8
-    assert exchange_test([1.0, 2, 3], [0.0, 0, 0], ones(3), seed=0, alternative="greater") == 1.0
+    assert permutation_test([0.0, 0, 0], [1.0, 2, 3], ones(3), seed=0) == 2 / 8
+    assert permutation_test([0.0, 0, 0], [1.0, 2, 3], ones(3), seed=0, alternative="greater") == 1 / 8
+    assert permutation_test([1.0, 2, 3], [0.0, 0, 0], ones(3), seed=0, alternative="greater") == 1.0
     # 1, 1, -1 sums to 1: |sum| is 1 or 3 under every pattern
-    assert exchange_test([0.0, 0, 1], [1.0, 1, 0], ones(3), seed=0) == 1.0
+    assert permutation_test([0.0, 0, 1], [1.0, 1, 0], ones(3), seed=0) == 1.0
 
 
-@pytest.mark.parametrize("n", [5, 9, EXACT_UNITS])
+@pytest.mark.parametrize("n", [5, 9, EXACT_CLUSTERS])
 @pytest.mark.parametrize("alternative", ["two-sided", "greater"])
 def test_exact_agrees_with_scipy(n, alternative):
     draw = np.random.default_rng(n)
@@ -35,27 +35,27 @@ def test_exact_agrees_with_scipy(n, alternative):
         (b, a), lambda x, y, axis: (x - y).mean(axis=axis), vectorized=True, permutation_type="samples",
         n_resamples=np.inf, alternative=alternative,
     )  # fmt: skip
-    ours = exchange_test(a, b, ones(n), seed=0, alternative=alternative)
+    ours = permutation_test(a, b, ones(n), seed=0, alternative=alternative)
     # scipy doubles the smaller tail, which is the same for a test that is symmetric
     assert ours == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
-@pytest.mark.parametrize("n", [EXACT_UNITS + 1, 80])
+@pytest.mark.parametrize("n", [EXACT_CLUSTERS + 1, 80])
 def test_random_exchanges_of_equal_sizes_are_the_sign_test(n):
     # differences of one size: the sum is a count of signs, whose distribution is binomial
     signs = np.where(np.arange(n) < 0.7 * n, 1.0, -1.0)
     k = int((signs > 0).sum())
     expected = scipy_stats.binomtest(k, n).pvalue
-    ours = exchange_test(np.zeros(n), signs, ones(n), seed=1, exchanges=20_000)
+    ours = permutation_test(np.zeros(n), signs, ones(n), seed=1, permutations=20_000)
     assert ours == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 20_000) + 1e-4)
 
 
 def test_random_and_exact_agree_at_the_border(monkeypatch):
     draw = np.random.default_rng(3)
     a, b = draw.normal(size=12), 0.4 + draw.normal(size=12)
-    exact = exchange_test(a, b, ones(12), seed=0)
-    monkeypatch.setattr("reasonx_eval.statistics.permutation.EXACT_UNITS", 4)
-    sampled = exchange_test(a, b, ones(12), seed=0, exchanges=40_000)
+    exact = permutation_test(a, b, ones(12), seed=0)
+    monkeypatch.setattr("reasonx_eval.statistics.permutation.EXACT_CLUSTERS", 4)
+    sampled = permutation_test(a, b, ones(12), seed=0, permutations=40_000)
     assert exact != sampled
     assert sampled == pytest.approx(exact, abs=4 * math.sqrt(exact / 40_000))
 
@@ -73,7 +73,7 @@ def test_weights_and_roots_by_enumeration(root):
     observed = difference(a, b)
     reached = [abs(difference(np.where(s, b, a), np.where(s, a, b))) >= abs(observed) * (1 - 1e-12)
                for s in map(np.array, itertools.product([False, True], repeat=7))]  # fmt: skip
-    assert exchange_test(a, b, w, seed=0, root=root) == pytest.approx(np.mean(reached), abs=1e-12)
+    assert permutation_test(a, b, w, seed=0, root=root) == pytest.approx(np.mean(reached), abs=1e-12)
     pairs = pair_p_values(np.array([a, b, a]), w, root=root)
     np.testing.assert_allclose(pairs, [[1, pairs[0, 1], 1], [pairs[0, 1], 1, pairs[0, 1]], [1, pairs[0, 1], 1]])
     assert pairs[0, 1] == pytest.approx(np.mean(reached), abs=1e-12)
@@ -83,37 +83,38 @@ def test_weights_and_roots_by_enumeration(root):
 def test_invariances(n):
     draw = np.random.default_rng(5)
     a, b = draw.gamma(2, size=n), draw.gamma(2.2, size=n)
-    p = exchange_test(a, b, ones(n), seed=0)
-    assert exchange_test(b, a, ones(n), seed=0) == p
+    p = permutation_test(a, b, ones(n), seed=0)
+    assert permutation_test(b, a, ones(n), seed=0) == p
     # powers of two scale without rounding
-    assert exchange_test(8 * a, 8 * b, ones(n), seed=0) == p
-    assert exchange_test(a + 1e6, b + 1e6, ones(n), seed=0) == pytest.approx(p, abs=2e-3)
-    if n <= EXACT_UNITS:
+    assert permutation_test(8 * a, 8 * b, ones(n), seed=0) == p
+    assert permutation_test(a + 1e6, b + 1e6, ones(n), seed=0) == pytest.approx(p, abs=2e-3)
+    if n <= EXACT_CLUSTERS:
         order = draw.permutation(n)
-        assert exchange_test(a[order], b[order], ones(n), seed=0) == p
+        assert permutation_test(a[order], b[order], ones(n), seed=0) == p
 
 
 def test_no_difference_is_one_and_the_smallest_p_is_never_zero():
     a = np.arange(30.0)
-    assert exchange_test(a, a, ones(30), seed=0) == 1.0
-    assert exchange_test(a, a + 1, ones(30), seed=0, exchanges=999) == 1 / 1000
-    assert exchange_test([1.0], [2.0], [1.0], seed=0) == 1.0
+    assert permutation_test(a, a, ones(30), seed=0) == 1.0
+    assert permutation_test(a, a + 1, ones(30), seed=0, permutations=999) == 1 / 1000
+    assert permutation_test([1.0], [2.0], [1.0], seed=0) == 1.0
 
 
 def test_seed_decides_and_blocks_do_not(monkeypatch):
     draw = np.random.default_rng(6)
     a, b = draw.normal(size=50), 0.2 + draw.normal(size=50)
-    p = exchange_test(a, b, ones(50), seed=0)
-    assert exchange_test(a, b, ones(50), seed=0) == p
-    assert exchange_test(a, b, ones(50), seed=1) != p
+    p = permutation_test(a, b, ones(50), seed=0)
+    assert permutation_test(a, b, ones(50), seed=0) == p
+    assert permutation_test(a, b, ones(50), seed=1) != p
     monkeypatch.setattr("reasonx_eval.statistics.permutation._BLOCK", 50 * 7)
-    assert exchange_test(a, b, ones(50), seed=0) == p
+    assert permutation_test(a, b, ones(50), seed=0) == p
 
 
 def test_level_under_no_difference():
     """400 pairs without a difference: 5 % of p-values below 0.05, 20 % below 0.2."""
     draw = np.random.default_rng(7)
-    p = np.array([exchange_test(*draw.gamma(2, size=(2, 25)), ones(25), seed=0, exchanges=400) for _ in range(400)])
+    p = np.array([permutation_test(*draw.gamma(2, size=(2, 25)), ones(25), seed=0, permutations=400)
+                  for _ in range(400)])  # fmt: skip
     assert 8 <= (p <= 0.05).sum() <= 34  # binomial(400, 0.05): 20, sd 4.4
     assert 56 <= (p <= 0.2).sum() <= 106
 
@@ -122,7 +123,7 @@ def test_level_under_no_difference():
                                  ([1.0], [2.0], [0.0]), ([1.0], [math.inf], [1.0])])  # fmt: skip
 def test_bad_input(bad):
     with pytest.raises(ValueError, match=r"expected three arrays|NaN or infinity|must be positive"):
-        exchange_test(*bad, seed=0)
+        permutation_test(*bad, seed=0)
 
 
 def test_holm_by_hand():
@@ -166,7 +167,7 @@ def test_pairs_of_pooled_values_agree_with_exchanges():
     for root in (False, True):
         p = pair_p_values(top, w, root=root)
         for i, j in itertools.combinations(range(3), 2):
-            exchanged = exchange_test(top[i], top[j], w, seed=0, root=root)
+            exchanged = permutation_test(top[i], top[j], w, seed=0, root=root)
             assert p[i, j] == pytest.approx(exchanged, abs=0.06)
 
 

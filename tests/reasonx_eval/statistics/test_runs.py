@@ -239,7 +239,7 @@ def test_pooled_columns_are_sums_over_pixels(tmp_path: Path) -> None:
         assert table["rmse_deg"].means[k] == pytest.approx(np.sqrt((everything**2).mean()))
         assert table["within_30"].means[k] == pytest.approx((everything < 30).mean())
     assert "pooled median" in str(table["median_deg"].reason)
-    top, weight = table["mean_deg"].units(0, 1)
+    top, weight = table["mean_deg"].cluster_sums(0, 1)
     assert weight.tolist() == [70, 30]
     assert top[1, 0] == pytest.approx(errors[1][0].sum() + errors[1][1].sum())
 

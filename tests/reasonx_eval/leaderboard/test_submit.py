@@ -12,8 +12,8 @@ from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.images import read_npy, write_npy
 from reasonx_eval.io.results import Selection, load_result
-from reasonx_eval.leaderboard.submissions import Reviewed, read_all, read_reviewed
-from reasonx_eval.leaderboard.submit import add, without_folders
+from reasonx_eval.leaderboard.submissions import Submission, read_all, read_submission
+from reasonx_eval.leaderboard.submit import submit, without_folders
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.run.loop import RunOptions, run
 from tests.helpers.fakes import Fake, N, Noisy
@@ -42,14 +42,14 @@ def pictured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def _one(path: Path) -> Reviewed:
-    found = read_reviewed(path)
-    assert isinstance(found, Reviewed)
+def _one(path: Path) -> Submission:
+    found = read_submission(path)
+    assert isinstance(found, Submission)
     return found
 
 
 def test_a_reviewed_file_holds_the_result_and_every_value(runs: Path, tmp_path: Path) -> None:
-    (added,) = add([runs / "whole"], tmp_path)
+    (added,) = submit([runs / "whole"], tmp_path)
     assert added.path == tmp_path / "depth/generic@1/noisy.fake.json"
     one = _one(added.path)
     assert one.result == load_result(runs / "whole")
@@ -64,7 +64,7 @@ def test_a_reviewed_file_holds_the_result_and_every_value(runs: Path, tmp_path: 
 
 
 def test_partial_runs_are_taken_and_stay_partial(runs: Path, tmp_path: Path) -> None:
-    add([runs / "hurt", runs / "five"], tmp_path)
+    submit([runs / "hurt", runs / "five"], tmp_path)
     found = {r.result.model.name: r for r in read_all(tmp_path)[0]}
     assert {k: (r.result.status, len(r.samples.ids)) for k, r in found.items()} == {
         "hurt": ("partial", N - 1), "five": ("partial", 5)}  # fmt: skip
@@ -80,7 +80,7 @@ def test_an_edited_record_is_refused_and_nothing_is_written(runs: Path, tmp_path
     (copy / "records.jsonl").write_text(text.replace('"abs_rel": 0.0', '"abs_rel": 0.00', 1))
     assert (copy / "records.jsonl").read_text() != text
     with pytest.raises(DataError, match="records sha256"):
-        add([runs / "hurt", copy], tmp_path / "to")
+        submit([runs / "hurt", copy], tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
@@ -92,25 +92,25 @@ def test_a_result_that_says_more_than_its_records_is_refused(runs: Path, tmp_pat
     document["aggregate"]["abs_rel"]["value"] *= 0.9
     (copy / "result.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match="abs_rel"):
-        add([copy], tmp_path / "to")
+        submit([copy], tmp_path / "to")
 
 
 def test_nothing_is_replaced_unasked(runs: Path, tmp_path: Path) -> None:
-    add([runs / "whole"], tmp_path)
+    submit([runs / "whole"], tmp_path)
     with pytest.raises(UsageError, match="there already"):
-        add([runs / "hurt", runs / "whole"], tmp_path)
+        submit([runs / "hurt", runs / "whole"], tmp_path)
     assert not list(tmp_path.glob("*/*/hurt*"))
-    add([runs / "whole"], tmp_path, force=True)
+    submit([runs / "whole"], tmp_path, force=True)
     with pytest.raises(UsageError, match="two of the runs"):
-        add([runs / "whole", runs / "whole"], tmp_path, force=True)
+        submit([runs / "whole", runs / "whole"], tmp_path, force=True)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "whole/result.json"])
 def test_a_run_is_a_folder(runs: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="not a run folder"):
-        add([runs / name], tmp_path)
+        submit([runs / name], tmp_path)
     with pytest.raises(UsageError, match="name the runs"):
-        add([], tmp_path)
+        submit([], tmp_path)
 
 
 def test_pictures_are_small_webp_strips_of_rendered_scenes(pictured: Path, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_pictures_are_small_webp_strips_of_rendered_scenes(pictured: Path, tmp_p
     from PIL import Image
 
     folders = sorted(p.parent for p in pictured.glob("*/*/*/result.json"))
-    for added in add(folders, tmp_path):
+    for added in submit(folders, tmp_path):
         one = _one(added.path)
         metric = next(iter(one.result.aggregate))
         values = one.samples.values[metric]
@@ -133,7 +133,7 @@ def test_pictures_are_small_webp_strips_of_rendered_scenes(pictured: Path, tmp_p
             assert len(picture.webp) < 6000
     again = tmp_path / "again"
     first = {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*.json")}
-    add(folders, again)
+    submit(folders, again)
     assert {p.relative_to(again): p.read_bytes() for p in again.rglob("*.json")} == first
 
 
@@ -151,7 +151,7 @@ def test_the_most_changed_images_show_base_and_tuned(pictured: Path, tmp_path: P
     document = json.loads((tuned / "result.json").read_text())
     document["model"]["base"] = "plane-depth"
     (tuned / "result.json").write_text(json.dumps(document))
-    pictures = {p.why: p for p in _one(add([tuned, base], tmp_path / "to")[0].path).pictures}
+    pictures = {p.why: p for p in _one(submit([tuned, base], tmp_path / "to")[0].path).pictures}
     assert set(pictures) == {"best", "worst", "worse"}, "the other images are the same, so none is better"
     worse = pictures["worse"]
     assert worse.sample_id == ids[0]
@@ -160,7 +160,7 @@ def test_the_most_changed_images_show_base_and_tuned(pictured: Path, tmp_path: P
     assert worse.value > worse.base_value
     alone = tmp_path / "plane-depth"
     shutil.copytree(base, alone, ignore=shutil.ignore_patterns("predictions"))
-    pictures = {p.why: p for p in _one(add([tuned, alone], tmp_path / "alone")[0].path).pictures}
+    pictures = {p.why: p for p in _one(submit([tuned, alone], tmp_path / "alone")[0].path).pictures}
     assert pictures["worse"].panels == ["photo", "ground truth", "tuned"], "the base's predictions were not kept"
     assert pictures["worse"].base_value == worse.base_value
 
@@ -171,9 +171,9 @@ def test_a_picture_is_never_of_another_prediction_than_the_scored_one(pictured: 
     for path in sorted((run / "predictions").rglob("*.npy")):
         write_npy(path, -read_npy(path))
     with pytest.raises(DataError, match="not the one that was scored"):
-        add([run], tmp_path / "to")
+        submit([run], tmp_path / "to")
     assert not (tmp_path / "to").exists()
-    assert add([run], tmp_path / "to", pictures=False)[0].pictures == 0
+    assert submit([run], tmp_path / "to", pictures=False)[0].pictures == 0
 
 
 def test_pictures_of_judged_pairs_show_the_map(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_pictures_of_judged_pairs_show_the_map(tmp_path: Path) -> None:
         command = ["run", "--model", "retinex", "--protocol", protocol, "--out", str(tmp_path / "runs"), "--limit", "2",
                    "--save-predictions", "-q"]  # fmt: skip
         assert run_cli(cli, command) == 0
-        (added,) = add([tmp_path / f"runs/{protocol}@1/retinex"], tmp_path / "to")
+        (added,) = submit([tmp_path / f"runs/{protocol}@1/retinex"], tmp_path / "to")
         assert added.pictures == 2
 
 

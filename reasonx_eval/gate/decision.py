@@ -24,16 +24,16 @@ import numpy as np
 
 from reasonx_eval.gate.policy import Rule
 from reasonx_eval.statistics.columns import Column, Floats
-from reasonx_eval.statistics.paired import Change, Paired, Settings, paired
-from reasonx_eval.statistics.permutation import exchange_test, holm
+from reasonx_eval.statistics.paired import Paired, SampleChange, Settings, paired
+from reasonx_eval.statistics.permutation import holm, permutation_test
 
-Outcome = Literal["pass", "regressed", "cannot tell"]
+GateOutcome = Literal["pass", "regressed", "cannot tell"]
 #: chance that `samples_needed` samples settle it
 POWER = 0.8
 
 
 @dataclass(frozen=True)
-class Check:
+class GateCheck:
     """One metric of one run against its baseline.
 
     result : the paired comparison, baseline first
@@ -49,12 +49,12 @@ class Check:
     margin: float
     worse_p: float
     worse_p_adjusted: float
-    outcome: Outcome
+    outcome: GateOutcome
     needed: int | None = None
-    beyond: tuple[Change, ...] = ()
+    beyond: tuple[SampleChange, ...] = ()
 
 
-def check(column: Column, rule: Rule, settings: Settings) -> Check:
+def check(column: Column, rule: Rule, settings: Settings) -> GateCheck:
     """Compare one metric; what it comes to is for `settle`, which sees all metrics.
 
     Parameters
@@ -68,12 +68,12 @@ def check(column: Column, rule: Rule, settings: Settings) -> Check:
     margin = rule.allowed(result.base)
     if rule.exact:
         beyond = tuple(w for w in result.worst if w.worse_by > margin)
-        return Check(result, rule, margin, math.nan, math.nan, "regressed" if beyond else "pass", beyond=beyond)
-    top, weight = column.units(0, 1)
+        return GateCheck(result, rule, margin, math.nan, math.nan, "regressed" if beyond else "pass", beyond=beyond)
+    top, weight = column.cluster_sums(0, 1)
     worse, better = (top[0], top[1]) if column.info.higher_is_better else (top[1], top[0])
-    p = exchange_test(_shifted(better, weight, margin, column.root), worse, weight, seed=settings.seed,
-                      root=column.root, exchanges=settings.exchanges, alternative="greater")  # fmt: skip
-    return Check(result, rule, margin, p, p, "cannot tell")
+    p = permutation_test(_shifted(better, weight, margin, column.root), worse, weight, seed=settings.seed,
+                      root=column.root, permutations=settings.permutations, alternative="greater")  # fmt: skip
+    return GateCheck(result, rule, margin, p, p, "cannot tell")
 
 
 def _shifted(top: Floats, weight: Floats, margin: float, root: bool) -> Floats:
@@ -84,7 +84,7 @@ def _shifted(top: Floats, weight: Floats, margin: float, root: bool) -> Floats:
     return top + ((value + margin) ** 2 - value**2) * weight
 
 
-def settle(checks: list[Check], confidence: float) -> list[Check]:
+def settle(checks: list[GateCheck], confidence: float) -> list[GateCheck]:
     """The outcomes of all metrics of a gate.
 
     Parameters
@@ -104,7 +104,7 @@ def settle(checks: list[Check], confidence: float) -> list[Check]:
     return settled
 
 
-def _outcome(result: Paired, margin: float, p: float, alpha: float) -> Outcome:
+def _outcome(result: Paired, margin: float, p: float, alpha: float) -> GateOutcome:
     if result.losses == 0:
         return "pass"
     ends = result.worse_interval
@@ -119,7 +119,7 @@ def _outcome(result: Paired, margin: float, p: float, alpha: float) -> Outcome:
 def samples_needed(result: Paired, margin: float, confidence: float, tests: int = 1) -> int | None:
     """How many samples (scenes, where scenes repeat) would settle it with a chance of 80 %.
 
-    ``n = units * ((z + z_power) * se / d)^2``, with se half the interval's width over z, both as measured now, z the
+    ``n = clusters * ((z + z_power) * se / d)^2``, with se half the interval's width over z, both as measured now, z the
     normal quantile of the interval's confidence, z_power that of 0.8, and d the way from the estimate to the margin.
     If the estimate is beyond the margin, so that the run would be called regressed, z is at least the one-sided
     quantile that Bonferroni's correction asks for.
@@ -151,5 +151,5 @@ def samples_needed(result: Paired, margin: float, confidence: float, tests: int 
         return None
     if above:
         z = max(z, float(ndtri(1 - (1 - confidence) / max(tests, 1))))
-    n = result.units * ((z + float(ndtri(POWER))) * error / distance) ** 2
-    return max(result.units + 1, math.ceil(n)) if np.isfinite(n) else None
+    n = result.clusters * ((z + float(ndtri(POWER))) * error / distance) ** 2
+    return max(result.clusters + 1, math.ceil(n)) if np.isfinite(n) else None

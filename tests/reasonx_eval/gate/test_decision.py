@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reasonx_eval.gate.judge import Check, _shifted, check, samples_needed, settle
+from reasonx_eval.gate.decision import GateCheck, _shifted, check, samples_needed, settle
 from reasonx_eval.gate.policy import Rule
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.statistics.columns import Column
 from reasonx_eval.statistics.paired import Settings
 from tests.reasonx_eval.statistics.planted import ids, planted
 
-FAST = Settings(resamples=1000, exchanges=1000)
+FAST = Settings(resamples=1000, permutations=1000)
 
 
 def of(*values: Any, name: str = "abs_rel") -> Column:
@@ -23,7 +23,7 @@ def of(*values: Any, name: str = "abs_rel") -> Column:
     return Column(metric_info(name), tuple(ids(table.shape[1])), table, table, np.ones(table.shape[1]))
 
 
-def judge(first: Any, second: Any, name: str = "abs_rel", **rule: Any) -> Check:
+def judge(first: Any, second: Any, name: str = "abs_rel", **rule: Any) -> GateCheck:
     return settle([check(of(first, second, name=name), Rule(**rule), FAST)], 0.95)[0]
 
 
