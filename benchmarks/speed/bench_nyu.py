@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.speed.conftest import Measure, Role
 from benchmarks.speed.files import nyu_mat
-from reasonx_eval.datasets.formats.nyuv2_mat import LabelledMat
+from reasonx_eval.datasets.formats.nyuv2_layouts import MatLayout
 
 GROUP = "NYUv2 .mat, 8 images with their depth, {}"
 LAYOUTS: dict[str, tuple[int, int, int] | None] = {
@@ -37,7 +37,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Pat
 
 
 def ours(path: Path) -> Callable[[], Any]:
-    mat = LabelledMat(path, "rawDepths")
+    mat = MatLayout(path, "raw")
     numbers = itertools.cycle(range(1, STORED + 1))
 
     def read() -> Any:

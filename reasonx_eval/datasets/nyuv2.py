@@ -24,8 +24,7 @@ from reasonx_eval.datasets.examples import (
     smooth_truth,
     write_jpeg,
 )
-from reasonx_eval.datasets.formats.nyuv2_layouts import SHAPE, BtsLayout, ExtractedLayout, Layout, MatLayout
-from reasonx_eval.datasets.formats.nyuv2_mat import IMAGES, check_splits
+from reasonx_eval.datasets.formats.nyuv2_layouts import IMAGES, SHAPE, BtsLayout, ExtractedLayout, Layout, MatLayout
 from reasonx_eval.datasets.formats.reading import choice, find_folder, pinhole, require_id, wanted
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import DataError, UsageError
@@ -88,6 +87,34 @@ class NYUv2(Dataset):
             meta={"layout": self._layout.name, "depth": self._depth},
             intrinsics=pinhole(*INTRINSICS),
         )
+
+
+def check_splits(path: Path) -> None:
+    """Compare the official ``splits.mat`` with the lists of the package.
+
+    Raises
+    ------
+    DataError
+        The file is damaged or says something else: no split is ever made up from it.
+    """
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(path, variable_names=["trainNdxs", "testNdxs"])
+    except Exception as error:
+        detail = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(f"not a readable MATLAB 5 file ({detail}): damaged?", where=str(path),
+                        fix="remove it: the package knows the official split") from None  # fmt: skip
+    for key, name in (("trainNdxs", "nyuv2_train"), ("testNdxs", "nyuv2_test")):
+        official = split_lines(name)
+        if key not in content:
+            raise DataError(f"has no '{key}'", where=str(path), fix="remove it: the package knows the official split")
+        # MATLAB saves whole numbers as float64 unless told otherwise
+        found = tuple(f"{v:g}" if isinstance(v, float) else str(v) for v in np.asarray(content[key]).ravel())
+        if found != official:
+            raise DataError(f"'{key}' has {len(found)} numbers that are not the {len(official)} official ones, "
+                            "1-based, in order: a split of somebody else?", where=str(path),
+                            fix="replace it by the official file, or remove it")  # fmt: skip
 
 
 @cache

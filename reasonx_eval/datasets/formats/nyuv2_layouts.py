@@ -6,19 +6,21 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.datasets.formats.nyuv2_mat import HEIGHT, WIDTH, LabelledMat
 from reasonx_eval.datasets.formats.reading import expect, sized_rgb
 from reasonx_eval.errors import DataError, SampleError
 from reasonx_eval.io.images import read_png
 
-SHAPE = (HEIGHT, WIDTH)
+IMAGES = 1449
+SHAPE = HEIGHT, WIDTH = (480, 640)
+_PREPARE = "reasonx-eval doctor nyuv2 --prepare"
 
 
 class Layout(ABC):
@@ -44,25 +46,124 @@ class Layout(ABC):
 
 
 class MatLayout(Layout):
-    """``nyu_depth_v2_labeled.mat`` of the official release."""
+    """``nyu_depth_v2_labeled.mat`` of the official release: MATLAB 7.3, which is HDF5.
+
+    HDF5 has MATLAB's axes reversed: ``images`` is (1449, 3, 640, 480), depth is (1449, 640, 480). The file opens on
+    first use, once per process: the handle isn't pickled, and a forked child opens its own.
+
+    Parameters
+    ----------
+    path : the file
+    depth : raw (``rawDepths``, 0 = missing) or filled (``depths``, in-painted), float32 metres
+
+    Raises
+    ------
+    DataError
+        Not HDF5, truncated, or an array is missing or of another shape; found at construction.
+    """
 
     name = "mat"
     file_name = "nyu_depth_v2_labeled.mat"
 
     def __init__(self, path: Path, depth: str) -> None:
-        self._mat = LabelledMat(path, "rawDepths" if depth == "raw" else "depths")
+        self.path = path
+        self._depth = "rawDepths" if depth == "raw" else "depths"
+        self._opened: _Opened | None = None
+        file = self._open().file
+        for key, wanted in (("images", ((IMAGES, 3, WIDTH, HEIGHT), np.uint8)),
+                            (self._depth, ((IMAGES, WIDTH, HEIGHT), np.float32))):  # fmt: skip
+            self._check(file, key, *wanted)
+        file.close()
+        self._opened = None
+
+    def __getstate__(self) -> Mapping[str, Any]:
+        return {**self.__dict__, "_opened": None}
+
+    def _open(self) -> _Opened:
+        import h5py
+
+        opened = self._opened
+        if opened is not None and opened.pid == os.getpid():
+            return opened
+        _INHERITED.append(opened)
+        try:
+            # chunks may hold parts of many images: the cache keeps those around the last image
+            file = h5py.File(self.path, "r", rdcc_nbytes=128 << 20, rdcc_nslots=100_003, rdcc_w0=0.0)
+            size = self.path.stat().st_size
+        except OSError as error:
+            detail = " ".join(str(error).split())
+            cause = ("the download or copy stopped early" if "truncated" in detail
+                     else "damaged, or not the HDF5 file of the official release")  # fmt: skip
+            raise DataError(f"can't be opened ({detail[:160]}): {cause}", where=str(self.path),
+                            fix=_PREPARE) from None  # fmt: skip
+        self._opened = _Opened(os.getpid(), file, size, {})
+        return self._opened
+
+    def _check(self, file: Any, key: str, shape: tuple[int, ...], dtype: type) -> None:
+        if key not in file:
+            raise DataError(f"has no array '{key}'; it holds {', '.join(sorted(file)) or 'nothing'}",
+                            where=str(self.path), fix=_PREPARE)  # fmt: skip
+        try:
+            array = file[key]
+        except (KeyError, RuntimeError) as error:  # a link that leads nowhere
+            raise DataError(f"array '{key}' can't be opened ({' '.join(str(error).split())})",
+                            where=str(self.path), fix=_PREPARE) from None  # fmt: skip
+        found = (getattr(array, "shape", None), getattr(array, "dtype", None))
+        if found != (shape, np.dtype(dtype)):
+            raise DataError(f"array '{key}' is {found[1]} {found[0]}, expected {np.dtype(dtype)} {shape}",
+                            where=str(self.path))  # fmt: skip
+
+    def _read(self, key: str, number: int) -> NDArray[Any]:
+        """Image `number` of an array, [H, W] or [H, W, C]."""
+        opened = self._open()
+        try:
+            if self.path.stat().st_size < opened.size:
+                raise OSError("the file became shorter")  # HDF5 would give zeros
+            # an array keeps its cache of chunks as long as it is open
+            array = opened.arrays.setdefault(key, opened.file[key])
+            return np.ascontiguousarray(array[number - 1].T)
+        except (OSError, RuntimeError) as error:
+            detail = " ".join(str(error).split())[:160]
+            raise SampleError(f"image {number} of '{key}' can't be read ({detail}): a damaged download?",
+                              where=str(self.path), fix=_PREPARE) from None  # fmt: skip
 
     def photo(self, number: int) -> NDArray[np.uint8]:
-        return self._mat.photo(number)
+        return self._read("images", number)
 
     def depth(self, number: int) -> NDArray[np.float32]:
-        return self._mat.depth(number)
+        return self._read(self._depth, number)
 
     def scene(self, number: int) -> str | None:
-        return self._mat.scene(number)
+        import h5py
+
+        file = self._open().file
+        try:
+            cells = file.get("scenes")
+            if cells is None or h5py.check_ref_dtype(cells.dtype) is None or cells.size != IMAGES:
+                return None
+            place = cells[0, number - 1] if cells.shape[0] == 1 else cells[number - 1, 0]
+            return "".join(map(chr, np.asarray(file[place][()]).ravel()))
+        except Exception as error:  # h5py raises of all kinds, by what is damaged
+            detail = " ".join(str(error).split())[:160]
+            raise SampleError(f"the scene of image {number} can't be read ({detail}): a damaged download?",
+                              where=str(self.path), fix=_PREPARE) from None  # fmt: skip
 
     def files(self, number: int) -> Sequence[Path]:
-        return (self._mat.path,)
+        return (self.path,)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """An open file of one process, its size in bytes, and the arrays that were read."""
+
+    pid: int
+    file: Any
+    size: int
+    arrays: dict[str, Any]
+
+
+#: handles of the parent process are kept: closing one would call into HDF5 inside the fork
+_INHERITED: list[_Opened | None] = []
 
 
 class _Tree(Layout):

@@ -228,6 +228,35 @@ def test_mat_of_another_shape(tmp_path: Path) -> None:
         NYUv2(tmp_path, "test")
 
 
+@pytest.mark.parametrize("chunks", [(1, 640, 480), (4, 80, 60), (1, 100, 7), None])
+def test_every_storage_of_the_mat_reads_the_same(tmp_path: Path, chunks: tuple[int, ...] | None) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / MAT, "w", userblock_size=512) as file:
+        for key, row, kind in (("images", (3, 640, 480), "u1"), ("rawDepths", (640, 480), "f4")):
+            parts = chunks and (chunks[0], 1, *chunks[1:])[-len(row) - 1 :]
+            file.create_dataset(key, (1449, *row), kind, chunks=parts, compression=chunks and "gzip")
+        for number in NUMBERS[:2]:
+            file["images"][number - 1] = IMAGES[number].photo.transpose(2, 1, 0)
+            file["rawDepths"][number - 1] = IMAGES[number].raw.T
+    dataset = NYUv2(tmp_path, "test")
+    for number in (*NUMBERS[:2], NUMBERS[0]):
+        sample = dataset.load(f"{number:04d}")
+        assert sample.image.flags.c_contiguous
+        assert np.array_equal(sample.image, IMAGES[number].photo)
+        assert np.array_equal(sample.targets["depth"].depth, IMAGES[number].raw)
+
+
+def test_a_mat_that_becomes_shorter_while_it_is_open_gives_no_zeros(mat_root: Path, tmp_path: Path) -> None:
+    (tmp_path / MAT).write_bytes((mat_root / MAT).read_bytes())
+    dataset = NYUv2(tmp_path, "test")
+    dataset.load("0001")
+    with (tmp_path / MAT).open("r+b") as handle:
+        handle.truncate((tmp_path / MAT).stat().st_size - 100)
+    with pytest.raises(SampleError, match="the file became shorter"):
+        dataset.load("0009")
+
+
 def _load_in_child(dataset: NYUv2, queue: Any) -> None:
     queue.put(depth_of(dataset, "0009").depth[100, ::50].tolist())
 
