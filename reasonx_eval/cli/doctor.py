@@ -30,14 +30,16 @@ if TYPE_CHECKING:
 @click.option("--prepare", "do_prepare", is_flag=True, help="Explain how to get the files; with --archive, unpack.")
 @click.option("--archive", "archives", multiple=True, type=click.Path(path_type=Path, dir_okay=False),
               help="An archive you fetched: verified, then unpacked into --root. May be repeated.")
+@click.option("--max-bytes", type=click.IntRange(1), help="Most bytes that an archive may unpack to; the default is "
+              "100 times its size, 256 MiB at least.")
 @click.option("--freeze", "do_freeze", is_flag=True, help="Write sizes and sha256 of all files to a manifest.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where --freeze writes; default: manifest.toml in --root.")
 @click.option("--force", is_flag=True, help="Replace an existing manifest, or files that differ from the archive's.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(name: str, root: Path | None, split: str | None, options: tuple[str, ...], full: bool, do_prepare: bool,
-            archives: tuple[Path, ...], do_freeze: bool, out: Path | None, force: bool, as_json: bool,
-            quiet: bool) -> int:  # fmt: skip
+            archives: tuple[Path, ...], max_bytes: int | None, do_freeze: bool, out: Path | None, force: bool,
+            as_json: bool, quiet: bool) -> int:  # fmt: skip
     """Check a dataset's files and what their values mean.
 
     Exit code 4 if anything fails, 0 with warnings. Never downloads anything.
@@ -49,7 +51,7 @@ def command(name: str, root: Path | None, split: str | None, options: tuple[str,
     if out is not None and not do_freeze:
         raise UsageError("--out belongs to --freeze")
     if do_prepare:
-        return _prepare(name, root, archives, force, as_json, quiet)
+        return _prepare(name, root, archives, max_bytes, force, as_json, quiet)
     from reasonx_eval.registry import get_dataset
 
     with prints_to_stderr():
@@ -91,7 +93,8 @@ def _freeze(dataset: Dataset, out: Path | None, force: bool, as_json: bool, quie
     return 0
 
 
-def _prepare(name: str, root: Path | None, archives: Sequence[Path], force: bool, as_json: bool, quiet: bool) -> int:
+def _prepare(name: str, root: Path | None, archives: Sequence[Path], max_bytes: int | None, force: bool,
+             as_json: bool, quiet: bool) -> int:  # fmt: skip
     from reasonx_eval.doctor.manifest import official_manifest
     from reasonx_eval.doctor.prepare import explain, prepare
     from reasonx_eval.io.paths import dataset_root
@@ -111,7 +114,7 @@ def _prepare(name: str, root: Path | None, archives: Sequence[Path], force: bool
     if where is None:
         raise UsageError("say where to unpack", where=name, fix="--root DIR")
     with _byte_bar(archives, quiet) as step:
-        findings = prepare(archives, where, manifest, force=force, progress=step)
+        findings = prepare(archives, where, manifest, force=force, max_bytes=max_bytes, progress=step)
     if as_json:
         from dataclasses import asdict
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from collections.abc import Callable, Sequence
@@ -237,6 +238,24 @@ def verify_split(dataset: Dataset, manifest: Manifest) -> list[Finding]:
     return []
 
 
+def archive_problems(path: Path, known: Archive, *, hashes: bool = True) -> list[str]:
+    """What differs between a file and what is published about it; empty if nothing does."""
+    size = path.stat().st_size
+    if known.bytes is not None and size != known.bytes:
+        return [f"{size} bytes, published are {known.bytes}: an interrupted download?"]
+    if not hashes:
+        return []
+    problems = []
+    for algorithm, expected in (("sha256", known.sha256), ("md5", known.md5)):
+        if expected is None:
+            continue
+        with path.open("rb") as handle:
+            found = hashlib.file_digest(handle, algorithm).hexdigest()
+        if found != expected:
+            problems.append(f"{algorithm} is {found}, published is {expected}: a damaged or another file")
+    return problems
+
+
 def verify_official(root: Path, archives: Sequence[Archive], *, hashes: bool) -> list[Finding]:
     """Compare official files that lie in the root with what is published about them.
 
@@ -244,8 +263,6 @@ def verify_official(root: Path, archives: Sequence[Archive], *, hashes: bool) ->
     ----------
     hashes : also compute digests, where one is published
     """
-    from reasonx_eval.doctor.unpack import archive_problems
-
     findings = []
     for archive in archives:
         path = root / archive.name

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from reasonx_eval.datasets.base import DatasetInfo
 from reasonx_eval.doctor.findings import Finding
-from reasonx_eval.doctor.manifest import Archive, Manifest, megabytes
-from reasonx_eval.doctor.unpack import archive_problems, unpack
+from reasonx_eval.doctor.manifest import Archive, Manifest, archive_problems, megabytes
+from reasonx_eval.doctor.unpack import unpack
 from reasonx_eval.errors import DataError
 
 
@@ -52,12 +52,14 @@ def prepare(
     manifest: Manifest | None,
     *,
     force: bool = False,
+    max_bytes: int | None = None,
     progress: Callable[[Path, int], None] | None = None,
 ) -> list[Finding]:
     """Verify each archive against what is published about it, then unpack it into `root`.
 
     Parameters
     ----------
+    force, max_bytes : as of `unpack`
     progress : called with the archive and the bytes that were done
 
     Raises
@@ -70,7 +72,7 @@ def prepare(
     for path in archives:
         findings.append(_verify(path, known.get(path.name)))
         step = None if progress is None else (lambda n, _, path=path: progress(path, n))
-        done = unpack(path, root, force=force, progress=step)
+        done = unpack(path, root, force=force, max_bytes=max_bytes, progress=step)
         kept = f", {done.kept} lay there already" if done.kept else ""
         findings.append(Finding("unpack", "ok", f"{path.name}: {done.written} files written{kept} "
                                 f"({megabytes(done.bytes)}) into {root}"))  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import stat
@@ -12,10 +13,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from reasonx_eval.doctor import unpack as module
-from reasonx_eval.doctor.manifest import Archive
+from reasonx_eval.cli.main import cli, run_cli
+from reasonx_eval.doctor import archives as module
+from reasonx_eval.doctor import unpack as writing
+from reasonx_eval.doctor.archives import safe_member
+from reasonx_eval.doctor.manifest import Archive, archive_problems
 from reasonx_eval.doctor.prepare import prepare
-from reasonx_eval.doctor.unpack import archive_problems, safe_member, unpack
+from reasonx_eval.doctor.unpack import unpack
 from reasonx_eval.errors import DataError, UsageError
 
 CONTENT = {"set/data/1.txt": b"one" * 1000, "set/data/2.txt": b"two", "set/readme": b""}
@@ -186,7 +190,8 @@ def test_a_link_that_lies_in_the_folder_is_not_followed(archive: Path, tmp_path:
 
 @pytest.fixture
 def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RESERVE", 0)
+    for where in (module, writing):
+        monkeypatch.setattr(where, "RESERVE", 0)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
 
 
@@ -209,6 +214,56 @@ def test_what_lies_there_already_needs_no_room(tmp_path: Path) -> None:
         (tmp_path / "root" / f"{i}.bin").write_bytes(files[f"{i}.bin"])
     done = unpack(make_zip(tmp_path / "set.zip", files), tmp_path / "root")
     assert (done.written, done.kept) == (1, 2)
+
+
+def _sparse_tar(path: Path, size: int) -> Path:
+    """A few bytes that declare a file of `size` zeros, in the form of GNU tar."""
+    info = tarfile.TarInfo("a")
+    info.type = tarfile.GNUTYPE_SPARSE
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[483:495] = b"%011o\0" % size
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    with gzip.open(path, "wb") as archive:
+        archive.write(bytes(block) + bytes(1024))
+    return path
+
+
+def test_few_bytes_that_become_many_are_refused_unless_the_limit_is_raised(tmp_path: Path) -> None:
+    size = 3 << 30
+    bomb = _sparse_tar(tmp_path / "bomb.tar.gz", size)
+    assert bomb.stat().st_size < 200
+    with pytest.raises(DataError, match=f"unpacks to {size} bytes or more, the limit is {256 << 20}") as caught:
+        unpack(bomb, tmp_path / "root")
+    assert "--max-bytes" in str(caught.value)
+    assert tree(tmp_path / "root") == {}
+    zeros = make_zip(tmp_path / "zeros.zip", {"a": bytes(100_000)})
+    with pytest.raises(DataError, match="the limit is 99999"):
+        unpack(zeros, tmp_path / "root", max_bytes=99_999)
+    many = make_tar(tmp_path / "many.tar.gz", {f"{i}": bytes(40_000) for i in range(3)})
+    with pytest.raises(DataError, match="unpacks to 120000 bytes or more"):
+        unpack(many, tmp_path / "root", max_bytes=100_000)
+    assert unpack(zeros, tmp_path / "other", max_bytes=100_000).bytes == 100_000
+
+
+def test_the_flag_raises_the_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                   monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(module, "FREE_BYTES", 1000)
+    archive = make_zip(tmp_path / "set.zip", {"a": bytes(1_000_000)})
+    args = ["doctor", "flat", "--root", str(tmp_path / "root"), "--prepare", "--archive", str(archive)]
+    assert run_cli(cli, args) == 4
+    assert "--max-bytes" in capsys.readouterr().err
+    assert run_cli(cli, [*args, "--max-bytes", "1000000"]) == 0
+    assert (tmp_path / "root/a").stat().st_size == 1_000_000
+
+
+def test_a_header_of_a_tar_is_not_read_whole_whatever_it_says(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 1 << 30
+    with gzip.open(tmp_path / "head.tar.gz", "wb") as archive:
+        archive.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+    with pytest.raises(DataError, match="a header of 1073741824 bytes"):
+        unpack(tmp_path / "head.tar.gz", tmp_path / "root")
 
 
 def test_a_zip_that_lies_about_its_size(tmp_path: Path) -> None:
