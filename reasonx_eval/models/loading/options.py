@@ -1,19 +1,22 @@
-"""Options of model factories: ``key=value`` strings become the types that a factory's signature states."""
+"""Options of factories: ``key=value`` texts become the types that a factory's signature states."""
 
 from __future__ import annotations
 
 import inspect
-import math
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
 
 from reasonx_eval.errors import UsageError, unknown
 
-_TRUE = ("true", "1", "yes", "on")
-_FALSE = ("false", "0", "no", "off")
+#: pydantic's kind of error -> what was expected
+_EXPECTED: Final[Mapping[str, str]] = {
+    "int_parsing": "a whole number", "int_parsing_size": "a whole number", "float_parsing": "a finite number",
+    "finite_number": "a finite number", "bool_parsing": "true or false",
+}  # fmt: skip
 
 
 def parse_options(
@@ -82,63 +85,52 @@ def _hint(parameter: inspect.Parameter, names: dict[str, Any], where: str) -> An
 
 
 def _names(factory: Callable[..., Any]) -> dict[str, Any]:
-    """What a factory's annotations may name."""
+    """The names that a factory's annotations may use."""
     target = inspect.unwrap(factory.__init__ if inspect.isclass(factory) else factory)
     return getattr(target, "__globals__", {})
 
 
-def convert(value: Any, hint: Any, what: str, where: str) -> Any:
-    """One value, parsed from text to the type `hint`; anything that is not text is returned unchanged."""
-    if not isinstance(value, str):
-        return value
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if type(None) in args and value.lower() in ("none", "null"):
+def convert(text: str, hint: Any, what: str, where: str) -> Any:
+    """Text as a value of type `hint`.
+
+    Commas separate the items of a tuple or list, ``none`` is None, a union takes the first of its types that fits. A
+    type that has no form as text gets the text.
+
+    Raises
+    ------
+    UsageError
+        Text that is not of this type; names the type.
+
+    Examples
+    --------
+    >>> convert("0.5, 1", tuple[float, ...], "option std", "net")
+    (0.5, 1.0)
+    """
+    if get_origin(hint) in (Union, types.UnionType):
+        members = get_args(hint)
+        if type(None) in members and text.lower() in ("none", "null"):
             return None
-        return _first_that_fits(value, [a for a in args if a is not type(None)], what, where)
-    if origin is Literal:
-        by_text = {str(choice): choice for choice in args}
-        if value not in by_text:
-            raise unknown(f"value of {what}", value, by_text, where=where)
-        return by_text[value]
-    if origin in (tuple, list):
-        element = args[0] if args else str
-        items = [convert(v.strip(), element, what, where) for v in value.split(",")]
-        if origin is tuple and args and args[-1] is not Ellipsis and len(items) != len(args):
-            raise _bad(value, f"{len(args)} values with commas between them", what, where)
-        return origin(items)
-    return _scalar(value, hint, what, where)
-
-
-def _first_that_fits(value: str, hints: list[Any], what: str, where: str) -> Any:
-    for hint in hints[:-1]:
-        try:
-            return convert(value, hint, what, where)
-        except UsageError:
-            continue
-    return convert(value, hints[-1], what, where)
-
-
-def _scalar(value: str, hint: Any, what: str, where: str) -> Any:
-    if hint is bool:
-        if value.lower() in _TRUE + _FALSE:
-            return value.lower() in _TRUE
-        raise _bad(value, "true or false", what, where)
-    if hint is int:
-        try:
-            return int(value)
-        except ValueError:
-            raise _bad(value, "a whole number", what, where) from None
-    if hint is float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise _bad(value, "a finite number", what, where)
-        return number
-    return Path(value) if hint is Path else value
-
-
-def _bad(value: str, expected: str, what: str, where: str) -> UsageError:
-    return UsageError(f"{what} is '{value}'; expected {expected}", where=where)
+        *first, last = (m for m in members if m is not type(None))
+        for member in first:
+            try:
+                return convert(text, member, what, where)
+            except UsageError:
+                continue
+        return convert(text, last, what, where)
+    if get_origin(hint) is Literal:
+        by_text = {str(choice): choice for choice in get_args(hint)}
+        if text not in by_text:
+            raise unknown(f"value of {what}", text, by_text, where=where)
+        return by_text[text]
+    several = get_origin(hint) in (tuple, list)
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
+        return adapter.validate_python([t.strip() for t in text.split(",")] if several else text)
+    except (PydanticSchemaGenerationError, PydanticUserError):
+        return text
+    except ValidationError as error:
+        kind = error.errors()[0]["type"]
+        expected = _EXPECTED.get(kind, error.errors()[0]["msg"])
+        if several and kind in ("missing", "too_long"):
+            expected = f"{len(get_args(hint))} values with commas between them"
+        raise UsageError(f"{what} is '{text}'; expected {expected}", where=where) from None
