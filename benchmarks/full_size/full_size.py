@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from reasonx_eval.errors import unknown
 from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.models.adapters.marigold_maps import DEPTH, Description
-from reasonx_eval.models.adapters.pipelines import quiet
-from reasonx_eval.models.loading.runtime import Runtime
+from reasonx_eval.models.loading.runtime import Runtime, quiet
 from reasonx_ft.grpo.kernels import Kernel
 from reasonx_ft.grpo.loss import RunningSpread
 from reasonx_ft.policies.adapters import add_adapters
@@ -174,7 +173,7 @@ def build_policy(setting: Setting) -> Diffusion:
     if setting.size not in SHAPES:
         raise unknown("size", setting.size, SHAPES)
     runtime = Runtime(setting.device, setting.dtype)
-    with quiet(), torch.random.fork_rng(devices=[]):
+    with quiet("diffusers", "transformers"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(0, "full size") % 2**63)
         pipe = _pipeline(SHAPES[setting.size], runtime.torch_device)
     description = Description(DEPTH, {"depth": ("depth_affine",)}, {"depth_affine": 0}, steps=4)

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from reasonx_eval.io.files import write_json
-from reasonx_eval.models.adapters.pipelines import quiet
 from reasonx_eval.models.loading.checkpoint import read_json
+from reasonx_eval.models.loading.runtime import quiet
 from reasonx_ft.grpo.kernels import Estimate, from_output, to_vp
 from reasonx_ft.grpo.schedules import Schedule
 from reasonx_ft.policies.adapters import adapted_layers, merged_state, save_adapters, without_adapters
@@ -149,7 +149,7 @@ class Diffusion(Policy):
         shutil.rmtree(part, ignore_errors=True)
         pipe.register_modules(unet=plain)
         try:
-            with quiet():
+            with quiet("diffusers", "transformers"):
                 pipe.save_pretrained(str(part), safe_serialization=True)
                 if self._adapted:
                     save_adapters(inner, part / ADAPTERS)

@@ -47,8 +47,8 @@ def load_pipeline(
     assert checkpoint is not None
     explorer = Kernel(kernel, level)
     model = Marigold(checkpoint, runtime=Runtime(runtime.device, "float32", 1, runtime.trust_remote_code))
-    latents = LatentMaps(model.pipeline, model.description, dtype=runtime.torch_dtype, slices=slices)
-    network = model.pipeline.unet
+    latents = LatentMaps(model.network, model.description, dtype=runtime.torch_dtype, slices=slices)
+    network = model.network.unet
     if lora is not None:
         add_adapters(network, rank=lora, alpha=lora_alpha or 2 * lora, targets=lora_targets, seed=seed)
     if gradient_checkpointing:

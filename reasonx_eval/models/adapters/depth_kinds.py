@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.loading.catalogue import CatalogueEntry, entry_of
-from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.catalogue import CatalogueEntry
 from reasonx_eval.types import TASK_OF_KIND, Kind
 
 DEPTH_KINDS: Final[tuple[Kind, ...]] = tuple(k for k in get_args(Kind) if TASK_OF_KIND[k] == "depth")
@@ -43,23 +42,6 @@ class Meaning:
     kind: Kind | None
     why: str
     stated: bool = False
-
-
-def describe(checkpoint: Checkpoint) -> tuple[Kind | None, str] | None:
-    """Kind (None: must be named) and class name; None if this is no depth network of transformers.
-
-    Reads config.json and imports nothing heavy.
-
-    Raises
-    ------
-    UsageError
-        config.json is there and can't be read.
-    """
-    config = checkpoint.config
-    name = None if config is None else class_name(config)
-    if config is None or name is None:
-        return None
-    return meaning_of(config, entry_of(checkpoint.hub_id)).kind, name
 
 
 def class_name(config: Mapping[str, Any]) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -20,19 +19,19 @@ from reasonx_eval.models.adapters.pipelines import (
     load_failure,
     noise_seed,
     only_variant,
-    quiet,
     vae_factor,
 )
 from reasonx_eval.models.base import Model, ModelInfo, check_kind
 from reasonx_eval.models.loading.catalogue import catalogue, checkpoint_info
 from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint
-from reasonx_eval.models.loading.runtime import Runtime, in_batches
+from reasonx_eval.models.loading.options import parse_options
+from reasonx_eval.models.loading.runtime import CheckpointModel, Runtime, in_batches, quiet
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
 
 Resample = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "area"]
 
 
-class Marigold(Model):
+class Marigold(CheckpointModel):
     """A Marigold-type checkpoint, run exactly as its diffusers pipeline runs it.
 
     The noise of a photo comes from (seed, sample id) and is drawn on the CPU, so that batches, shards and devices
@@ -75,8 +74,7 @@ class Marigold(Model):
         resample_output: Resample = "bilinear",
         reduction: Literal["median", "mean", "closest"] | None = None,
     ) -> None:
-        self.checkpoint, self.runtime = checkpoint, runtime or Runtime()
-        self.name = name or checkpoint.name
+        super().__init__(checkpoint, runtime, name)
         trusted = self.runtime.trust_remote_code
         self.description = describe(checkpoint, kind, trust_remote_code=trusted)
         self._weights = check_parts(checkpoint, trust_remote_code=trusted)
@@ -86,9 +84,6 @@ class Marigold(Model):
         self.ensemble, self.match_input_resolution = ensemble, match_input_resolution
         self.resample_input, self.resample_output, self.reduction = resample_input, resample_output, reduction
         self._check_options()
-        self.batch_size = self.runtime.batch_size
-        self._pipe: Any = None
-        self._loading = threading.Lock()
 
     @property
     def info(self) -> ModelInfo:
@@ -109,37 +104,13 @@ class Marigold(Model):
     def kinds(self) -> Mapping[str, tuple[Kind, ...]]:
         return self.description.kinds
 
-    def load(self) -> None:
-        """Read the weights and move them to the device; does nothing when that is done.
-
-        Raises
-        ------
-        UsageError
-            The library can't load them, or the scheduler can't do that many steps.
-        """
-        with self._loading:
-            if self._pipe is None:
-                self._pipe = self._load()
-
-    @property
-    def pipeline(self) -> Any:
-        """The library's pipeline, loaded, on the device."""
-        self.load()
-        return self._pipe
-
     def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
         check_kind(kind, tuple(self.description.target), where=self.name)
-        self.load()
 
         def compute(batch: Sequence[Sample]) -> list[Prediction]:
             return [Prediction(kind, value) for value in self._maps(batch, kind, seed)]
 
         return in_batches(samples, compute, device=self.runtime.torch_device, name=self.name)
-
-    def close(self) -> None:
-        self._pipe = None
-        if self.runtime.torch_device.type == "cuda":
-            torch.cuda.empty_cache()
 
     @property
     def _merged_by(self) -> tuple[str, str]:
@@ -158,8 +129,8 @@ class Marigold(Model):
             raise UsageError(f"reduction is '{self.reduction}'; this pipeline knows {' and '.join(self._merged_by)}",
                              where=self.name)  # fmt: skip
 
-    def _load(self) -> Any:
-        with quiet():
+    def _read(self) -> Any:
+        with quiet("diffusers", "transformers"):
             import diffusers
 
             expected = getattr(diffusers, self.description.pipeline)
@@ -209,8 +180,8 @@ class Marigold(Model):
         for sample in group:
             self._check_aspect(sample)
         generators = [torch.Generator("cpu").manual_seed(noise_seed(seed, sample.id)) for sample in group]
-        with quiet():
-            output = self._pipe(
+        with quiet("diffusers", "transformers"):
+            output = self.network(
                 [sample.image for sample in group],
                 num_inference_steps=self.steps,
                 ensemble_size=self.ensemble,
@@ -231,7 +202,7 @@ class Marigold(Model):
 
         A scheduler that draws noise in its steps (LCM) would draw other noise for other groups of members.
         """
-        draws = type(self._pipe.scheduler).__name__ == "LCMScheduler"
+        draws = type(self.network.scheduler).__name__ == "LCMScheduler"
         return 1 if draws or self.runtime.torch_device.type == "cpu" else min(self.ensemble, self.runtime.batch_size)
 
     def _check_aspect(self, sample: Sample) -> None:
@@ -260,7 +231,12 @@ class MarigoldFamily(Model):
     runtime : device, number type, batch size
     kind : the only kind to give
     name : shown in tables
-    steps, ensemble, processing_resolution, match_input_resolution, resample_input, resample_output : as `Marigold`
+    options : as `Marigold` takes them
+
+    Raises
+    ------
+    UsageError
+        An option that `Marigold` has not, or that only one of the checkpoints understands (reduction).
     """
 
     def __init__(
@@ -269,23 +245,15 @@ class MarigoldFamily(Model):
         runtime: Runtime | None = None,
         kind: Kind | None = None,
         name: str = "marigold",
-        steps: int | None = None,
-        ensemble: int = 1,
-        processing_resolution: int | None = None,
-        match_input_resolution: bool = True,
-        resample_input: Resample = "bilinear",
-        resample_output: Resample = "bilinear",
+        **options: Any,
     ) -> None:
         if kind is not None:
             check_kind(kind, tuple(MEMBERS), where=name)
         self.name, self.runtime = name, runtime or Runtime()
         self.batch_size = self.runtime.batch_size
         self._members = {k: v for k, v in MEMBERS.items() if kind in (None, k)}
-        self._options: dict[str, Any] = {
-            "steps": steps, "ensemble": ensemble, "processing_resolution": processing_resolution,
-            "match_input_resolution": match_input_resolution, "resample_input": resample_input,
-            "resample_output": resample_output,
-        }  # fmt: skip
+        self._options = parse_options(Marigold, options, where=name,
+                                      hidden=("checkpoint", "runtime", "kind", "name", "reduction"))  # fmt: skip
         self._chosen: Kind | None = None
         self._model: Marigold | None = None
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -127,27 +125,6 @@ def check_filled(pipeline: Any, weights: Mapping[str, Weights], folder: Path) ->
             shape = next(iter(missing))
             raise UsageError(f"the weights lack {missing.total()} of the network's tensors, for example one of shape "
                              f"{list(shape)}; they would stay random", where=str(folder / part))  # fmt: skip
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No log lines and no progress bars of diffusers and transformers: stderr is the runner's."""
-    import diffusers
-    import transformers
-
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    levels = [library.get_verbosity() for library in libraries]
-    bars = [library.is_progress_bar_enabled() for library in libraries]
-    for library in libraries:
-        library.set_verbosity(logging.ERROR)
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level, bar in zip(libraries, levels, bars, strict=True):
-            library.set_verbosity(level)
-            if bar:
-                library.enable_progress_bar()
 
 
 def load_failure(error: Exception, folder: Path) -> UsageError:

@@ -12,7 +12,6 @@ Its normals are not offered: nothing published says in which frame they are.
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,13 +28,12 @@ from reasonx_eval.models.adapters.pipelines import (
     load_failure,
     noise_seed,
     part_config,
-    quiet,
     vae_factor,
 )
-from reasonx_eval.models.base import Model, ModelInfo, check_kind
+from reasonx_eval.models.base import ModelInfo, check_kind
 from reasonx_eval.models.loading.catalogue import checkpoint_info
 from reasonx_eval.models.loading.checkpoint import Checkpoint
-from reasonx_eval.models.loading.runtime import Runtime, in_batches, to_numpy
+from reasonx_eval.models.loading.runtime import CheckpointModel, Runtime, in_batches, quiet, to_numpy
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
 
 #: the class that its checkpoints name
@@ -57,7 +55,7 @@ class _Networks:
     scheduler: Any
 
 
-class RgbX(Model):
+class RgbX(CheckpointModel):
     """RGB->X: albedo and irradiance, linear, at the resolution that the network works in.
 
     Noise comes from (seed, sample id), as in `Marigold`.
@@ -87,8 +85,7 @@ class RgbX(Model):
         steps: int = 50,
         processing_resolution: int = 1000,
     ) -> None:
-        self.checkpoint, self.runtime = checkpoint, runtime or Runtime()
-        self.name = name or checkpoint.name
+        super().__init__(checkpoint, runtime, name)
         if class_name(checkpoint) != RGBX:
             raise UsageError(f"model_index.json does not name {RGBX}", where=str(checkpoint.folder))
         self._weights = check_parts(checkpoint, trust_remote_code=self.runtime.trust_remote_code)
@@ -101,9 +98,6 @@ class RgbX(Model):
             raise UsageError(f"steps is {steps}, processing_resolution {processing_resolution}; they must be at least "
                              f"1 and {self._factor}", where=self.name)  # fmt: skip
         self.steps, self.resolution = steps, processing_resolution
-        self.batch_size = self.runtime.batch_size
-        self._networks: _Networks | None = None
-        self._loading = threading.Lock()
 
     @property
     def info(self) -> ModelInfo:
@@ -114,19 +108,9 @@ class RgbX(Model):
     def kinds(self) -> Mapping[str, tuple[Kind, ...]]:
         return {TASK_OF_KIND[k]: (k,) for k in self._offered}
 
-    def load(self) -> None:
-        """Read the weights and move them to the device; does nothing when that is done.
-
-        Raises
-        ------
-        UsageError
-            The libraries can't load them, or the scheduler can't do that many steps.
-        """
-        self._loaded()
-
     def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
         check_kind(kind, self._offered, where=self.name)
-        networks = self._loaded()
+        networks: _Networks = self.network
 
         def compute(batch: Sequence[Sample]) -> list[Prediction]:
             found: list[Prediction] = []
@@ -137,19 +121,11 @@ class RgbX(Model):
         with torch.no_grad():
             return in_batches(samples, compute, device=self.runtime.torch_device, name=self.name)
 
-    def close(self) -> None:
-        self._networks = None
-        if self.runtime.torch_device.type == "cuda":
-            torch.cuda.empty_cache()
+    def _read(self) -> _Networks:
+        with quiet("diffusers", "transformers"):
+            return self._assemble()
 
-    def _loaded(self) -> _Networks:
-        with self._loading:
-            if self._networks is None:
-                with quiet():
-                    self._networks = self._load()
-            return self._networks
-
-    def _load(self) -> _Networks:
+    def _assemble(self) -> _Networks:
         from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
         from transformers import CLIPTextModel, CLIPTokenizer
 

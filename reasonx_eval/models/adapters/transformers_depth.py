@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,14 +12,14 @@ from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.models.adapters.depth_kinds import class_name, decide_kind
 from reasonx_eval.models.adapters.depth_processors import Processing, network_input, read_processing, to_photo
 from reasonx_eval.models.adapters.transformers_weights import check_weights, count_parameters, load_network
-from reasonx_eval.models.base import Model, ModelInfo, check_kind
+from reasonx_eval.models.base import ModelInfo, check_kind
 from reasonx_eval.models.loading.catalogue import checkpoint_info, entry_of
 from reasonx_eval.models.loading.checkpoint import Checkpoint
-from reasonx_eval.models.loading.runtime import Runtime, in_batches, to_numpy
+from reasonx_eval.models.loading.runtime import CheckpointModel, Runtime, in_batches, to_numpy
 from reasonx_eval.types import Kind, Prediction, Sample
 
 
-class TransformersDepth(Model):
+class TransformersDepth(CheckpointModel):
     """One network of AutoModelForDepthEstimation; predictions have the photo's size, as the library makes them.
 
     Loads on the first prediction, or by `load`, which any thread may call. Photos are resized and normalised on the
@@ -58,24 +56,21 @@ class TransformersDepth(Model):
             raise UsageError("no config.json of a depth network", where=checkpoint.source,
                              fix="reasonx-eval list models")  # fmt: skip
         _refuse_unusable(config, checkpoint, runtime)
-        self.batch_size = runtime.batch_size
-        self._checkpoint, self._runtime, self._class_name, self._flip = checkpoint, runtime, found, flip
+        super().__init__(checkpoint, runtime, name)
+        self._class_name, self._flip = found, flip
         self._facts = entry_of(checkpoint.hub_id)
         self._kind = decide_kind(config, checkpoint.source, kind, self._facts)
-        self._name = name or checkpoint.name
         check_weights(checkpoint.folder, checkpoint.source)
         self._processing = read_processing(checkpoint.folder, str(config.get("model_type")))
         self._notes = _notes(self._processing)
-        self._lock = threading.Lock()
-        self._network: Any = None
         if flip and self._processing.family != "zoedepth":
-            raise UsageError("flip is for ZoeDepth, whose own evaluation does it", where=self._name)
+            raise UsageError("flip is for ZoeDepth, whose own evaluation does it", where=self.name)
 
     @property
     def info(self) -> ModelInfo:
-        options = {"class": self._class_name, "processing": self._processing.describe(), **self._runtime.describe(),
-                   "flip": self._flip, "revision": self._checkpoint.revision}  # fmt: skip
-        return checkpoint_info(self._checkpoint, name=self._name, parameters=self._parameters, options=options,
+        options = {"class": self._class_name, "processing": self._processing.describe(), **self.runtime.describe(),
+                   "flip": self._flip, "revision": self.checkpoint.revision}  # fmt: skip
+        return checkpoint_info(self.checkpoint, name=self.name, parameters=self._parameters, options=options,
                                notes=self._notes)  # fmt: skip
 
     @property
@@ -84,48 +79,34 @@ class TransformersDepth(Model):
 
     @cached_property
     def _parameters(self) -> int | None:
-        return count_parameters(self._checkpoint)
+        return count_parameters(self.checkpoint)
 
     @property
     def processing(self) -> Processing:
         """The settings of the checkpoint's image processor."""
         return self._processing
 
-    def load(self) -> None:
-        """Read the weights, if that has not been done."""
-        self._ready()
-
-    def close(self) -> None:
-        with self._lock:
-            self._network = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
     def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
-        check_kind(kind, (self._kind,), where=self._name)
-        network, device = self._ready(), self._runtime.torch_device
+        check_kind(kind, (self._kind,), where=self.name)
+        network, device = self.network, self.runtime.torch_device
         with torch.inference_mode():
             maps = in_batches(samples, lambda group: self._maps(network, device, group), device=device,
-                              name=self._name)  # fmt: skip
+                              name=self.name)  # fmt: skip
         return [Prediction(kind, value) for value in maps]
 
-    def _ready(self) -> Any:
-        with self._lock:
-            if self._network is None:
-                from transformers import AutoModelForDepthEstimation
+    def _read(self) -> Any:
+        from transformers import AutoModelForDepthEstimation
 
-                network = load_network(self._checkpoint, AutoModelForDepthEstimation, dtype=self._runtime.torch_dtype,
-                                       trust_remote_code=self._runtime.trust_remote_code)  # fmt: skip
-                self._network = network.to(self._runtime.torch_device)
-            return self._network
+        network = load_network(self.checkpoint, AutoModelForDepthEstimation, dtype=self.runtime.torch_dtype,
+                               trust_remote_code=self.runtime.trust_remote_code)  # fmt: skip
+        return network.to(self.runtime.torch_device)
 
     def _maps(self, network: Any, device: torch.device, samples: Sequence[Sample]) -> list[Any]:
         inputs = [network_input(s.image, self._processing) for s in samples]
         maps: list[Any] = [None] * len(samples)
         for shape in dict.fromkeys(x.shape for x in inputs):
             members = [i for i, x in enumerate(inputs) if x.shape == shape]
-            batch = torch.stack([inputs[i] for i in members]).to(device, self._runtime.torch_dtype)
+            batch = torch.stack([inputs[i] for i in members]).to(device, self.runtime.torch_dtype)
             raw, fov = self._run(network, batch, samples[members[0]])
             for row, i in enumerate(members):
                 height, width = samples[i].image.shape[:2]
@@ -147,21 +128,21 @@ class TransformersDepth(Model):
         except Exception as error:
             raise SampleError(f"{self._class_name} failed on {batch.shape[-1]} x {batch.shape[-2]} pixels: "
                               f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-                              where=f"{self._name}: sample {sample.id}") from error  # fmt: skip
+                              where=f"{self.name}: sample {sample.id}") from error  # fmt: skip
         if raw.ndim == 4 and raw.shape[1] == 1:
             raw = raw[:, 0]
         if raw.ndim != 3 or raw.shape[0] != len(batch):
             raise SampleError(f"{self._class_name} gives shape {list(raw.shape)}, not [{len(batch)}, h, w]",
-                              where=f"{self._name}: sample {sample.id}")  # fmt: skip
+                              where=f"{self.name}: sample {sample.id}")  # fmt: skip
         return raw, getattr(output, "field_of_view", None)
 
     def _check(self, value: torch.Tensor, sample: Sample) -> None:
         bad = int(value.numel() - torch.isfinite(value).sum())
         if not bad:
             return
-        hint = "" if self._runtime.dtype == "float32" else f": too large for {self._runtime.dtype}?"
+        hint = "" if self.runtime.dtype == "float32" else f": too large for {self.runtime.dtype}?"
         raise SampleError(f"{self._class_name} gives {bad} of {value.numel()} values that are NaN or infinite{hint}",
-                          where=f"{self._name}: sample {sample.id}",
+                          where=f"{self.name}: sample {sample.id}",
                           fix="--dtype float32" if hint else None)  # fmt: skip
 
 

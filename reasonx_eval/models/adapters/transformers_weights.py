@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ import torch
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.loading.checkpoint import Checkpoint, read_json, tensor_shapes
+from reasonx_eval.models.loading.runtime import quiet
 
 _SAFE: Final = "model.safetensors"
 _PICKLED: Final = "pytorch_model.bin"
@@ -42,7 +42,7 @@ def load_network(checkpoint: Checkpoint, auto_class: Any, *, dtype: torch.dtype,
     """
     folder = checkpoint.folder
     safe = check_weights(folder, checkpoint.source)
-    with _quiet():
+    with quiet("transformers"):
         try:
             network, info = auto_class.from_pretrained(
                 str(folder), local_files_only=True, use_safetensors=safe, weights_only=True, dtype=dtype,
@@ -139,21 +139,3 @@ def _failure(error: Exception, folder: Path, safe: bool, source: str) -> UsageEr
 
 def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's progress bars and reports of keys, which are checked here."""
-    from importlib import import_module
-
-    # looked up by name: the library's functions have no types
-    logging: Any = import_module("transformers.utils.logging")
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -1,11 +1,16 @@
-"""What every torch adapter needs: devices, number types, batches that shrink when memory runs out."""
+"""The parts that all networks of torch share: devices, number types, loading once, batches that fit into memory."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import sys
+import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -13,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.models.base import Model
+from reasonx_eval.models.loading.checkpoint import Checkpoint
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,6 +57,53 @@ class Runtime:
         """What of it can change a number, for ModelInfo.options."""
         found: dict[str, Any] = {"device": self.torch_device.type, "dtype": self.dtype}
         return found | ({"trust_remote_code": True} if self.trust_remote_code else {})
+
+
+class CheckpointModel(Model):
+    """A model with a checkpoint, read by `load` or the first prediction, whichever thread comes first.
+
+    Parameters
+    ----------
+    checkpoint : its files
+    runtime : where and how it computes
+    name : shown in tables; default: the checkpoint's
+    """
+
+    def __init__(self, checkpoint: Checkpoint, runtime: Runtime | None, name: str | None) -> None:
+        self.checkpoint, self.runtime = checkpoint, runtime or Runtime()
+        self.name = name or checkpoint.name
+        self.batch_size = self.runtime.batch_size
+        self._network: Any = None
+        self._loading = threading.Lock()
+
+    @abstractmethod
+    def _read(self) -> Any:
+        """The network on its device, in evaluation mode; raises UsageError where the files can't be loaded."""
+
+    @property
+    def network(self) -> Any:
+        """What `_read` gave, read once."""
+        with self._loading:
+            if self._network is None:
+                self._network = self._read()
+            return self._network
+
+    def load(self) -> None:
+        """Read the weights and move them to the device; does nothing when that is done.
+
+        Raises
+        ------
+        UsageError
+            The library can't load them.
+        """
+        _ = self.network
+
+    def close(self) -> None:
+        with self._loading:
+            self._network = None
+        gc.collect()
+        if self.runtime.torch_device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def pick_device(name: str) -> torch.device:
@@ -123,3 +177,20 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def quiet(*libraries: str) -> Iterator[None]:
+    """No log lines and no progress bars of diffusers and transformers: stderr is the runner's."""
+    logs: list[Any] = [import_module(f"{library}.utils.logging") for library in libraries]
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log in logs:
+        log.set_verbosity(logging.ERROR)
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, (level, bars) in zip(logs, before, strict=True):
+            log.set_verbosity(level)
+            if bars:
+                log.enable_progress_bar()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -128,10 +128,6 @@ class Saved(Model):
     def predict(self, samples: Sequence[Sample], kind: Kind, seed: int) -> list[Prediction]:
         check_kind(kind, (self._decoding.kind,), where=str(self.folder))
         return [self._read(s.id) for s in samples]
-
-    def missing(self, ids: Iterable[str]) -> list[str]:
-        """The ids that have no file, in order."""
-        return [i for i in ids if not self._candidates(i)]
 
     def path(self, sample_id: str) -> Path:
         """The file of one sample.

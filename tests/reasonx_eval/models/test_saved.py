@@ -117,7 +117,8 @@ def test_ids_with_slashes_nested_or_flat(tmp_path: Path, where: str) -> None:
     write_npy(tmp_path / where, DEPTH)
     model = Saved(tmp_path, kind="depth_scale")
     np.testing.assert_array_equal(read(model, "scene1/cam/a"), DEPTH)
-    assert model.missing(["scene1/cam/a", "scene1/cam/b"]) == ["scene1/cam/b"]
+    with pytest.raises(SampleError, match="scene1/cam/b"):
+        read(model, "scene1/cam/b")
 
 
 def test_pattern(tmp_path: Path) -> None:

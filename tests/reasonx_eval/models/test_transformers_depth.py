@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from reasonx_eval.errors import SampleError, UsageError
-from reasonx_eval.models.adapters.depth_kinds import describe
+from reasonx_eval.models.adapters.depth_kinds import meaning_of
 from reasonx_eval.models.adapters.depth_processors import network_input
 from reasonx_eval.models.adapters.transformers_depth import TransformersDepth
-from reasonx_eval.models.loading.catalogue import catalogue
+from reasonx_eval.models.loading.catalogue import catalogue, entry_of
 from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint
 from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Sample
@@ -52,8 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def adapter(folder: Path | Checkpoint, runtime: Runtime = CPU, **options: Any) -> TransformersDepth:
     checkpoint = folder if isinstance(folder, Checkpoint) else Checkpoint(folder, str(folder))
-    found = describe(checkpoint)
-    if found is not None and found[0] is None:
+    if checkpoint.config is not None and meaning_of(checkpoint.config, entry_of(checkpoint.hub_id)).kind is None:
         options.setdefault("kind", "depth_affine")
     return TransformersDepth(checkpoint, runtime=runtime, **options)
 

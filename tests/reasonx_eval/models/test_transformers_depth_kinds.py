@@ -12,15 +12,23 @@ import numpy as np
 import pytest
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.adapters.depth_kinds import CLASSES, DEPTH_KINDS, decide_kind, describe, meaning_of
+from reasonx_eval.models.adapters.depth_kinds import CLASSES, DEPTH_KINDS, class_name, decide_kind, meaning_of
 from reasonx_eval.models.adapters.depth_processors import Processing, network_input, read_processing, target_size
-from reasonx_eval.models.loading.catalogue import catalogue
+from reasonx_eval.models.adapters.transformers_depth import TransformersDepth
+from reasonx_eval.models.loading.catalogue import catalogue, entry_of
 from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.runtime import Runtime
 from tests.reasonx_eval.models.tiny_hub import BUILDERS, SHA, save_depth
 
 DA = {"model_type": "depth_anything", "architectures": ["DepthAnythingForDepthEstimation"]}
 DPT = {"model_type": "dpt", "architectures": ["DPTForDepthEstimation"]}
 PRO = {"model_type": "depth_pro", "architectures": ["DepthProForDepthEstimation"]}
+
+
+def told(checkpoint: Checkpoint) -> tuple[str | None, str | None]:
+    """Kind and class that a checkpoint's configuration and the catalogue tell."""
+    config = checkpoint.config or {}
+    return meaning_of(config, entry_of(checkpoint.hub_id)).kind, class_name(config)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +55,7 @@ PRO = {"model_type": "depth_pro", "architectures": ["DepthProForDepthEstimation"
 )
 def test_kind_from_the_configuration(tmp_path: Path, config: dict[str, Any], kind: str | None) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    found = describe(Checkpoint(tmp_path, str(tmp_path)))
-    assert found is not None
+    found = told(Checkpoint(tmp_path, str(tmp_path)))
     assert found[0] == kind
     assert found[1] == CLASSES.get(config["model_type"], "UnheardOfForDepthEstimation")
 
@@ -64,18 +71,18 @@ def test_kind_from_the_configuration(tmp_path: Path, config: dict[str, Any], kin
 )
 def test_other_networks_are_none(tmp_path: Path, config: dict[str, Any]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert describe(Checkpoint(tmp_path, str(tmp_path))) is None
+    assert class_name(Checkpoint(tmp_path, str(tmp_path)).config or {}) is None
 
 
-def test_a_folder_without_configuration_is_none(tmp_path: Path) -> None:
-    assert describe(Checkpoint(tmp_path, str(tmp_path))) is None
+def test_a_folder_without_configuration_is_no_depth_network(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no config\.json of a depth network"):
+        TransformersDepth(Checkpoint(tmp_path, str(tmp_path)), runtime=Runtime())
 
 
 @pytest.mark.parametrize("family", BUILDERS)
 def test_what_the_library_saves_tells_its_class(tmp_path: Path, family: str) -> None:
     """Defaults are not written by save_pretrained: what is absent must mean the default."""
-    found = describe(Checkpoint(save_depth(tmp_path, family), "x"))
-    assert found is not None
+    found = told(Checkpoint(save_depth(tmp_path, family), "x"))
     assert found[1] == CLASSES[json.loads((tmp_path / "config.json").read_text())["model_type"]]
     expected = {"depth_anything": "disparity_affine", "dpt": "disparity_affine", "dpt_dinov2": None, "chmv2": None}
     assert found[0] == expected.get(family, "depth_metric")
@@ -106,9 +113,7 @@ def test_published_heads_on_dinov2_are_metric(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(DPT | {"backbone_config": {"model_type": "dinov2"}}))
     for source, kind in (("facebook/dpt-dinov2-small-nyu", "depth_metric"), ("dpt-dinov2-small-nyu", None),
                          ("facebook/dpt-dinov2-small-nyu@main", "depth_metric")):  # fmt: skip
-        found = describe(Checkpoint(tmp_path, source, SHA))
-        assert found is not None
-        assert found[0] == kind
+        assert told(Checkpoint(tmp_path, source, SHA))[0] == kind
 
 
 def test_catalogue_agrees_with_the_rules() -> None:
@@ -125,11 +130,9 @@ def test_catalogue_agrees_with_the_rules() -> None:
     assert meaning_of(DA, catalogue()["dpt-dinov2-base-nyu"]).kind == "disparity_affine"  # the configuration goes first
 
 
-def test_describing_imports_no_torch(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(DA))
-    script = ("import sys\nfrom pathlib import Path\nfrom reasonx_eval.models.adapters.depth_kinds import describe\n"
-              "from reasonx_eval.models.loading.checkpoint import Checkpoint\n"
-              f"print(describe(Checkpoint(Path({str(tmp_path)!r}), 'x')), "
+def test_the_kind_is_told_without_torch() -> None:
+    script = ("import sys\nfrom reasonx_eval.models.adapters.depth_kinds import class_name, decide_kind\n"
+              f"print((decide_kind({DA}, 'x', None), class_name({DA})), "
               "[m for m in ('torch', 'transformers') if m in sys.modules])")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "('disparity_affine', 'DepthAnythingForDepthEstimation') []"

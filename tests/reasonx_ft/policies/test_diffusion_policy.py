@@ -179,7 +179,7 @@ def test_oracle_17_no_divergence_before_the_first_update_and_some_after(
 
 @pytest.mark.parametrize("lora", [2, None], ids=["lora", "full"])
 def test_oracle_19_the_base_comes_back_bit_by_bit(folders: dict[str, Path], lora: int | None) -> None:
-    base = Marigold(Checkpoint(folders["depth"], "base"), runtime=Runtime("cpu")).pipeline.unet
+    base = Marigold(Checkpoint(folders["depth"], "base"), runtime=Runtime("cpu")).network.unet
     expected = _output(base)
     policy = _policy(folders["depth"], lora=lora)
     assert torch.equal(_output(policy.network), expected)  # adapters start as no change
@@ -213,7 +213,7 @@ def test_only_adapters_are_trained(folders: dict[str, Path]) -> None:
 
 def _by_diffusers(folder: Path, image: Tensor, noise: Tensor, steps: int) -> np.ndarray[Any, Any]:
     """What diffusers' own pipeline makes of a photo [3, H, W] from given noise."""
-    pipe = Marigold(Checkpoint(folder, "base"), runtime=Runtime("cpu")).pipeline
+    pipe = Marigold(Checkpoint(folder, "base"), runtime=Runtime("cpu")).network
     found = pipe(image, num_inference_steps=steps, processing_resolution=0, latents=noise)
     value: np.ndarray[Any, Any] = found.prediction
     return value
@@ -432,7 +432,7 @@ def test_saved_pipelines_run(folders: dict[str, Path], tmp_path: Path, name: str
     assert (saved.architecture, saved.path) == ("pipeline", "pipeline")
     assert all(torch.equal(a, b) for a, b in zip(before, policy.network.parameters(), strict=True))
     again = Marigold(Checkpoint(tmp_path / saved.path, "tuned"), runtime=Runtime("cpu"))
-    torch.testing.assert_close(_output(again.pipeline.unet, channels), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(_output(again.network.unet, channels), expected, rtol=1e-4, atol=1e-5)
     kind = next(iter(again.description.target))
     photo = (np.random.default_rng(0).random((24, 32, 3)) * 255).astype(np.uint8)
     tuned = again.predict([Sample("a", photo)], kind, 0)[0].value
@@ -458,7 +458,7 @@ def test_saved_adapters_fit_the_base(folders: dict[str, Path], tmp_path: Path) -
     policy = _policy(folders["depth"], lora=2)
     _perturb(policy.network)
     policy.save(tmp_path)
-    unet = Marigold(Checkpoint(folders["depth"], "base"), runtime=Runtime("cpu")).pipeline.unet
+    unet = Marigold(Checkpoint(folders["depth"], "base"), runtime=Runtime("cpu")).network.unet
     adapted = PeftModel.from_pretrained(unet, str(tmp_path / "pipeline" / "adapters"))
     torch.testing.assert_close(_output(adapted), _output(policy.network), rtol=1e-4, atol=1e-5)
 
