@@ -14,8 +14,8 @@ from reasonx_eval.io.images import read_npy
 from reasonx_eval.io.resize import resize
 from reasonx_eval.io.results import Result, run_folder
 from reasonx_eval.metrics import align
+from reasonx_eval.metrics.angles import angular_errors
 from reasonx_eval.metrics.image import lsq_scale
-from reasonx_eval.metrics.normals import angular_errors
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.report.pictures import Panel, draw_rows
 from reasonx_eval.run.loop import RunOptions, run
@@ -88,7 +88,7 @@ def _panels(task: str, sample: Sample, saved: NDArray[Any]) -> list[Panel]:
     target, model = sample.targets[task], PICTURED
     if isinstance(target, DepthTarget):
         # as the default protocol does with the disparity that this network prefers to give
-        fitted = align.fit(pred=saved, target=target.depth, valid=target.valid, mode="affine", space="disparity")
+        fitted = align.fit(pred=saved, target=target.depth, mask=target.valid, mode="affine", space="disparity")
         depth = align.apply(pred=saved, alignment=fitted)
         error = np.where(target.valid, np.abs(depth - target.depth) / target.depth, np.nan)
         return [Panel("depth", np.where(target.valid, target.depth, np.nan), "depth", "m"),
@@ -96,12 +96,12 @@ def _panels(task: str, sample: Sample, saved: NDArray[Any]) -> list[Panel]:
                 Panel("error", error, "error", "|p-g|/g", f"AbsRel {np.nanmean(error):.3f}")]  # fmt: skip
     if isinstance(target, NormalTarget):
         angle = np.full(target.valid.shape, np.nan)
-        angle[target.valid] = angular_errors(pred=saved, target=target.normal, valid=target.valid)
+        angle[target.valid] = angular_errors(pred=saved, target=target.normal, mask=target.valid)
         return [Panel("normals", target.normal, "normal"), Panel(model, saved, "normal"),
                 Panel("error", angle, "error", "degrees", f"mean {np.nanmean(angle):.1f} degrees")]  # fmt: skip
     assert isinstance(target, MapTarget)
     truth = target.value.astype(np.float64)
-    scaled = saved * lsq_scale(pred=saved, target=truth, valid=target.valid)
+    scaled = saved * lsq_scale(pred=saved, target=truth, mask=target.valid)
     distance = np.sqrt(((scaled - truth) ** 2).mean(axis=-1))
     return [Panel("albedo", truth, "linear"), Panel(model, scaled, "linear"),
             Panel("error", distance, "error", "linear RMS", f"RMSE {np.sqrt((distance**2).mean()):.3f}")]  # fmt: skip

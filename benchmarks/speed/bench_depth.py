@@ -14,7 +14,7 @@ from benchmarks.speed import peers
 from benchmarks.speed.arrays import Maps, depth_maps
 from benchmarks.speed.conftest import Measure, Memory
 from reasonx_eval.metrics import align, kernels
-from reasonx_eval.metrics.depth import measure_depth
+from reasonx_eval.metrics.depth_sums import measure_depth
 from reasonx_eval.metrics.valid_pixels import ValidPixels
 
 CLIP = (1e-3, 80.0)
@@ -27,14 +27,14 @@ FIT = "depth: affine fit alone, {}x{}"
 
 def ours(maps: Maps) -> dict[str, float]:
     pred, target, valid = maps
-    pairs = ValidPixels(pred=pred, target=target, valid=valid)
+    pairs = ValidPixels(pred=pred, target=target, mask=valid)
     fitted = align.fit_pixels(pairs, mode="affine", space="depth")
     return measure_depth(pairs, alignment=fitted, names=peers.DEPTH_METRICS, clip_m=CLIP, floor_m=1e-6)
 
 
 def ours_fit(maps: Maps) -> tuple[float, float]:
     pred, target, valid = maps
-    fitted = align.fit(pred=pred, target=target, valid=valid, mode="affine", space="depth")
+    fitted = align.fit(pred=pred, target=target, mask=valid, mode="affine", space="depth")
     return fitted.scale, fitted.shift
 
 

@@ -14,7 +14,8 @@ from benchmarks.speed import peers
 from benchmarks.speed.arrays import Floats, Maps, normal_maps
 from benchmarks.speed.bench_depth import BLOCKS, without_kernels
 from benchmarks.speed.conftest import Measure, Role
-from reasonx_eval.metrics.normals import angular_errors, normal_metrics, pooled_metrics
+from reasonx_eval.metrics.angles import angular_errors
+from reasonx_eval.metrics.normals import measure_normals, pooled_normal_metrics
 
 HEIGHT, WIDTH = 480, 640
 #: sizes that fit no cache; the peer, quadratic, takes too long for the last
@@ -26,7 +27,7 @@ pooled = pytest.mark.benchmark(group="normals: pooled over images")
 
 def ours(maps: Maps) -> dict[str, float]:
     pred, target, valid = maps
-    return normal_metrics(pred=pred, target=target, valid=valid)
+    return measure_normals(pred=pred, target=target, mask=valid)
 
 
 def theirs(maps: Maps) -> dict[str, float]:
@@ -42,7 +43,7 @@ def maps_of(seed: int) -> Maps:
 @cache
 def error_vectors(count: int) -> list[NDArray[np.float64]]:
     """Errors of so many images in degrees, float64 [n_i]: those of four, again and again."""
-    four = [angular_errors(pred=p, target=g, valid=v) for p, g, v in map(maps_of, range(4))]
+    four = [angular_errors(pred=p, target=g, mask=v) for p, g, v in map(maps_of, range(4))]
     return [four[k % 4].copy() for k in range(count)]
 
 
@@ -57,8 +58,8 @@ def assert_forms_agree() -> None:
     """In float64, on maps of several blocks with a last one that isn't full."""
     maps = [normal_maps(211, 407, seed=k, dtype=np.float64) for k in range(3)]
     assert theirs(maps[0]) == pytest.approx(ours(maps[0]), rel=1e-9, abs=0)
-    errors = [angular_errors(pred=p, target=g, valid=v) for p, g, v in maps]
-    found = pooled_metrics(errors=errors)
+    errors = [angular_errors(pred=p, target=g, mask=v) for p, g, v in maps]
+    found = pooled_normal_metrics(errors=errors)
     for form in (peers.pooled_normals_growing, peers.pooled_normals_once):
         assert form([torch.from_numpy(e) for e in errors]) == pytest.approx(found, rel=1e-9, abs=0)
 
@@ -110,7 +111,7 @@ def test_image_bound(measure: Measure) -> None:
 @pytest.mark.parametrize("count", IMAGES)
 def test_pooled_ours(measure: Measure, count: int) -> None:
     errors = error_vectors(count)
-    measure("ours", lambda: pooled_metrics(errors=errors), form="running sums and a histogram, then one bin of it",
+    measure("ours", lambda: pooled_normal_metrics(errors), form="running sums and a histogram, then one bin of it",
             size=count, unit="images")  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from reasonx_eval.datasets.iiw import IIW, read_judgements
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.io import color
 from reasonx_eval.io.images import read_rgb
-from reasonx_eval.metrics.whdr import CompiledJudgements, compile_judgements, whdr, whdr_parts
+from reasonx_eval.metrics.judgements import CompiledJudgements, compile_judgements, disagreement, lightness, whdr
 from reasonx_eval.models.saved.predictions import Saved
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.run.prefetch import Job, evaluate
@@ -43,7 +43,7 @@ def compiled(count: int) -> CompiledJudgements:
     document = judgement_document(count)
     found = compile_judgements(target=judgement_target(document), height=HEIGHT, width=WIDTH)
     expected = peers.whdr_loop(reflectance(), document)
-    assert whdr(reflectance=reflectance(), judgements=found) == pytest.approx(expected, rel=1e-9, abs=0)
+    assert whdr(reflectance(), found) == pytest.approx(expected, rel=1e-9, abs=0)
     return found
 
 
@@ -62,12 +62,12 @@ class OneImage:
 
     def test_ours(self, measure: Measure) -> None:
         judgements = compiled(self.count)
-        measure("ours", lambda: whdr(reflectance=reflectance(), judgements=judgements), form="compiled once, gathered",
+        measure("ours", lambda: whdr(reflectance(), judgements), form="compiled once, gathered",
                 rounds=200)  # fmt: skip
 
     def test_ours_from_target(self, measure: Measure) -> None:
         target = judgement_target(judgement_document(self.count))
-        measure("library", lambda: whdr(reflectance=reflectance(), judgements=target),
+        measure("library", lambda: whdr(reflectance(), target),
                 form="ours, judgements compiled in the call")  # fmt: skip
 
     def test_peer(self, measure: Measure) -> None:
@@ -114,7 +114,8 @@ def ours_corpus(files: Sequence[tuple[Path, Path]]) -> float:
     for png, judgements in files:
         image = read_rgb(png)
         points = compile_judgements(target=read_judgements(judgements), height=image.shape[0], width=image.shape[1])
-        total += whdr_parts(reflectance=image, judgements=points, decode=table.take)["whdr"]
+        light = lightness(reflectance=image, judgements=points, decode=table.take)
+        total += disagreement(light=light, judgements=points)["whdr"]
     return total / len(files)
 
 

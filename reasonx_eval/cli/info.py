@@ -119,4 +119,6 @@ def _model(name: str) -> dict[str, Any]:
 def _metric(name: str) -> dict[str, Any]:
     from reasonx_eval.metrics.table import metric_info
 
-    return asdict(metric_info(name))
+    metric = metric_info(name)
+    function = getattr(metric.function, "func", metric.function)  # of a threshold: a partial
+    return {**asdict(metric), "function": f"reasonx_eval.metrics.{function.__name__}"}

@@ -15,7 +15,7 @@ from reasonx_eval.io.results import ModelRef, Value
 from reasonx_eval.leaderboard.contamination import seen
 from reasonx_eval.leaderboard.differences import intervals
 from reasonx_eval.leaderboard.submissions import Submission
-from reasonx_eval.metrics.table import MetricInfo, known_metric
+from reasonx_eval.metrics.table import Metric, known_metric
 from reasonx_eval.statistics.aggregate import ROOTS, pooled_sum, repeated
 from reasonx_eval.statistics.columns import Column
 from reasonx_eval.statistics.ranks import Rank, rank_ranges
@@ -259,7 +259,7 @@ def _only(column: Column, runs: Sequence[int]) -> Column:
     return replace(column, values=column.values[list(runs)], top=column.top[list(runs)])
 
 
-def _column(submissions: Sequence[Submission], info: MetricInfo) -> Column | None:
+def _column(submissions: Sequence[Submission], info: Metric) -> Column | None:
     """One metric of complete results as the paired statistics read it; None where nothing can be paired."""
     name = info.name
     first = submissions[0].samples

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, UsageError, unknown
 from reasonx_eval.metrics import kernels
+from reasonx_eval.metrics.arrays import to_mask, to_numpy
 from reasonx_eval.metrics.kernels import Moments
 from reasonx_eval.metrics.streaming_median import streaming_median
 from reasonx_eval.metrics.valid_pixels import ValidPixels, Values, dot
@@ -27,15 +28,9 @@ _LONG_SIDE = 1024
 
 
 def fit(
-    *,
-    pred: NDArray[Any],
-    target: NDArray[Any],
-    valid: NDArray[np.bool_],
-    mode: Mode,
-    space: Space,
-    subsample: str = "all",
+    pred: Any, target: Any, mask: Any = None, *, mode: Mode = "affine", space: Space = "depth", subsample: str = "all"
 ) -> Alignment:
-    """The transform that takes a prediction to ground truth.
+    """The transform that takes a prediction to ground truth, aligned = scale * pred + shift, of one image.
 
     Least squares uses centred moments, merged over row blocks, so a large offset costs no digits.
     In disparity the ground truth is inverted and the fit sees only pixels where the prediction is
@@ -44,11 +39,12 @@ def fit(
 
     Parameters
     ----------
-    pred : [H, W], in `space`
+    pred : [H, W], in `space`; numpy or torch
     target : [H, W], always depth in metres
-    valid : bool [H, W]
+    mask : [H, W], bool or uint8, optional
+        The pixels that count; all if it is not given.
     mode : none, median (median(target) / median(pred)), scale or affine (least squares)
-    space : what the values of `pred` are
+    space : depth or disparity, the unit of the values of `pred`
     subsample : which pixels the fit sees: all, nearest-1024 or width-nearest-1024 (see `subsample_indices`)
 
     Returns
@@ -62,12 +58,24 @@ def fit(
     SampleError
         Shapes that differ, no valid pixel, a prediction that isn't finite or a depth that isn't
         positive at a valid pixel.
+
+    References
+    ----------
+    Ranftl et al. 2020, MiDaS (least squares in disparity); Ke et al. 2024, Marigold (in depth).
+
+    Examples
+    --------
+    >>> found = fit(np.array([[1.0, 2.0, 3.0]]), np.array([[2.5, 4.5, 6.5]]))
+    >>> found.scale, found.shift
+    (2.0, 0.5)
     """
-    return fit_pixels(ValidPixels(pred=pred, target=target, valid=valid), mode=mode, space=space, subsample=subsample)
+    p, g = to_numpy(pred), to_numpy(target)
+    pixels = ValidPixels(pred=p, target=g, mask=to_mask(mask, g.shape[:2]))
+    return fit_pixels(pixels, mode=mode, space=space, subsample=subsample)
 
 
 def fit_pixels(depth: ValidPixels, *, mode: Mode, space: Space, subsample: str = "all") -> Alignment:
-    """`fit` of values that are scored afterwards: those of a small map are then gathered once."""
+    """`fit` of pixels that are scored afterwards: those of a small map are then gathered once."""
     for what, name, known in (("alignment mode", mode, _FITS), ("alignment space", space, ("depth", "disparity")),
                               ("subsample", subsample, _SUBSAMPLES)):  # fmt: skip
         if name not in known:
@@ -79,7 +87,7 @@ def fit_pixels(depth: ValidPixels, *, mode: Mode, space: Space, subsample: str =
 
     moments = None
     if rows is None and cols is None and mode in _LEAST_SQUARES:
-        moments = kernels.depth_moments(pred=depth.pred, target=depth.target, valid=depth.valid,
+        moments = kernels.depth_moments(pred=depth.pred, target=depth.target, mask=depth.mask,
                                       disparity=space == "disparity")  # fmt: skip
     scale, shift, n, reason = _FITS[mode](pairs) if moments is None else _LEAST_SQUARES[mode](moments)
     if reason is None and not (math.isfinite(scale) and math.isfinite(shift)):
@@ -90,9 +98,9 @@ def fit_pixels(depth: ValidPixels, *, mode: Mode, space: Space, subsample: str =
 
 
 def apply(
-    *,
     pred: NDArray[Any],
     alignment: Alignment,
+    *,
     disparity_floor: float = 1e-3,
     out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
@@ -107,6 +115,11 @@ def apply(
     ------
     SampleError
         The alignment is undetermined; gives its reason.
+
+    Examples
+    --------
+    >>> apply(np.array([[1.0, 2.0]]), Alignment("affine", "disparity", 0.5, 0.0, 2))
+    array([[2., 1.]])
     """
     if not alignment.determined:
         raise SampleError(f"the {alignment.mode} alignment in {alignment.space} is undetermined: {alignment.reason}")
@@ -144,7 +157,7 @@ def to_space(*, pred: NDArray[Any], kind: str, space: Space) -> NDArray[Any]:
 
 
 def alignment_notes(alignment: Alignment) -> tuple[str, ...]:
-    """What a reader of the result should know: a negative scale, which no published protocol forbids."""
+    """A note for the reader of a result whose scale is negative, which no published protocol forbids."""
     if not alignment.determined or alignment.scale > 0:
         return ()
     if alignment.scale < 0:

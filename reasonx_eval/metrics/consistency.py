@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io.blocks import row_blocks
-from reasonx_eval.metrics.normals import angular_errors
+from reasonx_eval.metrics.angles import angular_errors
+from reasonx_eval.metrics.arrays import to_mask, to_numpy
 from reasonx_eval.metrics.valid_pixels import dot
 
 
 def normals_from_depth(
-    *, depth: NDArray[Any], valid: NDArray[np.bool_], intrinsics: NDArray[np.float64]
+    *, depth: NDArray[Any], mask: NDArray[np.bool_], intrinsics: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Unit normals of the surface that a depth map describes, towards the camera.
 
@@ -26,13 +27,13 @@ def normals_from_depth(
     Parameters
     ----------
     depth : [H, W], z in metres (any unit: normals don't depend on scale)
-    valid : bool [H, W], where depth means anything
+    mask : bool [H, W], where depth means anything
     intrinsics : float64 [3, 3], pixels, no skew
 
     Returns
     -------
     normal : float64 [H, W, 3], frame x right, y down, z forward; 0 where not valid
-    valid : bool [H, W], where the pixel and its four neighbours are valid, finite and positive; never
+    mask : bool [H, W], where the pixel and its four neighbours are valid, finite and positive; never
         at the border
 
     Raises
@@ -42,26 +43,22 @@ def normals_from_depth(
     """
     normal = np.zeros((*depth.shape, 3))
     good = np.zeros(depth.shape, dtype=np.bool_)
-    for rows, n, fine in _normal_blocks(depth, valid, intrinsics):
+    for rows, n, fine in _normal_blocks(depth, mask, intrinsics):
         normal[rows, 1:-1] = n
         good[rows, 1:-1] = fine
     return normal, good
 
 
 def depth_normal_consistency(
-    *,
-    depth: NDArray[Any],
-    normal: NDArray[Any],
-    valid: NDArray[np.bool_],
-    intrinsics: NDArray[np.float64],
+    depth: Any, normal: Any, mask: Any = None, *, intrinsics: NDArray[np.float64]
 ) -> dict[str, float]:
     """How far predicted normals are from those of the predicted depth; 0 is perfect agreement.
 
     Parameters
     ----------
-    depth : [H, W], metric or up to scale (an unknown shift changes normals)
+    depth : [H, W], metric or up to scale (an unknown shift changes normals); numpy or torch
     normal : [H, W, 3], frame x right, y down, z forward, any length
-    valid : bool [H, W], pixels to compare; those without four valid neighbours don't count
+    mask : [H, W], bool or uint8, pixels to compare, all by default; those without four valid neighbours don't count
     intrinsics : float64 [3, 3], pixels
 
     Returns
@@ -75,14 +72,24 @@ def depth_normal_consistency(
     ------
     SampleError
         Shapes that differ, no pixel to compare, or a normal that isn't finite at one.
+
+    Examples
+    --------
+    A wall at constant depth faces the camera:
+
+    >>> facing = np.tile([0.0, 0.0, -1.0], (4, 4, 1))
+    >>> depth_normal_consistency(np.ones((4, 4)), facing, intrinsics=np.eye(3))
+    {'consistency_deg': 0.0, 'consistency_rmse': 0.0}
     """
+    depth, normal = to_numpy(depth), to_numpy(normal)
+    mask = to_mask(mask, depth.shape)
     if normal.shape != (*depth.shape, 3):
         raise SampleError(f"normals {normal.shape} and depth {depth.shape} differ in size")
     n, total, squares = 0, 0.0, 0.0
-    for rows, derived, fine in _normal_blocks(depth, valid, intrinsics):
+    for rows, derived, fine in _normal_blocks(depth, mask, intrinsics):
         if not fine.any():
             continue
-        errors = angular_errors(pred=normal[rows, 1:-1], target=derived, valid=fine)
+        errors = angular_errors(pred=normal[rows, 1:-1], target=derived, mask=fine)
         # the squared distance of unit vectors is (2 sin(angle / 2))^2
         chord = 2 * np.sin(np.radians(errors) / 2)
         n += errors.size
@@ -94,11 +101,11 @@ def depth_normal_consistency(
 
 
 def _normal_blocks(
-    depth: NDArray[Any], valid: NDArray[np.bool_], intrinsics: NDArray[np.float64]
+    depth: NDArray[Any], mask: NDArray[np.bool_], intrinsics: NDArray[np.float64]
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.bool_]]]:
     """Rows, their unit normals [b, W - 2, 3] and where these are known [b, W - 2], without the border."""
-    if depth.ndim != 2 or valid.shape != depth.shape:
-        raise SampleError(f"depth {depth.shape} and mask {valid.shape} must both be [H, W]")
+    if depth.ndim != 2 or mask.shape != depth.shape:
+        raise SampleError(f"depth {depth.shape} and mask {mask.shape} must both be [H, W]")
     fx, fy, cx, cy = _focal(intrinsics)
     height, width = depth.shape
     if width < 3:
@@ -107,7 +114,7 @@ def _normal_blocks(
         # one row above and one below
         rows = slice(block.start, block.stop + 2)
         z = depth[rows].astype(np.float64)
-        known = valid[rows] & np.isfinite(z) & (z > 0)
+        known = mask[rows] & np.isfinite(z) & (z > 0)
         z[~known] = np.nan
         x = z * ((np.arange(width) - cx) / fx)
         y = z * ((np.arange(rows.start, rows.stop) - cy) / fy)[:, None]

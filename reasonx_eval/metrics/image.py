@@ -1,21 +1,22 @@
-"""Albedo and irradiance metrics on dense maps: scale-invariant errors, PSNR and SSIM.
+"""Metrics of dense albedo and irradiance maps: scale-invariant errors, PSNR and SSIM.
 
-Every function takes maps as [H, W] or [H, W, C] and a mask [H, W], works in float64 and looks at nothing
-outside the mask. In which space values are compared (linear or encoded) is the caller's protocol.
+In which space values are compared (linear or encoded) is the caller's protocol. Each takes what `si_mse` takes, gives
+what it gives, and raises what it raises.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, UndefinedScore, unknown
+from reasonx_eval.metrics.arrays import Mask, Scores, each_image
 
 Map = NDArray[Any]
-Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 # Energies below which a scale is taken as 0, and by which a scale is at most divided, as published.
@@ -27,57 +28,85 @@ _NO_WINDOW = _NO_ENERGY / 257**2
 _SSIM_SIDE = 11
 
 
-def lsq_scale(*, pred: Map, target: Map, valid: Mask) -> float:
-    """The scalar that minimises sum (a p - g)^2 over valid pixels and all channels.
+def si_mse(pred: Any, target: Any, mask: Any = None) -> Scores:
+    """Scale-invariant squared error, mean (a p - g)^2 with the scale a of `lsq_scale`, in [0, inf); lower is better.
 
-    sum(g p) / max(sum(p^2), 1e-6), and 0 if sum(p^2) <= 1e-5 (the released evaluation of IntrinsicDiffusion,
-    Luo et al. 2024). So a black prediction stays black: it is scored for all that it misses.
+    Parameters
+    ----------
+    pred, target : [H, W], or [..., H, W, C] of 1 or 3 channels; numpy or torch, on any device
+    mask : [..., H, W] or [H, W], bool or uint8, optional
+        The pixels that count; all if it is not given. Nothing outside is looked at.
+
+    Returns
+    -------
+    float
+        For leading axes float64 [...], an array or a tensor as the input is.
 
     Raises
     ------
     SampleError
         Shapes that differ, no valid pixel, or values that aren't finite there.
     UndefinedScore
-        Ground truth that is zero at every valid pixel: scale 0 would make any prediction perfect.
+        Ground truth that is zero at every valid pixel: scale 0 would make any prediction perfect. Only of the metrics
+        with a free scale.
+
+    References
+    ----------
+    Luo et al. 2024, IntrinsicDiffusion, released evaluation.
+
+    Examples
+    --------
+    >>> si_mse([[1.0, 2.0]], [[0.5, 1.0]]), si_mse([[1.0, 1.0]], [[0.0, 1.0]])
+    (0.0, 0.25)
     """
-    return _scale(*_masked(pred, target, valid))
+    return _each(lambda p, g, valid: _si_mse(*_masked(p, g, valid)), pred, target, mask)
 
 
-def si_mse(*, pred: Map, target: Map, valid: Mask) -> float:
-    """Mean (a p - g)^2 with the scale a of `lsq_scale`, in [0, inf), lower is better; raises what it raises."""
-    p, g = _masked(pred, target, valid)
-    return float(np.mean((_scale(p, g) * p - g) ** 2))
+def lsq_scale(pred: Any, target: Any, mask: Any = None) -> Scores:
+    """The scalar a that minimises sum (a p - g)^2 over valid pixels and all channels; see `si_mse`.
 
+    sum(g p) / max(sum(p^2), 1e-6), and 0 if sum(p^2) <= 1e-5, as in the released evaluation. So a black prediction
+    stays black: it is scored for all that it misses.
 
-def rmse(*, pred: Map, target: Map, valid: Mask) -> float:
-    """Root of the mean (p - g)^2 over valid pixels and channels, in [0, inf), lower is better.
-
-    Raises
-    ------
-    SampleError
-        Shapes that differ, no valid pixel, or values that aren't finite there.
+    Examples
+    --------
+    >>> lsq_scale([[1.0, 2.0]], [[0.5, 1.0]])
+    0.5
     """
-    p, g = _masked(pred, target, valid)
-    return float(np.sqrt(np.mean((p - g) ** 2)))
+    return _each(lambda p, g, valid: _scale(*_masked(p, g, valid)), pred, target, mask)
 
 
-def psnr(*, pred: Map, target: Map, valid: Mask) -> float:
-    """10 log10(1 / MSE) over valid pixels and channels, dB for data in [0, 1], higher is better.
+def map_rmse(pred: Any, target: Any, mask: Any = None) -> Scores:
+    """Root of the mean (p - g)^2 over valid pixels and channels, in [0, inf), lower is better; see `si_mse`.
+
+    Examples
+    --------
+    >>> map_rmse([[0.5, 0.5]], [[0.0, 1.0]])
+    0.5
+    """
+    return _each(lambda p, g, valid: math.sqrt(_mse(p, g, valid)), pred, target, mask)
+
+
+def psnr(pred: Any, target: Any, mask: Any = None) -> Scores:
+    """Peak signal-to-noise ratio, 10 log10(1 / MSE) dB, of data in [0, 1]; higher is better; see `si_mse`.
 
     Equal maps give ``inf``: the perfect value, which JSON can't hold, so a caller that stores it must map it.
 
-    Raises
-    ------
-    SampleError
-        Shapes that differ, no valid pixel, or values that aren't finite there.
+    Examples
+    --------
+    >>> round(psnr([[0.5, 0.6]], [[0.4, 0.5]]), 9)
+    20.0
     """
-    p, g = _masked(pred, target, valid)
-    mse = float(np.mean((p - g) ** 2))
-    return -10 * math.log10(mse) if mse > 0 else math.inf
+
+    def one(p: Map, g: Map, valid: Mask) -> float:
+        mse = _mse(p, g, valid)
+        return -10 * math.log10(mse) if mse > 0 else math.inf
+
+    return _each(one, pred, target, mask)
 
 
-def ssim(*, pred: Map, target: Map, valid: Mask) -> float:
-    """Structural similarity for data in [0, 1], in [-1, 1], higher is better (Wang et al. 2004).
+def ssim(pred: Any, target: Any, mask: Any = None) -> Scores:
+    """Structural similarity of data in [0, 1], in [-1, 1], higher is better; see `si_mse`.
 
     Gaussian weights of sigma 1.5 (11 x 11), population covariance, K1 = 0.01, K2 = 0.03, data range 1; the
     mean over channels and over pixels more than 5 from the border. Pixels outside the mask are 0 in both
@@ -86,8 +115,74 @@ def ssim(*, pred: Map, target: Map, valid: Mask) -> float:
     Raises
     ------
     SampleError
-        Shapes that differ, no valid pixel, values that aren't finite there, or a map under 11 pixels.
+        Also a map under 11 pixels.
+
+    References
+    ----------
+    Wang, Bovik, Sheikh and Simoncelli 2004.
+
+    Examples
+    --------
+    >>> round(ssim(np.eye(12), np.eye(12)), 12)
+    1.0
     """
+    return _each(_ssim, pred, target, mask)
+
+
+def lmse(pred: Any, target: Any, mask: Any = None, *, form: str = "grosse") -> Scores:
+    """Local scale-invariant MSE, in [0, inf), lower is better; see `si_mse`.
+
+    Parameters
+    ----------
+    form : str
+        Two published forms whose values don't compare.
+
+        "grosse" (Grosse et al. 2009): windows of 20 pixels every 10, whole ones only, each scaled on its own; the
+        sum of squared errors of all windows over the sum of squared ground truth of all windows, in [0, 1].
+        Its authors compare grey maps: colour maps are averaged over channels first.
+
+        "luo" (Luo et al. 2024): windows of a tenth of the long side every half window, cut at the border; `si_mse`
+        of each, one scale for all channels; the plain mean, where a window without a valid pixel counts 0.
+
+    Raises
+    ------
+    UndefinedScore
+        Also a map without a whole window (under 20 pixels, "grosse").
+
+    Examples
+    --------
+    >>> ramp = np.linspace(0.1, 1, 400).reshape(20, 20)
+    >>> round(lmse(0.5 * ramp, ramp), 12), round(lmse(np.zeros((20, 20)), ramp), 12)
+    (0.0, 1.0)
+    """
+    if form not in _LMSE:
+        raise unknown("form of LMSE", form, _LMSE)
+
+    def one(p: Map, g: Map, valid: Mask) -> float:
+        _scale(*_masked(p, g, valid))
+        return _LMSE[form](_zeroed(p, valid), _zeroed(g, valid), valid)
+
+    return _each(one, pred, target, mask)
+
+
+def _each(measure: Callable[[Map, Map, Mask], float], pred: Any, target: Any, mask: Any) -> Scores:
+    shape = tuple(pred.shape) if hasattr(pred, "shape") else np.shape(pred)
+    if len(shape) > 2 and shape[-1] not in (1, 3):
+        raise SampleError(f"a map of shape {shape} has {shape[-1]} channels, expected [H, W] or [..., H, W, C] with C "
+                          "1 or 3: move the channels last, give grey maps an axis")  # fmt: skip
+    return each_image(measure, pred, target, mask, axes=2 if len(shape) <= 2 else 3)
+
+
+def _si_mse(p: Floats, g: Floats) -> float:
+    return float(np.mean((_scale(p, g) * p - g) ** 2))
+
+
+def _mse(pred: Map, target: Map, valid: Mask) -> float:
+    p, g = _masked(pred, target, valid)
+    return float(np.mean((p - g) ** 2))
+
+
+def _ssim(pred: Map, target: Map, valid: Mask) -> float:
     from skimage.metrics import structural_similarity
 
     _masked(pred, target, valid)
@@ -101,37 +196,9 @@ def ssim(*, pred: Map, target: Map, valid: Mask) -> float:
     )
 
 
-def lmse(*, pred: Map, target: Map, valid: Mask, form: str) -> float:
-    """Local scale-invariant MSE, in [0, inf), lower is better; two published forms whose values don't compare.
-
-    Parameters
-    ----------
-    form : str
-        "grosse" (Grosse et al. 2009): windows of 20 pixels every 10, whole ones only, each scaled on its own; the
-        sum of squared errors of all windows over the sum of squared ground truth of all windows, in [0, 1].
-        Its authors compare grey maps: colour maps are averaged over channels first.
-        "luo" (Luo et al. 2024): windows of a tenth of the long side every half window, cut at the border; `si_mse`
-        of each, one scale for all channels; the plain mean, where a window without a valid pixel counts 0.
-
-    Raises
-    ------
-    SampleError
-        Shapes that differ, no valid pixel, or values that aren't finite there.
-    UndefinedScore
-        Ground truth that is zero in every window, or no whole window (under 20 pixels, "grosse").
-    """
-    p, g = _masked(pred, target, valid)
-    _scale(p, g)
-    p, g = _zeroed(pred, valid), _zeroed(target, valid)
-    if form == "grosse":
-        return _lmse_grosse(p.mean(axis=2), g.mean(axis=2))
-    if form == "luo":
-        return _lmse_luo(p, g, valid)
-    raise unknown("form of LMSE", form, ("grosse", "luo"))
-
-
-def _lmse_grosse(p: Floats, g: Floats, size: int = 20, shift: int = 10) -> float:
-    """Maps [H, W] that are 0 outside the mask."""
+def _lmse_grosse(p: Floats, g: Floats, valid: Mask, size: int = 20, shift: int = 10) -> float:
+    """Maps [H, W, C] that are 0 outside the mask."""
+    p, g = p.mean(axis=2), g.mean(axis=2)
     height, width = g.shape
     if min(height, width) < size:
         raise UndefinedScore(f"map of {height} x {width} pixels holds no window of {size} x {size}")
@@ -168,6 +235,9 @@ def _lmse_luo(p: Floats, g: Floats, valid: Mask) -> float:
     return float(np.mean(found))
 
 
+_LMSE: dict[str, Callable[[Floats, Floats, Mask], float]] = {"grosse": _lmse_grosse, "luo": _lmse_luo}
+
+
 def _scale(p: Floats, g: Floats) -> float:
     if not g.any():
         raise UndefinedScore("ground truth is zero at every valid pixel: any prediction would fit it")
@@ -187,10 +257,6 @@ def _zeroed(value: Map, valid: Mask) -> Floats:
 
 def _masked(pred: Map, target: Map, valid: Mask) -> tuple[Floats, Floats]:
     """Checked valid values, float64 [n, C]."""
-    if target.ndim not in (2, 3) or pred.shape != target.shape:
-        raise SampleError(f"prediction {pred.shape} and ground truth {target.shape} must both be [H, W] or [H, W, C]")
-    if valid.shape != target.shape[:2] or valid.dtype != np.bool_:
-        raise SampleError(f"mask is {valid.dtype} {valid.shape}, expected bool {target.shape[:2]}")
     p, g = (a.reshape(*valid.shape, -1)[valid].astype(np.float64) for a in (pred, target))
     if p.size == 0:
         raise SampleError("no valid pixel: an empty mask?")

@@ -68,6 +68,12 @@ def relation(
     ------
     SampleError
         A wrong shape, a point outside the image, or a value that isn't finite where it counts.
+
+    Examples
+    --------
+    >>> points, pairs = np.array([[0.25, 0.5], [0.75, 0.5]]), np.array([[0, 1]])
+    >>> int(relation(value=np.array([[1.0, 2.0]]), points=points, pairs=pairs, modality="depth")[0]) == FIRST
+    True
     """
     if modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
@@ -140,12 +146,12 @@ def compared(values: Any, modality: str, larger_is_closer: bool = False) -> Any:
     return values[..., 0] if larger_is_closer else -values[..., 0]
 
 
-def agreement(*, predicted: NDArray[np.int8], reference: NDArray[np.int8]) -> float:
+def agreement(pred: NDArray[np.int8], target: NDArray[np.int8]) -> float:
     """Share of the reference's pairs on which the prediction has the same relation, in [0, 1], higher is better.
 
     Parameters
     ----------
-    predicted, reference : int8 [J]
+    pred, target : int8 [J], relations of the prediction and of the reference, from `relation`
         Pairs LEFT_OUT by the reference don't count; pairs LEFT_OUT by the prediction alone are wrong.
 
     Raises
@@ -154,14 +160,19 @@ def agreement(*, predicted: NDArray[np.int8], reference: NDArray[np.int8]) -> fl
         The reference leaves out every pair.
     SampleError
         Different numbers of pairs.
+
+    Examples
+    --------
+    >>> agreement(np.array([FIRST, FIRST, SECOND]), np.array([FIRST, SECOND, LEFT_OUT]))
+    0.5
     """
-    if predicted.shape != reference.shape:
-        raise SampleError(f"{predicted.size} predicted relations, {reference.size} reference relations")
-    counted = reference != LEFT_OUT
+    if pred.shape != target.shape:
+        raise SampleError(f"{pred.size} predicted relations, {target.size} reference relations")
+    counted = target != LEFT_OUT
     n = int(np.count_nonzero(counted))
     if n == 0:
         raise UndefinedScore("no pair that the reference decides")
-    return int(np.count_nonzero(counted & (predicted == reference))) / n
+    return int(np.count_nonzero(counted & (pred == target))) / n
 
 
 def _range(values: NDArray[Any]) -> float:

@@ -22,13 +22,13 @@ def dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.einsum("i,i->", a, b))
 
 
-def check_maps(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_], ndim: int) -> None:
+def check_maps(*, pred: NDArray[Any], target: NDArray[Any], mask: NDArray[np.bool_], ndim: int) -> None:
     """Refuse a prediction, target and mask that don't belong together.
 
     Parameters
     ----------
     pred, target : [H, W] if ndim is 2, [H, W, 3] if it is 3
-    valid : bool [H, W]
+    mask : bool [H, W]
 
     Raises
     ------
@@ -38,26 +38,30 @@ def check_maps(*, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bo
     wanted = "[H, W]" if ndim == 2 else "[H, W, 3]"
     for name, array in (("prediction", pred), ("ground truth", target)):
         if array.ndim != ndim or (ndim == 3 and array.shape[2] != 3):
-            raise SampleError(f"{name} has shape {array.shape}, expected {wanted}")
+            raise SampleError(f"{name} has shape {array.shape}, expected {wanted}{_hint(array, ndim)}")
         if array.dtype.kind not in "fiu":
             raise SampleError(f"{name} has dtype {array.dtype}, expected real numbers")
     if pred.shape != target.shape:
         raise SampleError(f"prediction {pred.shape} and ground truth {target.shape} differ in shape: resize first")
-    if valid.shape != target.shape[:2]:
-        raise SampleError(f"mask {valid.shape} and ground truth {target.shape} differ in shape")
-    if valid.dtype != np.bool_:
-        raise SampleError(f"mask has dtype {valid.dtype}, expected bool")
-    if not valid.any():
+    if mask.shape != target.shape[:2]:
+        raise SampleError(f"mask {mask.shape} and ground truth {target.shape} differ in shape")
+    if mask.dtype != np.bool_:
+        raise SampleError(f"mask has dtype {mask.dtype}, expected bool")
+    if not mask.any():
         raise SampleError("no valid pixel in the ground truth: an empty mask, or a range or crop that leaves nothing")
 
 
-def not_finite(*, pred: NDArray[Any], valid: NDArray[np.bool_]) -> SampleError:
+def _hint(array: NDArray[Any], ndim: int) -> str:
+    return ": channels first? move them last" if ndim == 3 and array.ndim == 3 and len(array) == 3 else ""
+
+
+def not_finite(*, pred: NDArray[Any], mask: NDArray[np.bool_]) -> SampleError:
     """The error for NaN or infinity in a prediction where it counts, with the number of pixels."""
     bad = 0
     for rows in row_blocks(pred.shape[0], pred[0].size):
         finite = np.isfinite(pred[rows])
-        bad += int(np.count_nonzero(valid[rows] & ~(finite.all(axis=-1) if pred.ndim == 3 else finite)))
-    n = int(np.count_nonzero(valid))
+        bad += int(np.count_nonzero(mask[rows] & ~(finite.all(axis=-1) if pred.ndim == 3 else finite)))
+    n = int(np.count_nonzero(mask))
     return SampleError(f"prediction is NaN or infinite at {bad} of {n} valid pixels")
 
 
@@ -70,7 +74,7 @@ class ValidPixels:
     Parameters
     ----------
     pred, target : [H, W]
-    valid : bool [H, W]
+    mask : bool [H, W]
 
     Raises
     ------
@@ -78,9 +82,9 @@ class ValidPixels:
         As `check_maps`.
     """
 
-    def __init__(self, *, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]) -> None:
-        check_maps(pred=pred, target=target, valid=valid, ndim=2)
-        self.pred, self.target, self.valid = pred, target, valid
+    def __init__(self, *, pred: NDArray[Any], target: NDArray[Any], mask: NDArray[np.bool_]) -> None:
+        check_maps(pred=pred, target=target, mask=mask, ndim=2)
+        self.pred, self.target, self.mask = pred, target, mask
         self._kept: list[tuple[NDArray[Any], NDArray[Any]]] | None = None
         self._wide = np.empty((2, 0))
 
@@ -105,11 +109,11 @@ class ValidPixels:
             p64, g64 = self._widened(p, g)
             # a sum is finite only if every term is
             if not np.isfinite(p64.sum()):
-                raise not_finite(pred=self.pred, valid=self.valid)
+                raise not_finite(pred=self.pred, mask=self.mask)
             if not (g64.min() > 0 and np.isfinite(g64.sum())):
                 raise SampleError("ground truth depth is zero, negative or not finite at valid pixels: "
                                   "a mask of other data, or invalid pixels that were marked valid?")  # fmt: skip
-            if every and self.valid.size <= _KEEP:
+            if every and self.mask.size <= _KEEP:
                 kept.append((p, g))
             yield p64, g64
         self._kept = kept or None
@@ -122,7 +126,7 @@ class ValidPixels:
         width = self.target.shape[1] if cols is None else len(cols)
         for block in row_blocks(height, width):
             pick: slice | NDArray[np.int64] = block if rows is None else rows[block]
-            v, p, g = (a[pick] if cols is None else a[pick][:, cols] for a in (self.valid, self.pred, self.target))
+            v, p, g = (a[pick] if cols is None else a[pick][:, cols] for a in (self.mask, self.pred, self.target))
             # indices once and two takes cost a fifth of two boolean selections
             keep = np.flatnonzero(v)
             if keep.size:

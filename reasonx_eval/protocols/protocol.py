@@ -29,19 +29,8 @@ from reasonx_eval.errors import DataError, UsageError, unknown
 from reasonx_eval.io.digests import sha256_text
 from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.validation import explain, near
-from reasonx_eval.metrics.table import whdr_name
+from reasonx_eval.metrics.table import metrics_of, whdr_name
 from reasonx_eval.types import TASK_OF_KIND, Kind, Modality, TargetName, Task
-
-#: the metrics a protocol may name, by target; WHDR's names follow from its thresholds instead
-METRICS: Final[Mapping[str, tuple[str, ...]]] = {
-    "depth": ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "mae", "irmse", "delta1", "delta2", "delta3"),
-    "normals": ("mean_deg", "median_deg", "rmse_deg",
-                "within_5", "within_7_5", "within_11_25", "within_22_5", "within_30"),
-    "albedo": ("si_mse", "lmse", "psnr", "ssim", "map_rmse"),
-    "irradiance": ("si_mse", "lmse", "psnr", "ssim", "map_rmse"),
-    "pairs": ("agreement",),
-    "agreement": ("consistency_deg", "consistency_rmse"),
-}  # fmt: skip
 
 #: target -> the table with its rules
 _TABLE: Final = {"depth": "depth", "normals": "normals", "judgements": "whdr", "albedo": "map", "irradiance": "map",
@@ -295,7 +284,7 @@ class Protocol(_Spec):
 def metric_names(target: str, whdr: WhdrSpec | None = None) -> tuple[str, ...]:
     """The metrics a protocol of this target may name; whdr10, whdr10_eq, whdr10_ineq for threshold 0.10."""
     if whdr is None:
-        return METRICS[target]
+        return metrics_of(target)
     return tuple(whdr_name(d, judged) for d in whdr.deltas for judged in ("", "eq", "ineq"))
 
 

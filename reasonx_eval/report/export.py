@@ -13,7 +13,7 @@ from typing import Any
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.contamination import seen
-from reasonx_eval.metrics.table import MetricInfo, metric_info
+from reasonx_eval.metrics.table import Metric, metric_info
 from reasonx_eval.report import latex
 from reasonx_eval.report.markdown import escape as markdown
 from reasonx_eval.report.tables import arrow, printable, spreadsheet
@@ -137,7 +137,7 @@ def digits_of(low: float | None, high: float | None) -> int | None:
     return min(8, max(0, 1 - math.floor(math.log10((high - low) / 2))))
 
 
-def written(value: Value, info: MetricInfo, style: NumberStyle) -> tuple[str, str]:
+def written(value: Value, info: Metric, style: NumberStyle) -> tuple[str, str]:
     """Value and interval as text, rounded by the interval; ``("-", reason)`` where there is no value."""
     if value.value is None:
         return "-", value.reason or "absent"
@@ -150,7 +150,7 @@ def written(value: Value, info: MetricInfo, style: NumberStyle) -> tuple[str, st
     return f"{value.value * scale:.{digits}f}", f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def head(info: MetricInfo, style: NumberStyle) -> str:
+def head(info: Metric, style: NumberStyle) -> str:
     unit = "%" if style.percent and info.percent else info.unit
     return f"{info.label} {arrow(info.name)}" + (f" [{unit}]" if unit else "")
 
@@ -213,7 +213,7 @@ def to_latex(tables: Sequence[ExportTable], style: NumberStyle) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _latex_cell(value: Value, info: MetricInfo, style: NumberStyle, bold: bool) -> str:
+def _latex_cell(value: Value, info: Metric, style: NumberStyle, bold: bool) -> str:
     text, interval = written(value, info, style)
     if text == "-":
         return "--"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.io import color
-from reasonx_eval.metrics.whdr import darker_point
+from reasonx_eval.metrics.judgements import darker_point
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.report.pictures import Panel
 from reasonx_eval.scoring.judgements import judged_lightness

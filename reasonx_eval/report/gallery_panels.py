@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io.resize import resize
 from reasonx_eval.metrics import align, image
-from reasonx_eval.metrics.normals import angular_errors
+from reasonx_eval.metrics.angles import angular_errors
 from reasonx_eval.protocols.protocol import DepthSpec, MapSpec, NormalsSpec
 from reasonx_eval.report.gallery_pairs import judgement_panels, relation_panels
 from reasonx_eval.report.pictures import Panel
@@ -151,7 +151,7 @@ def _normals(target: NormalTarget, prediction: Prediction, spec: NormalsSpec) ->
     mask = normals_mask(target, spec)
     value = match_size(prediction.value, target.normal.shape, spec.resize)
     angle = np.full(mask.shape, np.nan)
-    angle[mask] = angular_errors(pred=value, target=target.normal, valid=mask)
+    angle[mask] = angular_errors(pred=value, target=target.normal, mask=mask)
     length = np.sqrt((value.astype(np.float64) ** 2).sum(axis=-1, keepdims=True))
     unit = np.divide(value, length, out=np.full(value.shape, np.nan), where=length > 0)
     return Panel("", unit, "normal"), Panel("", angle, "error", "angle, degrees")
@@ -168,7 +168,7 @@ def _map(target: MapTarget, prediction: Prediction, spec: MapSpec, metric: str, 
     pred = linear_map(prediction, truth.shape, spec)
     scaled = pred
     if spec.scale == "lsq" or metric in ("si_mse", "lmse"):
-        scaled = pred * image.lsq_scale(pred=pred, target=truth, valid=mask)
+        scaled = pred * image.lsq_scale(pred=pred, target=truth, mask=mask)
     if metric in ("si_mse", "lmse"):
         a, b, unit = scaled, truth, "RMS of linear R, G, B"
     else:

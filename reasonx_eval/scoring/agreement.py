@@ -30,6 +30,6 @@ def score_agreement(sample: Sample, target: Target, prediction: Prediction, prot
     if spec.clip_m is not None:
         depth = np.clip(depth, *spec.clip_m)
     normal = match_size(prediction.value, target.depth.shape, spec.resize)
-    metrics = depth_normal_consistency(depth=depth, normal=normal, valid=mask, intrinsics=target.intrinsics)
+    metrics = depth_normal_consistency(depth=depth, normal=normal, mask=mask, intrinsics=target.intrinsics)
     return Scored(metrics={k: metrics[k] for k in protocol.metrics}, n_valid=int(np.count_nonzero(mask)),
                   alignment=alignment, notes=align.alignment_notes(alignment))  # fmt: skip

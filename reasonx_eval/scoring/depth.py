@@ -11,7 +11,7 @@ from reasonx_eval.errors import SampleError
 from reasonx_eval.io.blocks import row_blocks
 from reasonx_eval.io.resize import resize
 from reasonx_eval.metrics import align
-from reasonx_eval.metrics.depth import measure_depth
+from reasonx_eval.metrics.depth_sums import measure_depth
 from reasonx_eval.metrics.valid_pixels import ValidPixels
 from reasonx_eval.protocols.protocol import DepthSpec, Protocol, align_space
 from reasonx_eval.scoring.sample import Scored
@@ -97,7 +97,7 @@ def fit_depth(
     value = match_size(prediction.value, target.depth.shape, spec.resize)
     space = align_space(spec.align, prediction.kind)
     value = align.to_space(pred=value, kind=prediction.kind, space=space)
-    pairs = ValidPixels(pred=value, target=target.depth, valid=mask)
+    pairs = ValidPixels(pred=value, target=target.depth, mask=mask)
     if scored and spec.align.mode == "none" and space == "depth" and spec.align.subsample == "all":
         return pairs, Alignment("none", space, 1.0, 0.0, int(np.count_nonzero(mask)))
     alignment = align.fit_pixels(pairs, mode=spec.align.mode, space=space, subsample=spec.align.subsample)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError, UndefinedScore
 from reasonx_eval.io import color
 from reasonx_eval.io.resize import resize
+from reasonx_eval.metrics.judgements import CompiledJudgements, compile_judgements, disagreement, lightness
 from reasonx_eval.metrics.table import whdr_name
-from reasonx_eval.metrics.whdr import CompiledJudgements, compile_judgements, disagreement, lightness
 from reasonx_eval.protocols.protocol import Protocol, WhdrSpec
 from reasonx_eval.scoring.sample import Scored
 from reasonx_eval.types import JudgementTarget, Prediction, Sample, Target

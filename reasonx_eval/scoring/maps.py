@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io import color
 from reasonx_eval.metrics import image
+from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.protocols.protocol import MapSpec, Protocol
 from reasonx_eval.scoring.depth import match_size
 from reasonx_eval.scoring.sample import Scored
@@ -55,17 +56,16 @@ def linear_map(prediction: Prediction, shape: tuple[int, ...], spec: MapSpec) ->
 def _measure(name: str, maps: Mapping[str, tuple[Map, Map]], mask: NDArray[np.bool_], spec: MapSpec) -> float:
     pred, truth = maps["linear" if name in ("si_mse", "lmse") else "compared"]
     if name == "lmse":
-        return image.lmse(pred=pred, target=truth, valid=mask, form=spec.lmse)
+        return float(image.lmse(pred, truth, mask, form=spec.lmse))
     if name == "psnr":
-        return min(image.psnr(pred=pred, target=truth, valid=mask), PSNR_CEILING)
-    compute = {"si_mse": image.si_mse, "ssim": image.ssim, "map_rmse": image.rmse}[name]
-    return compute(pred=pred, target=truth, valid=mask)
+        return min(float(image.psnr(pred, truth, mask)), PSNR_CEILING)
+    return float(metric_info(name).function(pred, truth, mask))
 
 
 def compared_maps(pred: Map, truth: Map, mask: NDArray[np.bool_], spec: MapSpec) -> tuple[Map, Map]:
     """Both maps after scale, exposure, clipping and transfer, in the space the protocol compares in."""
     if spec.scale == "lsq":
-        pred = pred * image.lsq_scale(pred=pred, target=truth, valid=mask)
+        pred = pred * image.lsq_scale(pred, truth, mask)
     if spec.exposure == "p90":
         bright = float(np.percentile(truth[mask] @ np.array(_BRIGHTNESS), 90))
         if bright <= 1e-4:

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
-from reasonx_eval.metrics.normals import angular_errors, normal_metrics, summarise
+from reasonx_eval.metrics.angles import angular_errors
+from reasonx_eval.metrics.normals import measure_normals, summarise
 from reasonx_eval.metrics.valid_pixels import dot
 from reasonx_eval.protocols.protocol import NormalsSpec, Protocol
 from reasonx_eval.scoring.depth import match_size
@@ -33,10 +34,10 @@ def score_normals(sample: Sample, target: Target, prediction: Prediction, protoc
         raise SampleError("the ground truth has no valid normal")
     value = match_size(prediction.value, target.normal.shape, spec.resize)
     if protocol.pool == "image":
-        metrics = normal_metrics(pred=value, target=target.normal, valid=mask, names=protocol.metrics,
+        metrics = measure_normals(pred=value, target=target.normal, mask=mask, names=protocol.metrics,
                                  round_digits=spec.round_per_image)  # fmt: skip
         return Scored(metrics=metrics, n_valid=n_valid)
-    errors = angular_errors(pred=value, target=target.normal, valid=mask)
+    errors = angular_errors(pred=value, target=target.normal, mask=mask)
     return Scored(metrics=summarise(errors=errors, names=protocol.metrics), n_valid=n_valid,
                   stats=pixel_stats(errors), pixels=errors)  # fmt: skip
 

@@ -22,7 +22,7 @@ def score_pairs(sample: Sample, target: Target, prediction: Prediction, protocol
         raise SampleError(f"the ground truth has no relations for {spec.modality}, only {sorted(target.relation)}")
     predicted = implied_relation(target, prediction, spec)
     counted = int(np.count_nonzero(reference != LEFT_OUT))
-    return Scored(metrics={"agreement": agreement(predicted=predicted, reference=reference)}, n_valid=counted)
+    return Scored(metrics={"agreement": agreement(predicted, reference)}, n_valid=counted)
 
 
 def implied_relation(target: PairTarget, prediction: Prediction, spec: PairsSpec) -> NDArray[np.int8]:

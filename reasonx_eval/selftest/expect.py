@@ -12,19 +12,6 @@ from reasonx_eval.scoring import Scored
 from reasonx_eval.scoring.maps import PSNR_CEILING
 from reasonx_eval.selftest.case import Failed
 
-#: rounding that float32 maps and the fit leave; metrics that are not listed are exact. Windows of LMSE that are nearly
-#: black take scale 0, as published, so that real pictures leave a little of it
-TOLERANCE: Final[Mapping[str, float]] = {
-    "abs_rel": 1e-6, "sq_rel": 1e-6, "mae": 1e-5, "rmse": 1e-5, "irmse": 1e-6, "rmse_log": 1e-6, "log10": 1e-6,
-    "silog": 1e-4, "mean_deg": 1e-4, "median_deg": 1e-4, "rmse_deg": 1e-3,
-    "consistency_deg": 1e-3, "consistency_rmse": 1e-5, "si_mse": 1e-12, "lmse": 1e-6, "map_rmse": 1e-7, "ssim": 1e-7,
-}  # fmt: skip
-#: a prediction that has nothing to do with the truth is at least so far from perfect (0.05 if not listed)
-BAD: Final[Mapping[str, float]] = {
-    "mean_deg": 5.0, "median_deg": 5.0, "rmse_deg": 5.0, "within_22_5": 0.02, "within_30": 0.01, "silog": 5.0,
-    "delta2": 0.02, "delta3": 0.02, "log10": 0.03, "psnr": 70.0, "si_mse": 1e-3, "lmse": 1e-3, "map_rmse": 0.02,
-    "consistency_deg": 5.0,
-}  # fmt: skip
 #: what is not perfect misses by this, on some metric at least
 _CLEARLY: Final = 1e-3
 
@@ -66,7 +53,7 @@ def perfect(scored: Scored) -> float:
 def perfect_metrics(metrics: Mapping[str, float]) -> float:
     """Every metric at its perfect value; the largest distance from it."""
     found = distances(metrics)
-    wrong = {n: metrics[n] for n, distance in found.items() if distance > TOLERANCE.get(n, 0.0)}
+    wrong = {n: metrics[n] for n, distance in found.items() if distance > metric_info(n).rounding}
     if wrong:
         raise Failed(f"not perfect: {listed(wrong)}")
     return max(found.values())
@@ -83,7 +70,7 @@ def imperfect(scored: Scored) -> float:
 def bad(scored: Scored, *, without: Collection[str] = ()) -> float:
     """Every metric (but those `without`) far off; the smallest distance, as a multiple of what is asked for."""
     far = distances(scored.metrics)
-    found = {n: distance / BAD.get(n, 0.05) for n, distance in far.items() if n not in without}
+    found = {n: distance / metric_info(n).chance for n, distance in far.items() if n not in without}
     good = {n: scored.metrics[n] for n, times in found.items() if times < 1}
     if good:
         raise Failed(f"too good: {listed(good)}")
@@ -96,7 +83,7 @@ def opposite(scored: Scored) -> float:
     for name, value in scored.metrics.items():
         high = metric_info(name).bounds[1]
         found[name] = abs(value - (0.0 if metric_info(name).higher_is_better else high))
-    wrong = {n: scored.metrics[n] for n, distance in found.items() if not distance <= TOLERANCE.get(n, 0.0)}
+    wrong = {n: scored.metrics[n] for n, distance in found.items() if not distance <= metric_info(n).rounding}
     if wrong:
         raise Failed(f"not the opposite: {listed(wrong)}")
     return max(found.values())

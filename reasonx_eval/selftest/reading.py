@@ -92,7 +92,7 @@ def agrees_with_itself(case: Case) -> float:
     assert isinstance(depth, DepthTarget)
     assert isinstance(normals, NormalTarget)
     assert depth.intrinsics is not None
-    derived, known = normals_from_depth(depth=depth.depth, valid=depth.valid, intrinsics=depth.intrinsics)
+    derived, known = normals_from_depth(depth=depth.depth, mask=depth.valid, intrinsics=depth.intrinsics)
     cosine = np.clip((derived[known] * normals.normal[known]).sum(axis=-1), -1, 1)
     angle = float(np.degrees(np.median(np.arccos(cosine))))
     if not angle < 0.5:

@@ -19,6 +19,7 @@ from reasonx_eval.errors import DataError, SampleError, UndefinedScore, UsageErr
 from reasonx_eval.io.digests import array_digest
 from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.results import DatasetRef, Value
+from reasonx_eval.metrics.table import METRICS, metrics_of
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.run.saved_runs import SavedRun, load_sample
 from reasonx_eval.scoring import score_sample, to_record
@@ -38,7 +39,7 @@ Opener = Callable[[Protocol], Dataset]
 
 ALPHA = 0.05
 #: depth metrics that are means of pixels, so that an image's value and pixel count give their pooled value
-_MEANS = frozenset({"abs_rel", "sq_rel", "mae", "log10", "delta1", "delta2", "delta3"})
+_MEANS = frozenset(name for name in metrics_of("depth") if METRICS[name].root is False)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.files import safe_name
 from reasonx_eval.io.results import Value
-from reasonx_eval.metrics.normals import pooled_metrics
+from reasonx_eval.metrics.normals import pooled_normal_metrics
+from reasonx_eval.metrics.table import METRICS
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.statistics import bootstrap
 from reasonx_eval.types import Record
@@ -21,8 +22,8 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 #: the bootstrap has a seed of its own: the interval of a set of records never depends on the run's seed
 BOOTSTRAP_SEED = 12345
-#: pooled metrics that are the root of a mean over pixels
-ROOTS = frozenset({"rmse_deg"})
+#: metrics that are the root of a mean over pixels
+ROOTS = frozenset(metric.name for metric in METRICS.values() if metric.root)
 #: pooled metric -> name of its sum in a record's stats, where the two differ
 _SUMS = {"mean_deg": "sum", "rmse_deg": "sum_sq"}
 
@@ -119,7 +120,7 @@ def _pooled(records: Sequence[Record], protocol: Protocol, pixels: Path | None) 
         raise DataError("pooled metrics need the per-pixel errors of the run, which are gone",
                         fix="run again with --keep-pixels")  # fmt: skip
     files = _PixelFiles(pixels, records)
-    values = pooled_metrics(errors=files, names=protocol.metrics)
+    values = pooled_normal_metrics(errors=files, names=protocol.metrics)
     n = len(records)
     out: dict[str, Value] = {}
     for name in protocol.metrics:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import DataError, NotComparable
-from reasonx_eval.metrics.table import MetricInfo, metric_info
+from reasonx_eval.metrics.table import Metric, metric_info
 from reasonx_eval.statistics.aggregate import ROOTS, may_lack, pooled_sum, repeated
 from reasonx_eval.statistics.bootstrap import sum_by_group
 from reasonx_eval.statistics.join import Joined
@@ -36,7 +36,7 @@ class Column:
     stored : each run's aggregate as its result has it, where it can't be had from `top` but is of these very samples
     """
 
-    info: MetricInfo
+    info: Metric
     ids: tuple[str, ...]
     values: Floats = field(repr=False)
     top: Floats = field(repr=False)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.io import seeding
-from reasonx_eval.metrics.table import MetricInfo
+from reasonx_eval.metrics.table import Metric
 from reasonx_eval.statistics import bootstrap
 from reasonx_eval.statistics.columns import Column
 from reasonx_eval.statistics.permutation import EXACT_CLUSTERS, PERMUTATIONS, holm, permutation_test
@@ -66,7 +66,7 @@ class Paired:
         these samples
     """
 
-    info: MetricInfo
+    info: Metric
     base: float
     other: float
     difference: float

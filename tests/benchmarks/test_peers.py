@@ -16,9 +16,11 @@ from benchmarks.speed.memory import Command, resident_peak, traced_peak
 from reasonx_eval.datasets.iiw import read_judgements
 from reasonx_eval.io import color
 from reasonx_eval.metrics import align
-from reasonx_eval.metrics.depth import depth_metrics
-from reasonx_eval.metrics.normals import angular_errors, normal_metrics, pooled_metrics
-from reasonx_eval.metrics.whdr import whdr
+from reasonx_eval.metrics.angles import angular_errors
+from reasonx_eval.metrics.depth_sums import measure_depth
+from reasonx_eval.metrics.judgements import whdr
+from reasonx_eval.metrics.normals import measure_normals, pooled_normal_metrics
+from reasonx_eval.metrics.valid_pixels import ValidPixels
 
 # several blocks of rows, and a last one that isn't full
 SHAPE = (211, 407)
@@ -29,28 +31,29 @@ EXACT = {"rel": 1e-9, "abs": 0}
 @pytest.mark.parametrize("clip", [(1e-3, 80.0), (2.0, 5.0)])
 def test_depth_forms_agree(form: Callable[..., dict[str, float]], clip: tuple[float, float]) -> None:
     pred, target, valid = depth_maps(*SHAPE, dtype=np.float64)
-    fit = align.fit(pred=pred, target=target, valid=valid, mode="affine", space="depth")
-    ours = depth_metrics(pred=pred, target=target, valid=valid, alignment=fit, names=peers.DEPTH_METRICS, clip_m=clip)
+    fit = align.fit(pred=pred, target=target, mask=valid, mode="affine", space="depth")
+    ours = measure_depth(ValidPixels(pred=pred, target=target, mask=valid), alignment=fit, names=peers.DEPTH_METRICS,
+                         clip_m=clip)  # fmt: skip
     assert form(pred, target, valid, clip) == pytest.approx(ours, **EXACT)
 
 
 def test_affine_fits_agree() -> None:
     pred, target, valid = depth_maps(*SHAPE, dtype=np.float64)
-    fit = align.fit(pred=pred, target=target, valid=valid, mode="affine", space="depth")
+    fit = align.fit(pred=pred, target=target, mask=valid, mode="affine", space="depth")
     assert peers.affine_lstsq(pred, target, valid) == pytest.approx((fit.scale, fit.shift), **EXACT)
 
 
 def test_normal_forms_agree() -> None:
     pred, target, valid = normal_maps(*SHAPE, dtype=np.float64)
-    ours = normal_metrics(pred=pred, target=target, valid=valid)
+    ours = measure_normals(pred=pred, target=target, mask=valid)
     assert peers.normal_statistics(peers.angular_errors_torch(pred, target, valid)) == pytest.approx(ours, **EXACT)
 
 
 @pytest.mark.parametrize("form", [peers.pooled_normals_growing, peers.pooled_normals_once])
 def test_pooled_normal_forms_agree(form: Callable[..., dict[str, float]]) -> None:
     maps = [normal_maps(*SHAPE, seed=k, dtype=np.float64) for k in range(3)]
-    errors = [angular_errors(pred=p, target=g, valid=v) for p, g, v in maps]
-    assert form([torch.from_numpy(e) for e in errors]) == pytest.approx(pooled_metrics(errors=errors), **EXACT)
+    errors = [angular_errors(pred=p, target=g, mask=v) for p, g, v in maps]
+    assert form([torch.from_numpy(e) for e in errors]) == pytest.approx(pooled_normal_metrics(errors=errors), **EXACT)
 
 
 @pytest.mark.parametrize("count", [1, 100, 1000])
@@ -60,10 +63,10 @@ def test_whdr_forms_agree(count: int, tmp_path: Path) -> None:
     np.testing.assert_allclose(peers.srgb_to_linear_masks(image), linear, rtol=1e-12)
     expected = peers.whdr_loop(linear, document)
     assert 0 <= expected <= 1
-    assert whdr(reflectance=linear, judgements=judgement_target(document)) == pytest.approx(expected, **EXACT)
+    assert whdr(linear, judgement_target(document)) == pytest.approx(expected, **EXACT)
     (tmp_path / "a.json").write_text(json.dumps(document))
     read = read_judgements(tmp_path / "a.json")
-    assert whdr(reflectance=linear, judgements=read) == pytest.approx(expected, **EXACT)
+    assert whdr(linear, read) == pytest.approx(expected, **EXACT)
 
 
 def test_whdr_loop_by_hand() -> None:

@@ -104,10 +104,10 @@ class AngleSums:
 
 
 def depth_moments(
-    *, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_], disparity: bool
+    *, pred: NDArray[Any], target: NDArray[Any], mask: NDArray[np.bool_], disparity: bool
 ) -> Moments | None:
     """For a least-squares fit of [H, W] maps; in disparity the truth is inverted and predictions <= 0 are left out."""
-    found = None if _module is None else _module.depth_moments(pred, target, valid, disparity)
+    found = None if _module is None else _module.depth_moments(pred, target, mask, disparity)
     return None if found is None else Moments(*found)
 
 
@@ -115,7 +115,7 @@ def depth_sums(
     *,
     pred: NDArray[Any],
     target: NDArray[Any],
-    valid: NDArray[np.bool_],
+    mask: NDArray[np.bool_],
     scale: float,
     shift: float,
     disparity: bool,
@@ -126,18 +126,18 @@ def depth_sums(
     """Sums of every depth metric of [H, W] maps; predictions are aligned as by `align.apply` and clipped."""
     if _module is None:
         return None
-    found = _module.depth_errors(pred, target, valid, scale, shift, disparity, disparity_floor, low, high)
+    found = _module.depth_errors(pred, target, mask, scale, shift, disparity, disparity_floor, low, high)
     return None if found is None else DepthSums(*found)
 
 
 def angles_between(
-    *, pred: NDArray[Any], target: NDArray[Any], valid: NDArray[np.bool_]
+    *, pred: NDArray[Any], target: NDArray[Any], mask: NDArray[np.bool_]
 ) -> NDArray[np.float64] | None:
     """Degrees between the vectors of [H, W, 3] maps at valid pixels, float64 [n], row by row."""
     if _module is None:
         return None
-    out = np.empty(np.count_nonzero(valid) + 1)
-    return None if _module.angles_between(pred, target, valid, out) is None else out[:-1]
+    out = np.empty(np.count_nonzero(mask) + 1)
+    return None if _module.angles_between(pred, target, mask, out) is None else out[:-1]
 
 
 def sum_angles(

@@ -3,13 +3,13 @@ from typing import Any
 Bins = tuple[float, float, float, int]
 
 def depth_moments(
-    pred: Any, target: Any, valid: Any, disparity: bool, /
+    pred: Any, target: Any, mask: Any, disparity: bool, /
 ) -> tuple[int, float, float, float, float] | None: ...
 def depth_errors(
-    pred: Any, target: Any, valid: Any, scale: float, shift: float, disparity: bool, disparity_floor: float,
+    pred: Any, target: Any, mask: Any, scale: float, shift: float, disparity: bool, disparity_floor: float,
     low: float, high: float, /
 ) -> tuple[int, float, float, float, float, float, float, float, float, int, int, int] | None: ...
-def angles_between(pred: Any, target: Any, valid: Any, out: Any, /) -> int | None: ...
+def angles_between(pred: Any, target: Any, mask: Any, out: Any, /) -> int | None: ...
 def sum_angles(
     angles: Any, limits: tuple[float, ...], bins: Bins, counts: Any, /
 ) -> tuple[float, float, tuple[int, int, int, int, int]]: ...

@@ -75,7 +75,7 @@ def surface_normals(sample: Sample, depth: NDArray[Any]) -> NDArray[np.float32]:
     full = resize(depth, (height, width), "bilinear")
     if not np.isfinite(full).all():
         raise SampleError("the depth that normals are derived from has NaN or infinity", where=sample.id)
-    normal, _ = normals_from_depth(depth=full, valid=full > 0, intrinsics=sample.intrinsics)
+    normal, _ = normals_from_depth(depth=full, mask=full > 0, intrinsics=sample.intrinsics)
     return np.pad(normal[1:-1, 1:-1], ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.float32)
 
 

@@ -23,8 +23,8 @@ from reasonx_eval.datasets.scenes.render import Scene, contact_sheet, render_sce
 from reasonx_eval.datasets.scenes.textures import ALBEDO_MAX, ALBEDO_MIN, PATTERNS
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.images import read_png
+from reasonx_eval.metrics.judgements import whdr
 from reasonx_eval.metrics.ordinal import relation
-from reasonx_eval.metrics.whdr import whdr
 from reasonx_eval.registry import DATASETS, resolve
 from reasonx_eval.types import (
     DIFFERENT,
@@ -248,10 +248,10 @@ def test_whdr_of_the_exact_albedo_is_zero(kind: type[_Scenes]) -> None:
         assert isinstance(target, JudgementTarget)
         assert isinstance(albedo, MapTarget)
         for delta in (0.1, 0.2):
-            assert whdr(reflectance=albedo.value, judgements=target, delta=delta) == 0.0
+            assert whdr(albedo.value, target, delta=delta) == 0.0
             # a constant albedo is wrong on every unequal pair, and the picture itself on some
-            assert whdr(reflectance=np.ones((4, 4)), judgements=target, delta=delta) > 0.25
-            assert whdr(reflectance=sample.image.astype(float) + 1.0, judgements=target, delta=delta) > 0.0
+            assert whdr(np.ones((4, 4)), target, delta=delta) > 0.25
+            assert whdr(sample.image.astype(float) + 1.0, target, delta=delta) > 0.0
 
 
 @pytest.mark.parametrize("kind", KINDS)

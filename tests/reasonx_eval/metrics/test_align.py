@@ -29,10 +29,10 @@ def _lstsq(p, g):
 
 @pytest.mark.parametrize("shape", [(97, 213), (5, 40000), (400, 3)])
 def test_affine_equals_lstsq(shape):
-    pred, target, valid = _scene(shape=shape)
-    found = align.fit(pred=pred, target=target, valid=valid, mode="affine", space="depth")
-    assert (found.scale, found.shift) == pytest.approx(tuple(_lstsq(pred[valid], target[valid])), rel=1e-9)
-    assert found.n_valid == valid.sum()
+    pred, target, mask = _scene(shape=shape)
+    found = align.fit(pred=pred, target=target, mask=mask, mode="affine", space="depth")
+    assert (found.scale, found.shift) == pytest.approx(tuple(_lstsq(pred[mask], target[mask])), rel=1e-9)
+    assert found.n_valid == mask.sum()
     assert found.reason is None
 
 
@@ -44,41 +44,41 @@ def test_affine_with_large_offset_and_small_spread_equals_exact_arithmetic():
     n, sp, sg = len(p), sum(p), sum(g)
     scale = (n * sum(a * b for a, b in zip(p, g, strict=True)) - sp * sg) / (n * sum(a * a for a in p) - sp * sp)
     shift = (sg - scale * sp) / n
-    found = align.fit(pred=pred, target=target, valid=np.ones((20, 30), bool), mode="affine", space="depth")
+    found = align.fit(pred=pred, target=target, mask=np.ones((20, 30), bool), mode="affine", space="depth")
     assert found.scale == pytest.approx(float(scale), rel=1e-9)
     assert found.shift == pytest.approx(float(shift), rel=1e-9)
 
 
 def test_scale_equals_lstsq_and_median_equals_numpy():
-    pred, target, valid = _scene(1)
-    p, g = pred[valid].astype(np.float64), target[valid].astype(np.float64)
-    scale = align.fit(pred=pred, target=target, valid=valid, mode="scale", space="depth")
+    pred, target, mask = _scene(1)
+    p, g = pred[mask].astype(np.float64), target[mask].astype(np.float64)
+    scale = align.fit(pred=pred, target=target, mask=mask, mode="scale", space="depth")
     assert scale.scale == pytest.approx(np.linalg.lstsq(p[:, None], g, rcond=None)[0][0], rel=1e-12)
     assert scale.shift == 0
-    for mask in (valid, valid & (np.cumsum(valid).reshape(valid.shape) > 1)):  # an odd and an even number
-        p, g = pred[mask].astype(np.float64), target[mask].astype(np.float64)
-        median = align.fit(pred=pred, target=target, valid=mask, mode="median", space="depth")
+    for some in (mask, mask & (np.cumsum(mask).reshape(mask.shape) > 1)):  # an odd and an even number
+        p, g = pred[some].astype(np.float64), target[some].astype(np.float64)
+        median = align.fit(pred=pred, target=target, mask=some, mode="median", space="depth")
         assert median.scale == np.median(g) / np.median(p)
 
 
 def test_none_changes_nothing():
-    pred, target, valid = _scene()
-    found = align.fit(pred=pred, target=target, valid=valid, mode="none", space="depth")
-    assert (found.scale, found.shift, found.n_valid) == (1.0, 0.0, valid.sum())
+    pred, target, mask = _scene()
+    found = align.fit(pred=pred, target=target, mask=mask, mode="none", space="depth")
+    assert (found.scale, found.shift, found.n_valid) == (1.0, 0.0, mask.sum())
     np.testing.assert_array_equal(align.apply(pred=pred, alignment=found), pred.astype(np.float64))
 
 
 @pytest.mark.parametrize("mode", ["affine", "scale", "median"])
 def test_disparity_fits_the_inverse_where_the_prediction_is_positive(mode):
     rng = np.random.default_rng(5)
-    _, target, valid = _scene(5)
+    _, target, mask = _scene(5)
     pred = (3 / target.astype(np.float64) - 1 + 0.1 * rng.standard_normal(target.shape)).astype(np.float32)
-    used = valid & (pred > 0)
-    assert 0 < used.sum() < valid.sum()
+    used = mask & (pred > 0)
+    assert 0 < used.sum() < mask.sum()
     p, g = pred[used].astype(np.float64), 1 / target[used].astype(np.float64)
     expected = {"affine": lambda: tuple(_lstsq(p, g)), "scale": lambda: ((p @ g) / (p @ p), 0.0),
                 "median": lambda: (np.median(g) / np.median(p), 0.0)}[mode]()  # fmt: skip
-    found = align.fit(pred=pred, target=target, valid=valid, mode=mode, space="disparity")
+    found = align.fit(pred=pred, target=target, mask=mask, mode=mode, space="disparity")
     assert (found.scale, found.shift) == pytest.approx(expected, rel=1e-9)
     assert found.n_valid == used.sum()
     # pixels the fit left out are aligned like the others, raised to the floor, and inverted
@@ -89,28 +89,28 @@ def test_disparity_fits_the_inverse_where_the_prediction_is_positive(mode):
 
 
 def test_exact_affine_prediction_is_recovered_in_both_spaces():
-    _, target, valid = _scene(7)
+    _, target, mask = _scene(7)
     t = target.astype(np.float64)
     for pred, space in (((t - 2.5) / 7, "depth"), ((1 / t - 0.01) / 3, "disparity")):
-        found = align.fit(pred=pred, target=target, valid=valid, mode="affine", space=space)
-        np.testing.assert_allclose(align.apply(pred=pred, alignment=found)[valid], t[valid], rtol=1e-12)
+        found = align.fit(pred=pred, target=target, mask=mask, mode="affine", space=space)
+        np.testing.assert_allclose(align.apply(pred=pred, alignment=found)[mask], t[mask], rtol=1e-12)
 
 
 def test_reversed_order_gives_a_negative_scale_and_a_note():
-    pred, target, valid = _scene()
-    found = align.fit(pred=-pred, target=target, valid=valid, mode="affine", space="depth")
+    pred, target, mask = _scene()
+    found = align.fit(pred=-pred, target=target, mask=mask, mode="affine", space="depth")
     assert found.scale < 0
     assert "reversed" in align.alignment_notes(found)[0]
-    upright = align.fit(pred=pred, target=target, valid=valid, mode="affine", space="depth")
+    upright = align.fit(pred=pred, target=target, mask=mask, mode="affine", space="depth")
     assert align.alignment_notes(upright) == ()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e4 / 3, -7.7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_constant_prediction_leaves_affine_undetermined(value, dtype):
-    _, target, valid = _scene(shape=(300, 700))
+    _, target, mask = _scene(shape=(300, 700))
     pred = np.full(target.shape, value, dtype)
-    found = align.fit(pred=pred, target=target, valid=valid, mode="affine", space="depth")
+    found = align.fit(pred=pred, target=target, mask=mask, mode="affine", space="depth")
     assert math.isnan(found.scale)
     assert math.isnan(found.shift)
     assert not found.determined
@@ -132,9 +132,9 @@ def test_constant_prediction_leaves_affine_undetermined(value, dtype):
     ],
 )
 def test_undetermined_fits_say_why(mode, space, pred, n_valid, reason):
-    valid = np.zeros((1, 2), bool)
-    valid[0, :n_valid] = True
-    found = align.fit(pred=np.array(pred, np.float32), target=np.array([[1.0, 2.0]], np.float32), valid=valid,
+    mask = np.zeros((1, 2), bool)
+    mask[0, :n_valid] = True
+    found = align.fit(pred=np.array(pred, np.float32), target=np.array([[1.0, 2.0]], np.float32), mask=mask,
                       mode=mode, space=space)  # fmt: skip
     assert math.isnan(found.scale)
     assert math.isnan(found.shift)
@@ -143,37 +143,37 @@ def test_undetermined_fits_say_why(mode, space, pred, n_valid, reason):
 
 def test_overflowing_fit_is_undetermined():
     pred = np.array([[1e-200, 2e-200]])
-    found = align.fit(pred=pred, target=np.array([[1.0, 2.0]]), valid=np.ones((1, 2), bool), mode="affine",
+    found = align.fit(pred=pred, target=np.array([[1.0, 2.0]]), mask=np.ones((1, 2), bool), mode="affine",
                       space="depth")  # fmt: skip
     assert not found.determined
     assert found.reason
 
 
 def test_bad_input_is_refused_with_numbers():
-    pred, target, valid = _scene()
-    good = {"pred": pred, "target": target, "valid": valid, "mode": "affine", "space": "depth"}
+    pred, target, mask = _scene()
+    good = {"pred": pred, "target": target, "mask": mask, "mode": "affine", "space": "depth"}
 
     def fit(**changed):
         return align.fit(**(good | changed))
 
     broken = pred.copy()
-    broken[np.argwhere(valid)[:3, 0], np.argwhere(valid)[:3, 1]] = [np.nan, np.inf, -np.inf]
-    with pytest.raises(SampleError, match=f"at 3 of {valid.sum()} valid"):
+    broken[np.argwhere(mask)[:3, 0], np.argwhere(mask)[:3, 1]] = [np.nan, np.inf, -np.inf]
+    with pytest.raises(SampleError, match=f"at 3 of {mask.sum()} valid"):
         fit(pred=broken)
     outside = pred.copy()
-    outside[~valid] = np.nan
+    outside[~mask] = np.nan
     assert fit(pred=outside) == fit()
     for value in (0.0, -1.0, np.nan, np.inf):
         wrong = target.copy()
-        wrong[tuple(np.argwhere(valid)[0])] = value
+        wrong[tuple(np.argwhere(mask)[0])] = value
         with pytest.raises(SampleError, match="ground truth depth"):
             fit(target=wrong)
     with pytest.raises(SampleError, match="no valid pixel"):
-        fit(valid=np.zeros_like(valid))
+        fit(mask=np.zeros_like(mask))
     with pytest.raises(SampleError, match="differ in shape"):
         fit(pred=pred[1:])
     with pytest.raises(SampleError, match="expected bool"):
-        fit(valid=valid.astype(np.uint8))
+        fit(mask=mask.astype(np.float32))
     with pytest.raises(SampleError, match=r"expected \[H, W\]"):
         fit(pred=pred[..., None], target=target[..., None])
     with pytest.raises(UsageError, match="did you mean 'affine'"):
@@ -201,21 +201,21 @@ def test_width_subsample_has_the_published_indices():
 
 @pytest.mark.parametrize("subsample", ["nearest-1024", "width-nearest-1024"])
 def test_subsampled_fit_sees_only_its_pixels(subsample):
-    pred, target, valid = _scene(2, (50, 2500))
+    pred, target, mask = _scene(2, (50, 2500))
     rows, cols = align.subsample_indices(50, 2500, subsample)
     pick = np.ix_(np.arange(50) if rows is None else rows, cols)
-    p, g, v = pred[pick], target[pick], valid[pick]
-    found = align.fit(pred=pred, target=target, valid=valid, mode="affine", space="depth", subsample=subsample)
+    p, g, v = pred[pick], target[pick], mask[pick]
+    found = align.fit(pred=pred, target=target, mask=mask, mode="affine", space="depth", subsample=subsample)
     assert found.n_valid == v.sum()
     assert (found.scale, found.shift) == pytest.approx(tuple(_lstsq(p[v], g[v])), rel=1e-9)
 
 
 def test_fit_needs_little_memory():
-    pred, target, valid = _scene(shape=(1500, 2000))
+    pred, target, mask = _scene(shape=(1500, 2000))
     tracemalloc.start()
     try:
         for mode in ("affine", "median"):
-            align.fit(pred=pred, target=target, valid=valid, mode=mode, space="disparity")
+            align.fit(pred=pred, target=target, mask=mask, mode=mode, space="disparity")
         assert tracemalloc.get_traced_memory()[1] < 10e6
     finally:
         tracemalloc.stop()

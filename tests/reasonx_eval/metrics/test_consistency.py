@@ -40,8 +40,8 @@ def _sphere(centre=(0.1, -0.05, 4.0), radius=1.5):
 @pytest.mark.parametrize("normal", [(0, 0, -1), (0.3, 0, -1), (-0.2, -0.6, -0.9), (0, -1, -0.2)])
 def test_planes_are_exact(normal):
     depth, expected = _plane(normal, 2.0)
-    valid = (depth > 0) & (depth < 50)
-    found, good = normals_from_depth(depth=depth, valid=valid, intrinsics=K)
+    mask = (depth > 0) & (depth < 50)
+    found, good = normals_from_depth(depth=depth, mask=mask, intrinsics=K)
     assert good.sum() > 1000
     np.testing.assert_allclose(found[good], np.broadcast_to(expected, found[good].shape), atol=1e-9)
     assert not found[~good].any()
@@ -49,7 +49,7 @@ def test_planes_are_exact(normal):
 
 def test_sphere_is_right_to_second_order_and_faces_the_camera():
     depth, expected, hit = _sphere()
-    found, good = normals_from_depth(depth=depth, valid=hit, intrinsics=K)
+    found, good = normals_from_depth(depth=depth, mask=hit, intrinsics=K)
     facing = good & ((expected * _rays()).sum(-1) / np.linalg.norm(_rays(), axis=-1) < -0.4)
     cosine = (found * expected).sum(-1)[facing]
     assert facing.sum() > 2000
@@ -58,11 +58,11 @@ def test_sphere_is_right_to_second_order_and_faces_the_camera():
 
 
 def test_valid_needs_the_four_neighbours():
-    valid = np.ones(SHAPE, bool)
-    valid[50, 60] = False
+    mask = np.ones(SHAPE, bool)
+    mask[50, 60] = False
     depth = np.full(SHAPE, 3.0)
     depth[20, 30], depth[90, 100], depth[10, 140] = np.nan, 0.0, np.inf
-    _, good = normals_from_depth(depth=depth, valid=valid, intrinsics=K)
+    _, good = normals_from_depth(depth=depth, mask=mask, intrinsics=K)
     expected = np.zeros(SHAPE, bool)
     expected[1:-1, 1:-1] = True
     for row, col in ((50, 60), (20, 30), (90, 100), (10, 140)):
@@ -76,23 +76,23 @@ def test_scale_of_depth_does_not_matter_and_blocks_leave_no_seams():
     rows = 400  # more rows than one block of 600 columns holds
     tall = np.tile(depth, (4, 4))[:rows, :600]
     mask = np.tile(hit, (4, 4))[:rows, :600]
-    found, good = normals_from_depth(depth=tall, valid=mask, intrinsics=K)
-    scaled, _ = normals_from_depth(depth=tall * 8, valid=mask, intrinsics=K)
+    found, good = normals_from_depth(depth=tall, mask=mask, intrinsics=K)
+    scaled, _ = normals_from_depth(depth=tall * 8, mask=mask, intrinsics=K)
     np.testing.assert_allclose(scaled, found, atol=1e-12)
     for row in range(1, rows - 3, 37):
         shifted = K.copy()
         shifted[1, 2] -= row - 1
         three = slice(row - 1, row + 2)
-        part, fine = normals_from_depth(depth=tall[three], valid=mask[three], intrinsics=shifted)
+        part, fine = normals_from_depth(depth=tall[three], mask=mask[three], intrinsics=shifted)
         np.testing.assert_array_equal(fine[1], good[row])
         np.testing.assert_allclose(part[1], found[row], atol=1e-9)
 
 
 def test_consistent_pair_is_perfect_and_a_turned_one_is_off_by_its_angle():
     depth, normal = _plane((0.3, -0.4, -1), 2.0)
-    valid = (depth > 0) & (depth < 50)
+    mask = (depth > 0) & (depth < 50)
     same = np.broadcast_to(normal, (*SHAPE, 3))
-    score = {"depth": depth.astype(np.float32), "valid": valid, "intrinsics": K}
+    score = {"depth": depth.astype(np.float32), "mask": mask, "intrinsics": K}
     found = depth_normal_consistency(normal=same, **score | {"depth": depth})
     assert found["consistency_deg"] < 1e-5
     assert found["consistency_rmse"] < 1e-6
@@ -108,20 +108,20 @@ def test_consistent_pair_is_perfect_and_a_turned_one_is_off_by_its_angle():
 
 
 def test_bad_input():
-    depth, valid, normal = np.full(SHAPE, 2.0), np.ones(SHAPE, bool), np.ones((*SHAPE, 3))
-    score = {"depth": depth, "normal": normal, "valid": valid, "intrinsics": K}
+    depth, mask, normal = np.full(SHAPE, 2.0), np.ones(SHAPE, bool), np.ones((*SHAPE, 3))
+    score = {"depth": depth, "normal": normal, "mask": mask, "intrinsics": K}
     with pytest.raises(SampleError, match="no pixel with four"):
-        depth_normal_consistency(**score | {"valid": ~valid})
+        depth_normal_consistency(**score | {"mask": ~mask})
     for size in ((2, 160), (120, 2)):
-        small = {k: score[k][: size[0], : size[1]] for k in ("depth", "normal", "valid")}
+        small = {k: score[k][: size[0], : size[1]] for k in ("depth", "normal", "mask")}
         with pytest.raises(SampleError, match="no pixel with four"):
             depth_normal_consistency(intrinsics=K, **small)
     with pytest.raises(SampleError, match="differ in size"):
         depth_normal_consistency(**score | {"normal": normal[1:]})
     with pytest.raises(SampleError, match="NaN or infinite"):
         depth_normal_consistency(**score | {"normal": normal * np.nan})
-    with pytest.raises(SampleError, match="must both be"):
-        depth_normal_consistency(**score | {"valid": valid[1:]})
+    with pytest.raises(SampleError, match="differ in shape"):
+        depth_normal_consistency(**score | {"mask": mask[1:]})
     for wrong in (np.eye(4), np.zeros((3, 3)), K * np.nan):
         with pytest.raises(SampleError, match="intrinsics"):
-            normals_from_depth(depth=depth, valid=valid, intrinsics=wrong)
+            normals_from_depth(depth=depth, mask=mask, intrinsics=wrong)

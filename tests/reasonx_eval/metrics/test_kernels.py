@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
-from reasonx_eval.metrics import align, depth, kernels, normals, streaming_median
+from reasonx_eval.metrics import align, angles, kernels, normals, streaming_median
+from reasonx_eval.metrics.depth_sums import NAMES, measure_depth
 from reasonx_eval.metrics.kernels import Bins
 from reasonx_eval.metrics.valid_pixels import ValidPixels
 from reasonx_eval.types import Alignment
@@ -36,23 +37,27 @@ def both(call: Callable[[], Any]) -> tuple[Any, Any]:
     return call(), plain
 
 
+def depth_values(pred: NDArray[Any], target: NDArray[Any], mask: NDArray[np.bool_], **options: Any) -> dict[str, float]:
+    return measure_depth(ValidPixels(pred=pred, target=target, mask=mask), **options)
+
+
 def depth_maps(shape: tuple[int, int], seed: int, types: tuple[Any, Any] = DTYPES[0],
                share: float = 0.8) -> dict[str, NDArray[Any]]:  # fmt: skip
     rng = np.random.default_rng(seed)
     target = rng.uniform(0.4, 9, shape)
     pred = target * 0.31 + 0.2 + rng.normal(0, 0.2, shape)
-    valid = rng.random(shape) < share
-    valid.flat[rng.integers(valid.size)] = True
-    return {"pred": pred.astype(types[0]), "target": target.astype(types[1]), "valid": valid}
+    mask = rng.random(shape) < share
+    mask.flat[rng.integers(mask.size)] = True
+    return {"pred": pred.astype(types[0]), "target": target.astype(types[1]), "mask": mask}
 
 
 def normal_maps(shape: tuple[int, int], seed: int, types: tuple[Any, Any] = DTYPES[0]) -> dict[str, NDArray[Any]]:
     rng = np.random.default_rng(seed)
     target = rng.normal(size=(*shape, 3))
     pred = target * rng.uniform(0.1, 3) + rng.normal(0, 0.5, target.shape)
-    valid = rng.random(shape) < 0.7
-    valid.flat[rng.integers(valid.size)] = True
-    return {"pred": pred.astype(types[0]), "target": target.astype(types[1]), "valid": valid}
+    mask = rng.random(shape) < 0.7
+    mask.flat[rng.integers(mask.size)] = True
+    return {"pred": pred.astype(types[0]), "target": target.astype(types[1]), "mask": mask}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -76,18 +81,18 @@ def test_depth_metrics_agree(shape: tuple[int, int], types: tuple[Any, Any], spa
                              clip: tuple[float, float] | None) -> None:  # fmt: skip
     maps = depth_maps(shape, 4, types)
     fit = Alignment("affine", space, 3.1, -0.4, 1, None)
-    found, plain = both(lambda: depth.depth_metrics(**maps, alignment=fit, names=depth.METRICS, clip_m=clip))
-    assert list(found) == list(plain) == list(depth.METRICS)
+    found, plain = both(lambda: depth_values(**maps, alignment=fit, names=NAMES, clip_m=clip))
+    assert list(found) == list(plain) == list(NAMES)
     assert found == pytest.approx(plain, **EXACT)
 
 
 def test_every_pixel_invalid_but_one_anywhere_in_a_row() -> None:
     maps = depth_maps((1, 1030), 5)
     for column in (0, 1, 3, 511, 1023, 1024, 1027, 1028, 1029):
-        maps["valid"][:] = False
-        maps["valid"][0, column] = True
+        maps["mask"][:] = False
+        maps["mask"][0, column] = True
         p, g = float(maps["pred"][0, column]), float(maps["target"][0, column])
-        found = depth.depth_metrics(**maps, alignment=SAME,
+        found = depth_values(**maps, alignment=SAME,
                                     names=("mae", "log10", "silog", "irmse"))  # fmt: skip
         assert found == pytest.approx({"mae": abs(p - g), "log10": abs(math.log10(p / g)), "silog": 0.0,
                                        "irmse": abs(1 / p - 1 / g)}, **EXACT)  # fmt: skip
@@ -95,12 +100,12 @@ def test_every_pixel_invalid_but_one_anywhere_in_a_row() -> None:
 
 def test_what_is_not_valid_is_never_looked_at() -> None:
     maps = depth_maps((9, 70), 6)
-    clean = depth.depth_metrics(**maps, alignment=align.fit(**maps, mode="affine", space="depth"), names=depth.METRICS)
+    clean = depth_values(**maps, alignment=align.fit(**maps, mode="affine", space="depth"), names=NAMES)
     for name, value in (("pred", math.nan), ("pred", -math.inf), ("target", 0.0), ("target", math.nan)):
         spoilt = {k: v.copy() for k, v in maps.items()}
-        spoilt[name][~maps["valid"]] = value
+        spoilt[name][~maps["mask"]] = value
         fit = align.fit(**spoilt, mode="affine", space="depth")
-        assert depth.depth_metrics(**spoilt, alignment=fit, names=depth.METRICS) == clean
+        assert depth_values(**spoilt, alignment=fit, names=NAMES) == clean
 
 
 @pytest.mark.parametrize(("name", "value"), [("pred", math.nan), ("pred", math.inf), ("target", 0.0),
@@ -114,14 +119,14 @@ def test_bad_values_end_in_the_plain_form_and_its_message(name: str, value: floa
         align.fit(**maps, mode="affine", space="depth")
     # a clipped infinity must not pass for a depth
     with pytest.raises(SampleError):
-        depth.depth_metrics(**maps, alignment=SAME, names=("mae",),
+        depth_values(**maps, alignment=SAME, names=("mae",),
                             clip_m=(1e-3, 10.0))  # fmt: skip
 
 
 def test_values_without_a_logarithm_are_left_to_the_plain_form() -> None:
     maps = depth_maps((4, 9), 8, share=1.0)
     maps["pred"][2, 3] = -1.0
-    found, plain = both(lambda: depth.depth_metrics(**maps, alignment=SAME, names=depth.METRICS, floor_m=None))
+    found, plain = both(lambda: depth_values(**maps, alignment=SAME, names=NAMES, floor_m=None))
     assert math.isnan(found["log10"])
     assert found == pytest.approx(plain, **EXACT, nan_ok=True)
 
@@ -131,7 +136,7 @@ def test_extreme_magnitudes_agree_or_are_left_alone(factor: float) -> None:
     maps = depth_maps((6, 40), 9, DTYPES[3])
     maps["pred"], maps["target"] = np.abs(maps["pred"]) * factor, maps["target"] * factor
     with np.errstate(over="ignore", under="ignore"):
-        found, plain = both(lambda: depth.depth_metrics(
+        found, plain = both(lambda: depth_values(
             **maps, alignment=Alignment("none", "depth", 3.0, 0.0, 1, None), names=("abs_rel", "silog", "delta1"),
             floor_m=None))  # fmt: skip
     assert found == pytest.approx(plain, **EXACT)
@@ -141,21 +146,21 @@ def test_a_large_offset_costs_no_digits() -> None:
     rng = np.random.default_rng(10)
     target = rng.uniform(1, 5, (40, 1500))
     pred = 1e8 + (target - 2) / 7
-    found = align.fit(pred=pred, target=target, valid=np.ones(target.shape, bool), mode="affine", space="depth")
+    found = align.fit(pred=pred, target=target, mask=np.ones(target.shape, bool), mode="affine", space="depth")
     # the prediction itself carries 1.5e-8 of rounding
     assert found.scale == pytest.approx(7, rel=1e-7)
 
 
 def test_constants_and_proportions_have_exactly_no_spread() -> None:
     target = np.random.default_rng(11).uniform(1, 5, (7, 2050))
-    valid = np.ones(target.shape, bool)
-    fit = align.fit(pred=np.full_like(target, 0.1), target=target, valid=valid, mode="affine", space="depth")
+    mask = np.ones(target.shape, bool)
+    fit = align.fit(pred=np.full_like(target, 0.1), target=target, mask=mask, mode="affine", space="depth")
     assert fit.reason is not None
     assert "constant (0.1)" in fit.reason
-    perfect = depth.depth_metrics(pred=target, target=target, valid=valid, names=depth.METRICS,
+    perfect = depth_values(pred=target, target=target, mask=mask, names=NAMES,
                                   alignment=SAME)  # fmt: skip
-    assert perfect == {name: 1.0 if name.startswith("delta") else 0.0 for name in depth.METRICS}
-    tripled = depth.depth_metrics(pred=3 * target, target=target, valid=valid, names=("silog", "rmse_log"),
+    assert perfect == {name: 1.0 if name.startswith("delta") else 0.0 for name in NAMES}
+    tripled = depth_values(pred=3 * target, target=target, mask=mask, names=("silog", "rmse_log"),
                                   alignment=SAME)  # fmt: skip
     assert tripled == pytest.approx({"silog": 0.0, "rmse_log": math.log(3)}, rel=1e-14, abs=1e-12)
 
@@ -165,9 +170,9 @@ def test_deltas_are_strict_at_the_same_floats_as_the_plain_form() -> None:
     target = np.repeat(np.array([0.1, 0.3, 1.0, 2.7, 7.0]), 24)[None]
     steps = np.array([1.25**k for k in (-3, -2, -1, 1, 2, 3)])
     ratio = np.concatenate([steps, np.nextafter(steps, 0), np.nextafter(steps, 9), steps * (1 + 1e-15)])
-    maps = {"pred": target * np.tile(ratio, 5), "target": target, "valid": np.ones(target.shape, bool)}
+    maps = {"pred": target * np.tile(ratio, 5), "target": target, "mask": np.ones(target.shape, bool)}
     fit = SAME
-    found, plain = both(lambda: depth.depth_metrics(**maps, alignment=fit, names=("delta1", "delta2", "delta3")))
+    found, plain = both(lambda: depth_values(**maps, alignment=fit, names=("delta1", "delta2", "delta3")))
     assert found == plain
 
 
@@ -177,7 +182,7 @@ def test_logarithms_are_right_over_every_magnitude() -> None:
     for row in (pred, np.nextafter(np.sqrt(0.5) * 2.0 ** np.arange(-400, 400), 0)[None],
                 (1 + np.linspace(-1e-3, 1e-3, 999))[None]):  # fmt: skip
         for value in row[0][:: max(1, row.size // 200)]:
-            sums = kernels.depth_sums(pred=np.array([[value]]), target=np.ones((1, 1)), valid=np.ones((1, 1), bool),
+            sums = kernels.depth_sums(pred=np.array([[value]]), target=np.ones((1, 1)), mask=np.ones((1, 1), bool),
                                     scale=1.0, shift=0.0, disparity=False, disparity_floor=1e-3, low=-math.inf,
                                     high=math.inf)  # fmt: skip
             assert sums is not None
@@ -189,9 +194,9 @@ def test_logarithms_are_right_over_every_magnitude() -> None:
 def test_angles_agree(shape: tuple[int, int], types: tuple[Any, Any]) -> None:
     maps = normal_maps(shape, 12, types)
     maps["pred"][0, 0] = 0  # no direction: 90 degrees
-    found, plain = both(lambda: normals.angular_errors(**maps))
+    found, plain = both(lambda: angles.angular_errors(**maps))
     np.testing.assert_allclose(found, plain, rtol=1e-12, atol=1e-12)
-    found, plain = both(lambda: normals.normal_metrics(**maps))
+    found, plain = both(lambda: normals.measure_normals(**maps))
     assert found == pytest.approx(plain, **EXACT)
 
 
@@ -202,13 +207,13 @@ def test_angles_are_those_of_the_arc_cosine() -> None:
     vectors = np.stack([cosine, np.sqrt((1 - cosine) * (1 + cosine)), np.zeros_like(cosine)], axis=-1)[None]
     x = np.zeros_like(vectors)
     x[..., 0] = 1.0
-    found = normals.angular_errors(pred=vectors, target=x, valid=np.ones(vectors.shape[:2], bool))
+    found = angles.angular_errors(pred=vectors, target=x, mask=np.ones(vectors.shape[:2], bool))
     np.testing.assert_allclose(found, np.degrees(np.arccos(vectors[0, :, 0])), rtol=1e-13, atol=2e-6)
     inner = np.abs(cosine) < 0.999
     np.testing.assert_allclose(found[inner], np.degrees(np.arccos(cosine[inner])), rtol=1e-13)
     for vector, degrees in (((1, 0, 0), 0.0), ((-1, 0, 0), 180.0), ((0, 1, 0), 90.0)):
         one = np.array(vector, dtype=np.float64).reshape(1, 1, 3)
-        assert normals.angular_errors(pred=one, target=x[:, :1], valid=np.ones((1, 1), bool)).tolist() == [degrees]
+        assert angles.angular_errors(pred=one, target=x[:, :1], mask=np.ones((1, 1), bool)).tolist() == [degrees]
 
 
 @pytest.mark.parametrize("change", [
@@ -217,11 +222,11 @@ def test_angles_are_those_of_the_arc_cosine() -> None:
 ])  # fmt: skip
 def test_bad_normals_end_in_the_plain_form_and_its_message(change: Callable[..., None]) -> None:
     maps = normal_maps((5, 9), 13)
-    maps["valid"][2, 3] = True
+    maps["mask"][2, 3] = True
     change(maps["pred"], maps["target"])
     assert kernels.angles_between(**maps) is None
     with pytest.raises(SampleError, match=r"NaN or infinite|length 0 or aren't finite"):
-        normals.angular_errors(**maps)
+        angles.angular_errors(**maps)
 
 
 def test_layouts_are_taken_or_left_but_never_read_wrongly() -> None:
@@ -241,8 +246,8 @@ def test_layouts_are_taken_or_left_but_never_read_wrongly() -> None:
     vectors = normal_maps((6, 8), 15)
     channels_first = np.moveaxis(np.moveaxis(vectors["pred"], 2, 0).copy(), 0, 2)
     assert kernels.angles_between(**vectors | {"pred": channels_first}) is None
-    for wrong in ({"valid": maps["valid"][1:]}, {"target": maps["target"][:, 1:]},
-                  {"valid": maps["valid"].view(np.uint8)}):  # fmt: skip
+    for wrong in ({"mask": maps["mask"][1:]}, {"target": maps["target"][:, 1:]},
+                  {"mask": maps["mask"].view(np.uint8)}):  # fmt: skip
         assert kernels.depth_moments(**maps | wrong, disparity=False) is None
     with pytest.raises((TypeError, BufferError)):
         kernels.depth_moments(**maps | {"pred": None}, disparity=False)
@@ -254,8 +259,8 @@ def test_the_same_bits_from_every_thread() -> None:
     pairs = ValidPixels(**maps)
 
     def score(_: int) -> tuple[Alignment, dict[str, float]]:
-        return align.fit_pixels(pairs, mode="affine", space="depth"), depth.measure_depth(pairs, alignment=fit,
-                                                                                       names=depth.METRICS)  # fmt: skip
+        return align.fit_pixels(pairs, mode="affine", space="depth"), measure_depth(pairs, alignment=fit,
+                                                                                       names=NAMES)  # fmt: skip
 
     with ThreadPoolExecutor(4) as pool:
         first, *others = pool.map(score, range(16))
@@ -296,9 +301,9 @@ def test_bins_without_a_finite_number_in_a_unit_are_refused() -> None:
         kernels.count_bins(values=np.zeros(9), bins=narrow, counts=narrow.empty())
 
 
-def test_pooled_metrics_agree() -> None:
-    pieces = [normals.angular_errors(**normal_maps((60, 90 + k), k)) for k in range(5)]
-    found, plain = both(lambda: normals.pooled_metrics(errors=pieces))
+def test_pooled_normal_metrics_agree() -> None:
+    pieces = [angles.angular_errors(**normal_maps((60, 90 + k), k)) for k in range(5)]
+    found, plain = both(lambda: normals.pooled_normal_metrics(errors=pieces))
     assert found == pytest.approx(plain, **EXACT)
     assert found["median_deg"] == plain["median_deg"] == np.median(np.concatenate(pieces))
 

@@ -82,7 +82,7 @@ def test_flat_maps_have_no_direction_and_agree_with_nothing(margin):
     for modality, pixel in (("depth", 3.3), ("normals", (0, 0, -1)), ("irradiance", (0.2, 0.2, 0.2))):
         flat = np.array(_row([pixel] * 4, modality, margin=margin), np.int8)
         assert (flat == LEFT_OUT).all()
-        assert agreement(predicted=flat, reference=np.array([FIRST, SECOND, FIRST, SECOND], np.int8)) == 0
+        assert agreement(flat, np.array([FIRST, SECOND, FIRST, SECOND], np.int8)) == 0
 
 
 def test_swapping_points_swaps_the_answer():
@@ -114,17 +114,17 @@ def test_perfect_prediction_agrees_fully():
         s = _random(3, shape)
         reference = relation(**s, modality=modality)
         predicted = relation(**s, modality=modality, margin=0.0)
-        assert agreement(predicted=predicted, reference=reference) == 1
+        assert agreement(predicted, reference) == 1
 
 
 def test_agreement_counts_only_what_the_reference_decides():
     reference = np.array([FIRST, SECOND, LEFT_OUT, FIRST], np.int8)
     predicted = np.array([FIRST, FIRST, SECOND, LEFT_OUT], np.int8)
-    assert agreement(predicted=predicted, reference=reference) == pytest.approx(1 / 3)
+    assert agreement(predicted, reference) == pytest.approx(1 / 3)
     with pytest.raises(UndefinedScore, match="no pair"):
-        agreement(predicted=predicted, reference=np.full(4, LEFT_OUT, np.int8))
+        agreement(predicted, np.full(4, LEFT_OUT, np.int8))
     with pytest.raises(SampleError, match="4 predicted relations, 3 reference"):
-        agreement(predicted=predicted, reference=reference[:3])
+        agreement(predicted, reference[:3])
 
 
 def test_unmeasured_points_leave_their_pairs_out():

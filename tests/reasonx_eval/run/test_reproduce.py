@@ -126,8 +126,8 @@ def test_metrics_in_float32_move_no_digit_that_is_printed() -> None:
     target = np.exp(draw.normal(1, 0.6, (480, 640))).clip(0.5, 60).astype(np.float32)
     pred = (target * np.exp(draw.normal(0, 0.06, target.shape))).astype(np.float32)
     valid = np.ones(target.shape, bool)
-    ours = {"abs_rel": depth.abs_rel(pred=pred, target=target, valid=valid),
-            "delta1": depth.delta1(pred=pred, target=target, valid=valid)}  # fmt: skip
+    ours = {"abs_rel": depth.abs_rel(pred, target, valid),
+            "delta1": depth.delta1(pred, target, valid)}  # fmt: skip
     ratio = np.maximum(pred / target, target / pred)
     single = {"abs_rel": (np.abs(pred - target) / target).mean(), "delta1": (ratio < 1.25).astype(np.float32).mean()}
     for name, found in single.items():

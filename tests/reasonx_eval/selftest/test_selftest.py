@@ -78,7 +78,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, where: str, change: Callable[[Any], A
         ("reasonx_eval.scoring.depth.resize", lambda v: np.roll(v, 1, axis=1), "depth/generic",
          "oracle, twice the size (perfect)"),
         # metrics
-        ("reasonx_eval.scoring.normals.normal_metrics", lambda m: {k: 0.5 * v for k, v in m.items()},
+        ("reasonx_eval.scoring.normals.measure_normals", lambda m: {k: 0.5 * v for k, v in m.items()},
          "normals/generic", "oracle (perfect)"),
         ("reasonx_eval.scoring.depth.measure_depth", lambda m: {**m, "abs_rel": 1.05 * m["abs_rel"]},
          "depth/generic-metric", "oracle x (1 + 0.05 z) (closed form)"),
@@ -87,7 +87,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, where: str, change: Callable[[Any], A
         ("reasonx_eval.scoring.pairs.agreement", lambda v: max(v, 0.97), "ordinal/generic-normals",
          "shuffled pixels (bad on every metric)"),
         # pooling is not seen by scoring one sample at a time, only by a whole run
-        ("reasonx_eval.statistics.aggregate.pooled_metrics", lambda m: {**m, "median_deg": 0.1}, "normals/nyuv2",
+        ("reasonx_eval.statistics.aggregate.pooled_normal_metrics", lambda m: {**m, "median_deg": 0.1}, "normals/nyuv2",
          "oracle, whole run (perfect)"),
     ],
 )  # fmt: skip

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.errors import SampleError, UndefinedScore
+from reasonx_eval.errors import SampleError, UndefinedScore, unknown
+from reasonx_eval.metrics.arrays import Scores, like, to_numpy
 from reasonx_eval.metrics.points import check_pairs, pixels
 from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget
 
@@ -37,6 +38,9 @@ class CompiledJudgements:
     pairs: NDArray[np.int64]
     darker: NDArray[np.int8]
     weight: NDArray[np.float64]
+
+
+Judgements: TypeAlias = JudgementTarget | CompiledJudgements
 
 
 def compile_judgements(*, target: JudgementTarget, height: int, width: int) -> CompiledJudgements:
@@ -143,49 +147,70 @@ def disagreement(
     }
 
 
-def whdr_parts(
-    *,
-    reflectance: NDArray[Any],
-    judgements: JudgementTarget | CompiledJudgements,
-    delta: float = 0.10,
-    decode: Decode | None = None,
-) -> dict[str, float]:
-    """`lightness` and `disagreement` of one map.
+def whdr(
+    pred: Any, target: Judgements | Sequence[Judgements], delta: float = 0.10, *, judged: str = "all"
+) -> Scores:
+    """Weighted human disagreement rate, a fraction in [0, 1]; lower is better.
+
+    The score of a data set is the plain mean over images, not over judgements.
 
     Parameters
     ----------
-    reflectance : [H, W] or [H, W, 3], linear; any size, since points are fractions
-    judgements : as the dataset gives them, or compiled for this size
-    delta, decode : see there
+    pred : [H, W] or [H, W, 3], linear reflectance of any size, since points are fractions; numpy or torch. A batch
+        [B, H, W, 3] goes with B targets
+    target : the judgements of the image, or of each image
+    delta : threshold > 0 of the ratio that people see; 0.10 is the authors'
+    judged : all judgements, or only those that say "same" (eq) or "one is darker" (ineq)
+
+    Returns
+    -------
+    float
+        For a batch float64 [B], as the input is. NaN for `eq` and `ineq` where no such judgement has weight.
 
     Raises
     ------
-    SampleError, UndefinedScore
-        See `compile_judgements`, `lightness` and `disagreement`.
+    SampleError
+        A judged point outside the image, a value that isn't finite at one, or judgements that contradict themselves.
+    UndefinedScore
+        No judgement with weight: such an image stays out of the mean.
+
+    References
+    ----------
+    Bell, Bala and Snavely 2014, section 3.5.
+
+    Examples
+    --------
+    Point 1 (left) is darker, say the judges, and so says the map:
+
+    >>> points = np.array([[0.25, 0.5], [0.75, 0.5]])
+    >>> judged = JudgementTarget(points, np.array([[0, 1]]), np.array([FIRST]), np.array([1.0]))
+    >>> whdr(np.array([[0.1, 0.9]]), judged), whdr(np.array([[0.9, 0.1]]), judged)
+    (0.0, 1.0)
     """
-    judgements = _compiled(reflectance, judgements)
-    light = lightness(reflectance=reflectance, judgements=judgements, decode=decode)
-    return disagreement(light=light, judgements=judgements, delta=delta)
+    if judged not in _PARTS:
+        raise unknown("kind of judgements", judged, _PARTS)
+    maps = to_numpy(pred)
+    if isinstance(target, JudgementTarget | CompiledJudgements):
+        return _whdr(maps, target, delta, judged)
+    if maps.ndim < 3 or len(maps) != len(target):
+        raise SampleError(f"predictions of shape {maps.shape} and judgements of {len(target)} images don't match")
+    return like(pred, None, [_whdr(one, t, delta, judged) for one, t in zip(maps, target, strict=True)], (len(maps),))
 
 
-def whdr(
-    *, reflectance: NDArray[Any], judgements: JudgementTarget | CompiledJudgements, delta: float = 0.10
-) -> float:
-    """WHDR of one image, a fraction in [0, 1], lower is better; see `whdr_parts`.
-
-    The score of a dataset is the plain mean over images, not over judgements.
-    """
-    judgements = _compiled(reflectance, judgements)
-    light = lightness(reflectance=reflectance, judgements=judgements)
-    return _rate(_wrong(light, judgements, delta), judgements.weight)
+_PARTS = ("all", "eq", "ineq")
 
 
-def _compiled(reflectance: NDArray[Any], judgements: JudgementTarget | CompiledJudgements) -> CompiledJudgements:
-    if reflectance.ndim < 2:
-        raise SampleError(f"reflectance has shape {reflectance.shape}, expected [H, W] or [H, W, 3]")
-    if isinstance(judgements, CompiledJudgements):
-        return judgements
-    return compile_judgements(target=judgements, height=reflectance.shape[0], width=reflectance.shape[1])
+def _whdr(pred: NDArray[Any], target: Judgements, delta: float, judged: str) -> float:
+    if pred.ndim < 2:
+        raise SampleError(f"reflectance has shape {pred.shape}, expected [H, W] or [H, W, 3]")
+    if isinstance(target, JudgementTarget):
+        target = compile_judgements(target=target, height=pred.shape[0], width=pred.shape[1])
+    light = lightness(reflectance=pred, judgements=target)
+    wrong = _wrong(light, target, delta)
+    if judged == "all":
+        return _rate(wrong, target.weight)
+    chosen = (target.darker == SAME) == (judged == "eq")
+    return _rate(wrong[chosen], target.weight[chosen])
 
 
 def _wrong(light: NDArray[np.float64], judgements: CompiledJudgements, delta: float) -> NDArray[np.float64]:

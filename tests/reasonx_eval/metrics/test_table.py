@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.metrics import depth, normals
+from reasonx_eval.metrics import normals
 from reasonx_eval.metrics import table as info
+from reasonx_eval.metrics.depth_sums import NAMES
 from reasonx_eval.metrics.table import metric_info, whdr_name
-from reasonx_eval.types import Alignment
+from reasonx_eval.types import FIRST, SAME, JudgementTarget
 
 
 def test_every_metric_is_known():
-    others = ["si_mse", "lmse", "psnr", "ssim", "map_rmse", "agreement",
-              "consistency_deg", "consistency_rmse"]  # fmt: skip
-    assert sorted([*depth.METRICS, *normals.METRICS, *others]) == sorted(info.METRICS)
+    others = ["si_mse", "lmse", "psnr", "ssim", "map_rmse", "agreement", "consistency_deg", "consistency_rmse"]
+    assert sorted([*NAMES, *normals.NAMES, *others]) == sorted(info.METRICS)
 
 
 def test_perfect_is_the_better_bound():
@@ -29,13 +29,23 @@ def test_perfect_is_the_better_bound():
         assert entry.description
 
 
-def test_perfect_predictions_score_the_perfect_value():
-    target, valid = np.full((12, 12), 2.0), np.ones((12, 12), bool)
-    found = depth.depth_metrics(pred=target, target=target, valid=valid, names=tuple(depth.METRICS),
-                                alignment=Alignment("none", "depth", 1.0, 0.0, 144))  # fmt: skip
-    vectors = np.full((12, 12, 3), 0.5)
-    found |= normals.normal_metrics(pred=vectors, target=vectors, valid=valid)
-    assert found == {name: metric_info(name).perfect for name in found}
+@pytest.mark.parametrize("name", [*NAMES, *normals.NAMES, "si_mse", "lmse", "psnr", "ssim", "map_rmse"])
+def test_perfect_predictions_score_the_perfect_value(name):
+    entry = metric_info(name)
+    truth = np.random.default_rng(0).uniform(0.2, 0.9, (24, 24, 3))
+    truth = truth[..., 0] if entry.targets == ("depth",) else truth
+    assert entry.function(truth, truth) == pytest.approx(entry.perfect, abs=entry.rounding)
+    batch = np.stack([truth, truth])
+    if truth.ndim == 3 or entry.targets == ("depth",):
+        np.testing.assert_array_equal(entry.function(batch, batch), [entry.function(truth, truth)] * 2)
+
+
+def test_functions_of_whdr_have_their_threshold_and_judgements():
+    points, pairs = np.array([[0.25, 0.5], [0.75, 0.5]]), np.array([[0, 1], [0, 1]])
+    judged = JudgementTarget(points, pairs, np.array([FIRST, SAME], np.int8), np.array([3.0, 1.0]))
+    pred = np.array([[0.5, 0.5 * 1.15]])
+    expected = {"whdr10": 0.25, "whdr20": 0.75, "whdr20_eq": 0.0, "whdr10_ineq": 0.0}
+    assert {name: metric_info(name).function(pred, judged) for name in expected} == expected
 
 
 def test_range_as_text():
