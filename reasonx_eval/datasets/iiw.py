@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import numpy as np
@@ -22,11 +22,7 @@ from reasonx_eval.errors import SampleError
 from reasonx_eval.io.images import read_rgb, write_png
 from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget, Sample, Target
 
-#: no score or coordinate is as large
-_LARGEST = 1e300
 _CODES: Mapping[str | None, int] = {"1": FIRST, "2": SECOND, "E": SAME}
-#: the code of every other answer, which doesn't count
-_NONE = -1
 
 
 class IIW(Dataset):
@@ -82,17 +78,41 @@ def read_judgements(path: Path) -> JudgementTarget:
     SampleError
         A missing or truncated file, or a field that is absent or of another type; names the field.
     """
-    raw = _read(path)
-    # a sound file, as nearly every one is, is decoded to typed fields; any other is looked at field by field
-    with suppress(ValueError, KeyError, RecursionError, _Unsound):
-        return _of_typed(_TYPED.decode(raw))
-    return _of_fields(_load_json(raw, path), _Where(path))
+    file = _read(path)
+    points, comparisons = file.intrinsic_points, file.intrinsic_comparisons
+    rows: dict[int, int] = {}
+    for row, point in enumerate(points):
+        if rows.setdefault(point.id, row) != row:
+            raise SampleError(f"intrinsic_points[{row}].id: {point.id} is the id of an earlier point too",
+                              where=str(path))  # fmt: skip
+    # points are looked up only where they count
+    counted = [(k, c) for k, c in enumerate(comparisons) if c.darker in _CODES and (c.darker_score or 0) > 0]
+    kept: list[tuple[int, int, int, float]] = []
+    for k, c in counted:
+        try:
+            first, second = rows[c.point1], rows[c.point2]
+        except KeyError as error:
+            end = "point1" if c.point1 not in rows else "point2"
+            raise SampleError(f"intrinsic_comparisons[{k}].{end}: {error} is not the id of any point",
+                              where=str(path)) from None  # fmt: skip
+        if points[first].opaque and points[second].opaque:
+            kept.append((first, second, _CODES[c.darker], c.darker_score or 0.0))
+    return JudgementTarget(
+        points=np.array([(p.x, p.y) for p in points], dtype=np.float64).reshape(-1, 2),
+        pairs=np.array([k[:2] for k in kept], dtype=np.int64).reshape(-1, 2),
+        darker=np.array([k[2] for k in kept], dtype=np.int8),
+        weight=np.array([k[3] for k in kept], dtype=np.float64),
+    )
+
+
+_Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Score = Annotated[float, msgspec.Meta(lt=1e300)]  # no score is as large
 
 
 class _Point(msgspec.Struct, gc=False):
     id: int
-    x: float
-    y: float
+    x: _Fraction
+    y: _Fraction
     opaque: bool | None
 
 
@@ -100,7 +120,7 @@ class _Comparison(msgspec.Struct, gc=False):
     point1: int
     point2: int
     darker: str | None
-    darker_score: float | None
+    darker_score: _Score | None
 
 
 class _File(msgspec.Struct, gc=False):
@@ -108,168 +128,26 @@ class _File(msgspec.Struct, gc=False):
     intrinsic_comparisons: list[_Comparison]
 
 
-_TYPED = msgspec.json.Decoder(_File)
+_DECODER = msgspec.json.Decoder(_File)
 
 
-class _Unsound(Exception):
-    """A value that its type allows and the format doesn't."""
-
-
-def _of_typed(file: _File) -> JudgementTarget:
-    """The judgements of a sound file.
-
-    Raises
-    ------
-    KeyError, _Unsound
-        It isn't, or can't be told so quickly.
-    """
-    points, comparisons = file.intrinsic_points, file.intrinsic_comparisons
-    rows = {p.id: row for row, p in enumerate(points)}
-    xy = np.array([[p.x for p in points], [p.y for p in points]], dtype=np.float64)
-    # a score of null becomes NaN, which isn't above 0
-    weight = np.array([c.darker_score for c in comparisons], dtype=np.float64)
-    if len(rows) < len(points) or xy.size == 0 or not (xy.min() >= 0 and xy.max() <= 1):
-        raise _Unsound
-    if (np.abs(weight) >= _LARGEST).any():
-        raise _Unsound
-    pairs = np.array([[rows[c.point1] for c in comparisons], [rows[c.point2] for c in comparisons]], dtype=np.int64)
-    return _counted(points=xy, opaque=np.array([p.opaque for p in points], dtype=np.bool_), pairs=pairs, weight=weight,
-                    darker=np.array([_CODES.get(c.darker, _NONE) for c in comparisons], dtype=np.int8))  # fmt: skip
-
-
-def _of_fields(data: Any, where: _Where) -> JudgementTarget:
-    """The judgements of any file; names the first field that is not as it must be."""
-    points = [(p, f"intrinsic_points[{i}]") for i, p in enumerate(where.objects(data, "intrinsic_points"))]
-    ids = [where.integer(p, "id", at) for p, at in points]
-    rows = {key: i for i, key in enumerate(ids)}
-    if len(rows) < len(ids):
-        where.repeated(ids)
-    xy = [[where.fraction(p, axis, at) for p, at in points] for axis in ("x", "y")]
-    opaque = [where.flag(p, "opaque", at) for p, at in points]
-    comparisons = [(c, f"intrinsic_comparisons[{i}]")
-                   for i, c in enumerate(where.objects(data, "intrinsic_comparisons"))]  # fmt: skip
-    codes = [_CODES.get(where.answer(c, "darker", at), _NONE) for c, at in comparisons]
-    scores = [where.score(c, "darker_score", at) for c, at in comparisons]
-    # points are looked up only where they count
-    chosen = [i for i, (code, score) in enumerate(zip(codes, scores, strict=True))
-              if code != _NONE and score is not None and score > 0]  # fmt: skip
-    pairs = [[rows[where.known(*comparisons[i], end, rows)] for i in chosen] for end in ("point1", "point2")]
-    return _counted(
-        points=np.array(xy, dtype=np.float64), opaque=np.array(opaque, dtype=np.bool_),
-        pairs=np.array(pairs, dtype=np.int64), darker=np.array([codes[i] for i in chosen], dtype=np.int8),
-        weight=np.array([scores[i] for i in chosen], dtype=np.float64),
-    )  # fmt: skip
-
-
-def _counted(
-    *, points: NDArray[np.float64], opaque: NDArray[np.bool_], pairs: NDArray[np.int64], darker: NDArray[np.int8],
-    weight: NDArray[np.float64],
-) -> JudgementTarget:  # fmt: skip
-    """Judgements of points [2, P] and pairs [2, J], without those that don't count."""
-    kept = (darker != _NONE) & (weight > 0) & opaque[pairs].all(axis=0)
-    if not kept.all():
-        pairs, darker, weight = pairs[:, kept], darker[kept], weight[kept]
-    return JudgementTarget(points=points.T.copy(), pairs=pairs.T.copy(), darker=darker, weight=weight)
-
-
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> _File:
     try:
-        return path.read_bytes()
+        raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError:
         raise SampleError("file is missing", where=str(path), fix="reasonx-eval doctor iiw --prepare") from None
     except OSError as error:
         raise SampleError(f"can't be read: {error}", where=str(path)) from None
-
-
-def _load_json(raw: bytes, path: Path) -> Any:
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        raise SampleError(f"can't be read: {error}", where=str(path)) from None
-    if not text.strip():
+    if not raw.strip():
         raise SampleError("file is empty: an interrupted copy or download?", where=str(path))
-
-    def refuse(name: str) -> NoReturn:
-        raise ValueError(f"{name} is not a number of JSON")
-
     try:
-        return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+        return _DECODER.decode(raw)
+    except msgspec.ValidationError as error:
+        what, _, field = str(error).partition(" - at `$")
+        found = f"{field.strip('.`')}: " if field else ""
+        raise SampleError(f"{found}{what}", where=str(path)) from None
+    except (msgspec.DecodeError, RecursionError) as error:
         raise SampleError(f"not valid JSON ({error}): truncated?", where=str(path)) from None
-
-
-class _Where:
-    """Typed access to the fields of one file; every failure names the file and the field."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def fail(self, field: str, what: str) -> NoReturn:
-        raise SampleError(f"{field}: {what}", where=str(self._path))
-
-    def get(self, record: Mapping[str, Any], key: str, at: str) -> Any:
-        if key not in record:
-            self.fail(f"{at}.{key}", "is missing")
-        return record[key]
-
-    def objects(self, data: Any, key: str) -> list[dict[str, Any]]:
-        if not isinstance(data, dict):
-            self.fail("file", f"expected an object with {key}, got {_kind(data)}")
-        items = data.get(key)
-        if not isinstance(items, list):
-            self.fail(key, "is missing" if key not in data else f"expected a list, got {_kind(items)}")
-        for i, item in enumerate(items):
-            if not isinstance(item, dict):
-                self.fail(f"{key}[{i}]", f"expected an object, got {_kind(item)}")
-        return items
-
-    def integer(self, record: Mapping[str, Any], key: str, at: str) -> int:
-        value = self.get(record, key, at)
-        if not isinstance(value, int) or isinstance(value, bool):
-            self.fail(f"{at}.{key}", f"expected an integer, got {_kind(value)}")
-        return value
-
-    def number(self, value: Any, field: str) -> float:
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < _LARGEST:
-            self.fail(field, f"expected a number, got {_kind(value)}")
-        return float(value)
-
-    def fraction(self, record: Mapping[str, Any], key: str, at: str) -> float:
-        value = self.number(self.get(record, key, at), f"{at}.{key}")
-        if not 0.0 <= value <= 1.0:
-            self.fail(f"{at}.{key}", f"expected a fraction of the image in [0, 1], got {value:g}")
-        return value
-
-    def flag(self, record: Mapping[str, Any], key: str, at: str) -> bool:
-        value = self.get(record, key, at)
-        if value is not None and not isinstance(value, bool):
-            self.fail(f"{at}.{key}", f"expected true, false or null, got {_kind(value)}")
-        return bool(value)
-
-    def answer(self, record: Mapping[str, Any], key: str, at: str) -> str | None:
-        value = self.get(record, key, at)
-        if value is not None and not isinstance(value, str):
-            self.fail(f"{at}.{key}", f"expected '1', '2', 'E' or null, got {_kind(value)}")
-        return value
-
-    def score(self, record: Mapping[str, Any], key: str, at: str) -> float | None:
-        value = self.get(record, key, at)
-        return None if value is None else self.number(value, f"{at}.{key}")
-
-    def known(self, record: Mapping[str, Any], at: str, key: str, rows: Mapping[int, int]) -> int:
-        value = self.integer(record, key, at)
-        if value not in rows:
-            self.fail(f"{at}.{key}", f"{value} is not the id of any point")
-        return value
-
-    def repeated(self, ids: Sequence[int]) -> NoReturn:
-        i = next(i for i, key in enumerate(ids) if ids.index(key) < i)
-        self.fail(f"intrinsic_points[{i}].id", f"{ids[i]} is the id of an earlier point too")
-
-
-def _kind(value: Any) -> str:
-    text = json.dumps(value) if isinstance(value, (str, int, float, bool)) or value is None else type(value).__name__
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def iiw_json(points: Sequence[tuple[int, float, float, Any]], comparisons: Sequence[tuple[int, int, Any, Any]]) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reasonx_eval.cli.main import cli, run_cli
-from reasonx_eval.datasets.formats.nyuv2_mat import check_splits
+from reasonx_eval.datasets.nyuv2 import check_splits
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.io.images import write_png
 from reasonx_eval.selftest import writers
