@@ -85,17 +85,17 @@ def _finding(row: Row, first: Row, names: Sequence[str]) -> str:
 
 def _print(found: Sensitivity, metric: str) -> None:
     from reasonx_eval.metrics.table import metric_info
-    from reasonx_eval.report.export import Style, head, written
+    from reasonx_eval.report.export import NumberStyle, head, written
     from reasonx_eval.report.tables import print_table, printable
 
     info, names, rows = metric_info(metric), _names(found), found.rows[metric]
     first = rows[0]
-    click.echo(printable(f"{head(info, Style())}  {found.runs[0].result.dataset.name} "
+    click.echo(printable(f"{head(info, NumberStyle())}  {found.runs[0].result.dataset.name} "
                          f"{found.runs[0].result.dataset.split}, {found.n} samples"))  # fmt: skip
     several = len(names) > 1
     cells = []
     for k, row in enumerate(rows, 1):
-        numbers = [" ".join(written(v, info, Style())) if v.value is not None else "-" for v in row.values]
+        numbers = [" ".join(written(v, info, NumberStyle())) if v.value is not None else "-" for v in row.values]
         more = [order_text(row, names), _finding(row, first, names)] if several else []
         cells.append([str(k), row.variant.label, *numbers, *more])
     print_table(["", "protocol", *names, *(["best first", "order"] if several else [])], cells, right=(0,))

@@ -173,7 +173,7 @@ def test_variations_are_rules_of_their_own(ref: str) -> None:
             assert again.signature(kind=base.accepts[0], n=1).split("|")[0] == variant.protocol.ref
 
 
-def test_the_order_of_two_models_that_can_not_be_told_apart(root: Path, noisy: Path) -> None:
+def test_the_order_of_two_models_that_can_not_be_significant(root: Path, noisy: Path) -> None:
     found = study(noisy, noisy, vary=["pool"])
     row = by_label(found)["pool=pixel"]
     assert not row.apart.any()
