@@ -28,6 +28,9 @@ Task: TypeAlias = Literal["depth", "normals", "albedo", "irradiance"]
 TargetName: TypeAlias = Literal["depth", "normals", "judgements", "albedo", "irradiance", "pairs"]
 Modality: TypeAlias = Literal["depth", "normals", "irradiance", "albedo"]
 
+#: called after every sample with (done, total, failed)
+Progress: TypeAlias = Callable[[int, int, int], None]
+
 KINDS: Final[tuple[str, ...]] = get_args(Kind)
 TASKS: Final[tuple[str, ...]] = get_args(Task)
 TARGETS: Final[tuple[str, ...]] = get_args(TargetName)

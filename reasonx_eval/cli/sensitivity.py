@@ -11,7 +11,8 @@ import click
 from reasonx_eval.cli.common import listed, print_json, prints_to_stderr, progress_bar
 
 if TYPE_CHECKING:
-    from reasonx_eval.sensitivity.sensitivity import Row, Sensitivity
+    from reasonx_eval.sensitivity.analysis import Sensitivity
+    from reasonx_eval.sensitivity.rows import RuleRow
 
 _SHOWN = 3
 
@@ -39,7 +40,7 @@ def command(runs: tuple[Path, ...], vary: str | None, metrics: str | None, datas
     reasonx-eval sensitivity results/depth/nyuv2@1/* --vary align_space,crop,range,pool
     """
     from reasonx_eval.run.saved_runs import open_dataset, open_run
-    from reasonx_eval.sensitivity.sensitivity import analyse
+    from reasonx_eval.sensitivity.analysis import analyse
 
     names = listed(metrics)
     rules = None if vary is None else [v for v in listed(vary) if v != "none"]
@@ -65,7 +66,7 @@ def _names(found: Sensitivity) -> list[str]:
     return [f"{n} ({r.folder})" if names.count(n) > 1 else n for n, r in zip(names, found.runs, strict=True)]
 
 
-def order_text(row: Row, names: Sequence[str]) -> str:
+def order_text(row: RuleRow, names: Sequence[str]) -> str:
     """``a > b ~ c``, the best first."""
     parts = [names[k] for k in row.order[:1]]
     for a, b in zip(row.order, row.order[1:], strict=False):
@@ -73,7 +74,7 @@ def order_text(row: Row, names: Sequence[str]) -> str:
     return " ".join(parts)
 
 
-def _finding(row: Row, first: Row, names: Sequence[str]) -> str:
+def _finding(row: RuleRow, first: RuleRow, names: Sequence[str]) -> str:
     if row is first or len(row.order) < 2:
         return ""
     if row.reversed:
@@ -138,7 +139,7 @@ def _document(found: Sensitivity) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _row(row: Row, names: Sequence[str]) -> dict[str, Any]:
+def _row(row: RuleRow, names: Sequence[str]) -> dict[str, Any]:
     return {
         "protocol": row.variant.label,
         "values": {n: {**v.model_dump(mode="json"), "signature": s}

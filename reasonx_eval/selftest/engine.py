@@ -17,25 +17,22 @@ from reasonx_eval.registry import get_dataset
 from reasonx_eval.run.plan import ANY
 from reasonx_eval.selftest import expect
 from reasonx_eval.selftest.case import Case, Failed
-from reasonx_eval.selftest.checks import CHECKS, Check
+from reasonx_eval.selftest.checks import CHECKS, OracleCheck
 from reasonx_eval.selftest.reading import agrees_with_itself, reads_what_was_written
 from reasonx_eval.selftest.sources import all_examples, serves
-from reasonx_eval.types import Sample
+from reasonx_eval.types import Progress, Sample
 
-#: called after every protocol on every source with (done, total, failed)
-Progress = Callable[[int, int, int], None]
-
-OPENED = Check("files", "open", lambda c: True, lambda c: None)
-REFUSED = Check("an option the layout lacks", "refused", lambda c: True, lambda c: None)
-READ = Check("files", "read as written", lambda c: True, lambda c: None, "{:.2g} of allowed")
-ITSELF = Check("rendered maps", "agree", lambda c: True, lambda c: None, "{:.2g} deg")
+OPENED = OracleCheck("files", "open", lambda c: True, lambda c: None)
+REFUSED = OracleCheck("an option the layout lacks", "refused", lambda c: True, lambda c: None)
+READ = OracleCheck("files", "read as written", lambda c: True, lambda c: None, "{:.2g} of allowed")
+ITSELF = OracleCheck("rendered maps", "agree", lambda c: True, lambda c: None, "{:.2g} deg")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """One check on one case; `error` says what was seen instead, None if it holds."""
 
-    check: Check = field(repr=False)
+    check: OracleCheck = field(repr=False)
     protocol: Protocol = field(repr=False)
     source: str
     kind: str | None
@@ -45,7 +42,7 @@ class Outcome:
 
 def check_made_up(
     protocols: Sequence[Protocol], *, quick: bool = False, progress: Progress | None = None
-) -> list[Outcome]:
+) -> list[CheckResult]:
     """All checks on files written into a temporary folder.
 
     Parameters
@@ -61,14 +58,14 @@ def check_made_up(
         units = (_on_source(shelf, p, s, first=k == 0, quick=quick) for p, s, k in work)
         outcomes = _collect(units, len(work), progress)
     served = {p.ref for p, _, _ in work}
-    return outcomes + [Outcome(OPENED, p, p.dataset, None, error="no made-up files of this dataset")
+    return outcomes + [CheckResult(OPENED, p, p.dataset, None, error="no made-up files of this dataset")
                        for p in protocols if p.ref not in served]  # fmt: skip
 
 
 def check_own_data(
     dataset_name: str, protocols: Sequence[Protocol], *, root: Path | None, options: Mapping[str, Any], limit: int,
     progress: Progress | None = None,
-) -> list[Outcome]:  # fmt: skip
+) -> list[CheckResult]:  # fmt: skip
     """The perfect and the refused checks on the first samples of files that the user has.
 
     Parameters
@@ -101,8 +98,8 @@ def protocols_for(dataset_name: str, *, root: Path | None, options: Mapping[str,
     return generic
 
 
-def _collect(units: Iterator[list[Outcome]], total: int, progress: Progress | None) -> list[Outcome]:
-    outcomes: list[Outcome] = []
+def _collect(units: Iterator[list[CheckResult]], total: int, progress: Progress | None) -> list[CheckResult]:
+    outcomes: list[CheckResult] = []
     if progress:
         progress(0, total, 0)
     for done, found in enumerate(units, start=1):
@@ -150,7 +147,7 @@ class _Shelf:
         return dataset, self._written.get(source.name, {})
 
 
-def _on_source(shelf: _Shelf, protocol: Protocol, source: Example, *, first: bool, quick: bool) -> list[Outcome]:
+def _on_source(shelf: _Shelf, protocol: Protocol, source: Example, *, first: bool, quick: bool) -> list[CheckResult]:
     if any(protocol.dataset_options.get(k) == v for k, v in source.refused.items()):
         return [_look(REFUSED, protocol, source.name, None,
                       lambda: expect.refuses(lambda: shelf.open(source, protocol), UsageError))]  # fmt: skip
@@ -158,7 +155,7 @@ def _on_source(shelf: _Shelf, protocol: Protocol, source: Example, *, first: boo
         dataset, written = shelf.open(source, protocol)
         samples = shelf.samples(source, protocol, dataset)
     except Exception as error:
-        return [Outcome(OPENED, protocol, source.name, None, error=_line(error))]
+        return [CheckResult(OPENED, protocol, source.name, None, error=_line(error))]
     # what is predicted has nothing to do with how files lie, so further layouts see one kind
     kinds = protocol.accepts if first and not quick else protocol.accepts[:1]
     cases = [Case(protocol, kind, source.name, dataset, samples, written) for kind in kinds]
@@ -172,13 +169,15 @@ def _on_source(shelf: _Shelf, protocol: Protocol, source: Example, *, first: boo
     return outcomes
 
 
-def _on_own(name: str, protocol: Protocol, root: Path | None, options: Mapping[str, Any], limit: int) -> list[Outcome]:
+def _on_own(
+    name: str, protocol: Protocol, root: Path | None, options: Mapping[str, Any], limit: int
+) -> list[CheckResult]:  # fmt: skip
     try:
         split = None if protocol.dataset == ANY else protocol.split
         dataset = get_dataset(name, root, split, {**options, **protocol.dataset_options})
         samples = _load(dataset, protocol, _present(dataset, limit))
     except Exception as error:
-        return [Outcome(OPENED, protocol, name, None, error=_line(error))]
+        return [CheckResult(OPENED, protocol, name, None, error=_line(error))]
     return [outcome for kind in protocol.accepts
             for outcome in _apply(Case(protocol, kind, name, dataset, samples), [c for c in CHECKS if c.own_data])]
 
@@ -209,16 +208,18 @@ def _load(dataset: Dataset, protocol: Protocol, ids: Sequence[str]) -> tuple[Sam
     return tuple(dataset.load(i, want) for i in ids)
 
 
-def _apply(case: Case, checks: Sequence[Check]) -> list[Outcome]:
+def _apply(case: Case, checks: Sequence[OracleCheck]) -> list[CheckResult]:
     return [_look(check, case.protocol, case.source, case.kind, partial(check.look, case))
             for check in checks if check.applies(case)]  # fmt: skip
 
 
-def _look(check: Check, protocol: Protocol, source: str, kind: str | None, look: Callable[[], float | None]) -> Outcome:
+def _look(
+    check: OracleCheck, protocol: Protocol, source: str, kind: str | None, look: Callable[[], float | None]
+) -> CheckResult:  # fmt: skip
     try:
-        return Outcome(check, protocol, source, kind, seen=look())
+        return CheckResult(check, protocol, source, kind, seen=look())
     except Exception as error:
-        return Outcome(check, protocol, source, kind, error=_line(error))
+        return CheckResult(check, protocol, source, kind, error=_line(error))
 
 
 def _line(error: Exception) -> str:

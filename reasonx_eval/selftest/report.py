@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from reasonx_eval import __version__
 from reasonx_eval.selftest.checks import CHECKS
-from reasonx_eval.selftest.engine import ITSELF, OPENED, READ, REFUSED, Outcome
+from reasonx_eval.selftest.engine import ITSELF, OPENED, READ, REFUSED, CheckResult
 
 _GROUPS: Final = ("depth", "normals", "judgements", "albedo", "irradiance", "pairs", "agreement")
 
 
 @dataclass(frozen=True)
-class Row:
+class CheckRow:
     """Outcomes of one check on the protocols of one kind of ground truth.
 
     seen : the worst number of all that hold, None where there is none; shown : the same as text
@@ -42,9 +42,9 @@ class Row:
 COLUMNS: Final = ("prediction", "ground truth (protocols)", "expected", "worst seen", "checks", "outcome")
 
 
-def summarise(outcomes: Sequence[Outcome]) -> list[Row]:
+def summarise(outcomes: Sequence[CheckResult]) -> list[CheckRow]:
     """Rows in the order of the table of checks, then of the kinds of ground truth."""
-    grouped: dict[tuple[str, str, str], list[Outcome]] = {}
+    grouped: dict[tuple[str, str, str], list[CheckResult]] = {}
     for outcome in outcomes:
         key = (outcome.check.oracle, outcome.check.expected, outcome.protocol.target)
         grouped.setdefault(key, []).append(outcome)
@@ -53,27 +53,27 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Row]:
     return [_row(grouped[key]) for key in keys]
 
 
-def _row(found: Sequence[Outcome]) -> Row:
+def _row(found: Sequence[CheckResult]) -> CheckRow:
     check = found[0].check
     failed = sum(o.error is not None for o in found)
     numbers = [o.seen for o in found if o.error is None and o.seen is not None]
     seen = (min if check.smallest else max)(numbers) if numbers else None
     shown = check.expected if seen is None else "exact" if seen == 0 else check.shown.format(seen)
-    return Row(
+    return CheckRow(
         oracle=check.oracle, target=found[0].protocol.target, protocols=len({o.protocol.ref for o in found}),
         expected=check.expected, seen=seen, shown=f"{failed} of {len(found)} fail" if failed else shown,
         checks=len(found), failed=failed,
     )  # fmt: skip
 
 
-def failures(outcomes: Sequence[Outcome]) -> list[str]:
+def failures(outcomes: Sequence[CheckResult]) -> list[str]:
     """One line a failure: what, where, and what was seen instead."""
     return [f"{o.check.oracle} ({o.check.expected}): {o.protocol.ref} on {o.source}"
             f"{'' if o.kind is None else f', {o.kind}'}: {o.error}"
             for o in outcomes if o.error is not None]  # fmt: skip
 
 
-def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def as_json(outcomes: Sequence[CheckResult]) -> dict[str, Any]:
     rows = summarise(outcomes)
     return {
         "schema": 1,

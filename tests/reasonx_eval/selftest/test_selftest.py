@@ -17,7 +17,7 @@ from reasonx_eval.io.images import write_png
 from reasonx_eval.protocols.protocol import all_protocols, get_protocol
 from reasonx_eval.scoring import depth
 from reasonx_eval.selftest import checks, engine, report
-from reasonx_eval.selftest.engine import Outcome, check_made_up
+from reasonx_eval.selftest.engine import CheckResult, check_made_up
 from reasonx_eval.selftest.sources import all_examples, serves
 from reasonx_eval.types import FIRST, SAME
 
@@ -203,7 +203,7 @@ def test_mistakes(arguments: Sequence[str], code: int, words: str, capsys: pytes
     assert words in capsys.readouterr().err
 
 
-def own(name: str, root: Path, limit: int = 2) -> list[Outcome]:
+def own(name: str, root: Path, limit: int = 2) -> list[CheckResult]:
     return engine.check_own_data(name, engine.protocols_for(name, root=root, options={}), root=root, options={},
                                  limit=limit)  # fmt: skip
 

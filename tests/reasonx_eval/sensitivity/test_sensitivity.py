@@ -15,7 +15,8 @@ from reasonx_eval.io.results import load_result
 from reasonx_eval.protocols.protocol import Protocol, all_protocols, get_protocol
 from reasonx_eval.run.loop import RunOptions, run
 from reasonx_eval.run.saved_runs import load_sample, open_dataset, open_run
-from reasonx_eval.sensitivity.sensitivity import Row, Sensitivity, analyse
+from reasonx_eval.sensitivity.analysis import Sensitivity, analyse
+from reasonx_eval.sensitivity.rows import RuleRow
 from reasonx_eval.sensitivity.variants import AXES, variants
 from reasonx_eval.types import DepthTarget
 from tests.helpers.pages import EVAL
@@ -55,7 +56,7 @@ def study(*folders: Path, **more: object) -> Sensitivity:
     return analyse(runs, lambda p: open_dataset(runs[0].result, rules=p), **more)  # type: ignore[arg-type]
 
 
-def by_label(found: Sensitivity, metric: str = "abs_rel") -> dict[str, Row]:
+def by_label(found: Sensitivity, metric: str = "abs_rel") -> dict[str, RuleRow]:
     return {row.variant.label: row for row in found.rows[metric]}
 
 
