@@ -75,9 +75,8 @@ class Marigold(CheckpointModel):
         reduction: Literal["median", "mean", "closest"] | None = None,
     ) -> None:
         super().__init__(checkpoint, runtime, name)
-        trusted = self.runtime.trust_remote_code
-        self.description = describe(checkpoint, kind, trust_remote_code=trusted)
-        self._weights = check_parts(checkpoint, trust_remote_code=trusted)
+        self._weights = check_parts(checkpoint, trust_remote_code=self.runtime.trust_remote_code)
+        self.description = describe(checkpoint, kind)
         self._parameters = sum(w.parameters for w in self._weights.values())
         self.steps = _given(steps, self.description.steps, "steps", self.name)
         self.resolution = _given(processing_resolution, self.description.resolution, "processing_resolution", self.name)

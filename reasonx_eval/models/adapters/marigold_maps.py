@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.adapters.pipelines import class_name, own_code, part_config
+from reasonx_eval.models.adapters.pipelines import class_name, part_config
 from reasonx_eval.models.base import check_kind
 from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.models.saved.formats import FRAME_SIGNS
@@ -52,7 +52,7 @@ def handles(checkpoint: Checkpoint) -> bool:
     return class_name(checkpoint) in (*PIPELINES, OLD_NAME)
 
 
-def describe(checkpoint: Checkpoint, kind: Kind | None = None, *, trust_remote_code: bool = False) -> Description:
+def describe(checkpoint: Checkpoint, kind: Kind | None = None) -> Description:
     """Tasks, kinds and defaults of a checkpoint, from ``model_index.json`` and the configuration of its U-Net.
 
     Parameters
@@ -65,7 +65,7 @@ def describe(checkpoint: Checkpoint, kind: Kind | None = None, *, trust_remote_c
         Another pipeline, one that does not say what it predicts, or one that does not predict `kind`.
     """
     where = str(checkpoint.folder)
-    pipeline = _pipeline(checkpoint, kind, trust_remote_code)
+    pipeline = _pipeline(checkpoint, kind)
     index = checkpoint.index or {}
     target = {DEPTH: _depth, NORMALS: _normals, INTRINSICS: _intrinsics}[pipeline](index, where)
     if kind is not None:
@@ -98,14 +98,10 @@ def to_kind(value: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
     return value
 
 
-def _pipeline(checkpoint: Checkpoint, kind: Kind | None, trust_remote_code: bool) -> str:
+def _pipeline(checkpoint: Checkpoint, kind: Kind | None) -> str:
     name = class_name(checkpoint)
     if name in PIPELINES:
         return name
-    if name is None and not trust_remote_code:
-        raise UsageError(f"the checkpoint brings Python code of its own ({'; '.join(own_code(checkpoint))}), which is "
-                         "not run", where=str(checkpoint.folder),
-                         fix="--trust-remote-code, once you have read it")  # fmt: skip
     if name not in (None, OLD_NAME):
         raise UsageError(f"model_index.json names {name}; known are {', '.join((*PIPELINES, OLD_NAME))}",
                          where=str(checkpoint.folder))  # fmt: skip

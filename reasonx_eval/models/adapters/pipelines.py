@@ -37,9 +37,8 @@ def class_name(checkpoint: Checkpoint) -> str | None:
 
 def own_code(checkpoint: Checkpoint) -> list[str]:
     """What of the pipeline is Python code that came with the checkpoint, for example ``unet: my_unet.MyUNet``."""
-    index = checkpoint.index or {}
-    pipeline = index.get("_class_name")
-    found = [f"the pipeline: {'.'.join(map(str, pipeline))}"] if isinstance(pipeline, list) else []
+    own, index = class_name(checkpoint) is None, checkpoint.index or {}
+    found = [f"the pipeline: {'.'.join(map(str, index['_class_name']))}"] if own else []
     for part, value in index.items():
         if not part.startswith("_") and _is_component(value) and value[0] not in ("diffusers", "transformers"):
             found.append(f"{part}: {value[0]}.{value[1]}")

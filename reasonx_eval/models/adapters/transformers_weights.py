@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.loading.checkpoint import Checkpoint, read_json, tensor_shapes
+from reasonx_eval.models.loading.checkpoint import Checkpoint, tensor_shapes, weight_files
 from reasonx_eval.models.loading.runtime import quiet
 
 _SAFE: Final = "model.safetensors"
@@ -64,32 +64,15 @@ def check_weights(folder: Path, source: str) -> bool:
         There are no weights, a part is missing, or a file is not safetensors.
     """
     for name, safe in ((_SAFE, True), (_PICKLED, False)):
-        files = _parts(folder, name)
-        if not files:
-            continue
-        for file in files:
-            if not file.is_file():
-                raise UsageError("a part of the weights is missing", where=str(file),
-                                 fix="copy or download the folder again")  # fmt: skip
-            if safe:
-                tensor_shapes(file)
-        return safe
+        files = weight_files(folder, name, f"{name}.index.json")
+        for file in files if safe else ():
+            tensor_shapes(file)
+        if files:
+            return safe
     others = sorted(p.name for p in folder.iterdir() if p.suffix in (".pt", ".pth", ".ckpt", ".bin", ".safetensors"))
     there = f"; it has {', '.join(others[:_SHOWN])}, which are no transformers checkpoint" if others else ""
     raise UsageError(f"no weights: neither {_SAFE} nor {_PICKLED}{there}", where=source,
                      fix="the -hf version of the checkpoint, or save_pretrained")  # fmt: skip
-
-
-def _parts(folder: Path, name: str) -> list[Path]:
-    if (folder / name).is_file():
-        return [folder / name]
-    index = read_json(folder / f"{name}.index.json")
-    if index is None:
-        return []
-    parts = index.get("weight_map")
-    if not isinstance(parts, dict) or not parts:
-        raise UsageError("has no weight_map", where=str(folder / f"{name}.index.json"))
-    return [folder / str(part) for part in sorted(set(parts.values()))]
 
 
 def count_parameters(checkpoint: Checkpoint) -> int | None:
@@ -102,7 +85,8 @@ def count_parameters(checkpoint: Checkpoint) -> int | None:
     """
     if not check_weights(checkpoint.folder, checkpoint.source):
         return None
-    shapes = [t for file in _parts(checkpoint.folder, _SAFE) for t in tensor_shapes(file).items()]
+    files = weight_files(checkpoint.folder, _SAFE, f"{_SAFE}.index.json")
+    shapes = [t for file in files for t in tensor_shapes(file).items()]
     return sum(math.prod(shape) for name, shape in shapes if not _STATISTICS.search(name))
 
 

@@ -198,7 +198,8 @@ def find_weights(folder: Path, stem: str) -> Weights:
     if not folder.is_dir():
         raise UsageError("no such folder: the checkpoint is incomplete", where=str(folder))
     for variant in (None, "fp16"):
-        files = _files(folder, stem if variant is None else f"{stem}.{variant}", stem, variant)
+        part = "" if variant is None else f".{variant}"
+        files = weight_files(folder, f"{stem}{part}.safetensors", f"{stem}.safetensors.index{part}.json")
         if files:
             for path in files:
                 tensor_shapes(path)
@@ -211,19 +212,27 @@ def find_weights(folder: Path, stem: str) -> Weights:
     raise UsageError(f"no weights: {stem}.safetensors is missing", where=str(folder))
 
 
-def _files(folder: Path, name: str, stem: str, variant: str | None) -> tuple[Path, ...]:
-    whole = folder / f"{name}.safetensors"
-    if whole.exists():
-        return (whole,)
-    part = f".{variant}" if variant else ""
-    index = read_json(folder / f"{stem}.safetensors.index{part}.json")
-    if index is None:
+def weight_files(folder: Path, name: str, index: str) -> tuple[Path, ...]:
+    """One file of weights, or the shards that its index names; () where there is neither.
+
+    Raises
+    ------
+    UsageError
+        An index that names no shards or one outside the folder, or a shard that is missing.
+    """
+    if (folder / name).exists():
+        return (folder / name,)
+    found = read_json(folder / index)
+    if found is None:
         return ()
-    named = sorted(set(index.get("weight_map", {}).values()))
-    for shard in named:
+    shards = found.get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise UsageError("has no weight_map", where=str(folder / index))
+    for shard in (names := sorted({str(s) for s in shards.values()})):
         if Path(shard).name != shard or not (folder / shard).is_file():
-            raise UsageError(f"shard {shard} is missing: an interrupted download?", where=str(folder))
-    return tuple(folder / shard for shard in named)
+            raise UsageError(f"shard {shard} is missing: an interrupted download?", where=str(folder),
+                             fix="copy or download the folder again")  # fmt: skip
+    return tuple(folder / shard for shard in names)
 
 
 def tensor_shapes(path: Path) -> Mapping[str, Sequence[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -14,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from reasonx_eval.errors import DataError, SampleError, UsageError
-from reasonx_eval.io.digests import sha256_file, sha256_lines
+from reasonx_eval.io.digests import file_digest, sha256_lines
 from reasonx_eval.io.files import safe_name, write_json
 from reasonx_eval.io.images import write_npy
 from reasonx_eval.io.validation import explain
@@ -33,7 +32,6 @@ from reasonx_eval.models.saved.formats import (
 from reasonx_eval.types import KINDS, TASK_OF_KIND, Kind, Prediction, Sample
 
 SUFFIXES = (".npy", ".npz", ".png", ".exr", ".h5")
-_BLOCK = 1 << 16
 
 
 class Saved(Model):
@@ -42,9 +40,8 @@ class Saved(Model):
     Ids with slashes are nested folders, or flat names with ``__`` for ``/``. Whatever is not given here comes
     from the folder's meta.json (see `PredictionsMeta`); stating a thing twice, differently, is an error.
 
-    ``info.weights_sha256`` is known before the first sample is read. It covers the folder's meta.json and every
-    file's name, size and content up to 192 KiB; of larger files the first, middle and last 64 KiB. The records of
-    a run hold the digest of every value that was scored.
+    ``info.weights_sha256`` is known before the first sample is read. It covers the folder's meta.json and the name and
+    all bytes of every file. The records of a run hold the digest of every value that was scored.
 
     Parameters
     ----------
@@ -117,7 +114,7 @@ class Saved(Model):
             trained_on=ref.trained_on,
             reward=ref.reward,
             options={**rules, **model_options, **stated},
-            notes=("saved predictions; weights_sha256 covers the files' names, sizes and first, middle and last 64 KiB",
+            notes=("saved predictions; weights_sha256 covers the names and all bytes of the files",
                    *([f"predicted by {ref.source}"] if ref.source else [])),
         )  # fmt: skip
 
@@ -171,10 +168,10 @@ class Saved(Model):
     @cached_property
     def _fingerprint(self) -> str:
         meta = self.folder / META_NAME
-        lines = [f"{META_NAME}\t{sha256_file(meta)}"] if meta.is_file() else []
+        lines = [f"{META_NAME}\t{file_digest(meta)}"] if meta.is_file() else []
         for path in prediction_files(self.folder):
             # a dead link is its sample's error, when that sample's turn comes
-            digest = _sampled_sha256(path) if path.is_file() else "unreadable"
+            digest = file_digest(path) if path.is_file() else "unreadable"
             lines.append(f"{path.relative_to(self.folder).as_posix()}\t{digest}")
         return sha256_lines(lines)
 
@@ -192,17 +189,6 @@ def prediction_files(folder: Path) -> Iterator[Path]:
         for name in sorted(names):
             if name.endswith(SUFFIXES) and not name.startswith("."):
                 yield Path(root, name)
-
-
-def _sampled_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as handle:
-        size = handle.seek(0, os.SEEK_END)
-        digest.update(f"{size}\n".encode())
-        for start in (0,) if size <= 3 * _BLOCK else (0, size // 2, size - _BLOCK):
-            handle.seek(start)
-            digest.update(handle.read(3 * _BLOCK if size <= 3 * _BLOCK else _BLOCK))
-    return digest.hexdigest()
 
 
 def _merge(meta: PredictionsMeta | None, given: Mapping[str, Any], where: str) -> PredictionsMeta:

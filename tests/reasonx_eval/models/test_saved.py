@@ -295,3 +295,16 @@ def test_refuses_another_kind(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", DEPTH)
     with pytest.raises(UsageError, match="unknown kind 'depth_metric'"):
         Saved(tmp_path, kind="depth_scale").predict([sample("a")], "depth_metric", 0)
+
+
+def test_every_byte_of_a_large_file_counts(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((400, 400), np.float32))
+    before = Saved(tmp_path, kind="depth_scale").info.weights_sha256
+    data = bytearray(path.read_bytes())
+    for place in range(200, len(data), len(data) // 7):
+        data[place] ^= 1
+        path.write_bytes(data)
+        after = Saved(tmp_path, kind="depth_scale").info.weights_sha256
+        assert after != before, place
+        before = after
