@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.doctor.findings import Finding, some
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.digests import sha256_file
+from reasonx_eval.io.documents import parse_toml
 from reasonx_eval.io.files import write_text
 from reasonx_eval.io.validation import explain
 
@@ -80,9 +80,7 @@ def parse_manifest(text: str, where: str) -> Manifest:
         Broken TOML, or keys and values that no manifest has.
     """
     try:
-        return Manifest.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"not valid TOML: {error}", where=where) from None
+        return Manifest.model_validate(parse_toml(text, where, error=DataError))
     except ValidationError as error:
         raise DataError(f"not a manifest: {explain(error, most=5)}", where=where) from None
 

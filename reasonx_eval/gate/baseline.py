@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.documents import read_json
 from reasonx_eval.io.files import canonical_json, encode_json, write_bytes
 from reasonx_eval.io.results import DatasetRef, ModelRef, ProtocolRef, Value
 from reasonx_eval.io.validation import explain, refuse_newer
@@ -114,11 +115,9 @@ def load_baseline(path: Path) -> Baseline:
         Not a baseline, NaN in it, or edited by hand.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(path)
     except FileNotFoundError:
         raise NotComparable("no baseline: there is nothing to compare with", where=str(path), fix=UPDATE) from None
-    except (ValueError, OSError) as error:
-        raise DataError(f"not a readable JSON file: {error}", where=str(path)) from None
     refuse_newer(raw, SCHEMA, str(path))
     try:
         baseline = Baseline.model_validate(raw)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.io.documents import read_toml
 from reasonx_eval.io.validation import explain
 from reasonx_eval.protocols.protocol import Protocol, all_protocols
 
@@ -93,11 +93,9 @@ def load_policy(path: Path, also: Collection[str] = ()) -> Policy:
         No such file, broken TOML, an unknown key, protocol or metric (with the nearest match).
     """
     try:
-        policy = Policy.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
+        policy = Policy.model_validate(read_toml(path))
     except FileNotFoundError:
         raise UsageError("no such policy", where=str(path), fix="write one: " + EXAMPLE) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
     except ValidationError as error:
         raise UsageError(explain(error, most=4), where=str(path), fix=EXAMPLE) from None
     installed = all_protocols()

@@ -120,13 +120,16 @@ def read_model(
     ReasonXError
         `error`: not JSON, or not such a document; names each field.
     """
-    raw = read_json(path, error=error, fix=fix)
+    try:
+        raw = read_json(path, error=error, fix=fix)
+    except ReasonXError as problem:
+        raise error(f"not a {what}: {problem.what}", where=str(path), fix=problem.fix) from None
     if newest is not None:
         refuse_newer(raw, newest, str(path))
     try:
         return model.model_validate(raw if kind is None else current_names(kind, raw))
     except ValidationError as problem:
-        raise error(f"not a {what} of this program: {explain(problem, most=3)}", where=str(path), fix=fix) from None
+        raise error(f"not a {what}: {explain(problem, most=3)}", where=str(path), fix=fix) from None
 
 
 def parse_toml(data: bytes | str, where: str, *, error: type[ReasonXError] = UsageError) -> dict[str, Any]:

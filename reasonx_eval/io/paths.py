@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reasonx_eval.errors import UsageError
+from reasonx_eval.io.documents import read_toml
 from reasonx_eval.io.validation import explain
 
 
@@ -37,9 +37,7 @@ def user_config() -> UserConfig:
     if not path.is_file():
         return UserConfig()
     try:
-        return UserConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
+        return UserConfig.model_validate(read_toml(path))
     except ValidationError as error:
         raise UsageError(f"{explain(error)}. Known: [roots] NAME = \"folder\"", where=str(path)) from None
 

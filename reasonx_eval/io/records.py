@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonx_eval.errors import DataError
+from reasonx_eval.io.documents import parse_json
 from reasonx_eval.io.files import encode_json, write_bytes
 from reasonx_eval.types import Record
 
@@ -41,10 +42,7 @@ def from_row(row: Mapping[str, Any], where: str) -> Record:
 
 
 def _parse(line: bytes, where: str) -> Record:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise DataError("damaged line", where=where, fix="run the same command with --force to start again") from None
+    row = parse_json(line, where, fix="run the same command with --force to start again")
     if not isinstance(row, dict):
         raise DataError("not a JSON object", where=where)
     return from_row(row, where)

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.documents import read_model
 from reasonx_eval.io.files import canonical_json, write_json
-from reasonx_eval.io.validation import explain, refuse_newer
 
 #: Raise this when a field changes its meaning, keep reading every older number, and add a golden file of
 #: the old one to tests/golden.
@@ -26,8 +26,6 @@ SCHEMA = 1
 
 #: of a folder's name, bytes; file systems take 255, and a shard's number is added
 _LONGEST_NAME = 160
-
-Scalar = str | int | float | bool | None
 
 
 class _Part(BaseModel):
@@ -187,19 +185,6 @@ class Timing(_Part):
     predict_seconds_p95: float | None
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("no such file", where=str(path), fix="reasonx-eval run writes one") from None
-    except (ValueError, OSError) as error:
-        raise DataError(f"not a readable JSON file: {error}", where=str(path)) from None
-
-
-def _validated(error: ValidationError, path: Path, what: str) -> DataError:
-    return DataError(f"not a {what} of this program: {explain(error, most=3)}", where=str(path))
-
-
 def result_path(run: Path) -> Path:
     """A run is named by its folder or by its result.json."""
     return run / "result.json" if run.is_dir() else run
@@ -216,34 +201,31 @@ def load_result(run: str | Path) -> Result:
         Written by a newer version of the program.
     """
     path = result_path(Path(run))
-    raw = _read(path)
-    refuse_newer(raw, SCHEMA, str(path))
     try:
-        return Result.model_validate(raw)
-    except ValidationError as error:
-        raise _validated(error, path, "result") from None
+        return read_model(path, Result, "result", kind="result", newest=SCHEMA)
+    except FileNotFoundError:
+        raise DataError("no such file", where=str(path), fix="reasonx-eval run writes one") from None
 
 
 def load_spec(run: Path) -> RunSpec:
+    """What was asked of a run, from its run.json.
+
+    Raises
+    ------
+    DataError
+        No such file, or not the description of a run.
+    """
     path = run / "run.json"
     try:
-        return RunSpec.model_validate(_read(path))
-    except ValidationError as error:
-        failure = _validated(error, path, "run")
-    except DataError as error:
-        failure = error
-    fix = "--force to start the run again, or another --out" if path.is_file() else failure.fix
-    raise DataError(failure.what, where=failure.where, fix=fix)
+        return read_model(path, RunSpec, "run", kind="run", fix="--force to start the run again, or another --out")
+    except FileNotFoundError:
+        raise DataError("no such file", where=str(path), fix="reasonx-eval run writes one") from None
 
 
 def load_timing(run: Path) -> Timing | None:
+    """Dates and seconds of a run; None where there is no such file."""
     path = result_path(run).with_name("timing.json")
-    if not path.is_file():
-        return None
-    try:
-        return Timing.model_validate(_read(path))
-    except ValidationError as error:
-        raise _validated(error, path, "timing") from None
+    return read_model(path, Timing, "timing") if path.is_file() else None
 
 
 def save(path: Path, part: BaseModel) -> None:

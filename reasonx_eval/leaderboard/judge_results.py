@@ -6,16 +6,15 @@ reasonx-ft judge-eval; read here without it.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from reasonx_eval.errors import DataError
+from reasonx_eval.io.documents import read_model
 from reasonx_eval.io.files import write_json
 from reasonx_eval.io.results import DatasetRef, ModelRef, Provenance, Selection, Value
-from reasonx_eval.io.validation import explain, refuse_newer
 
 #: raise it when a field changes its meaning, and keep reading every older number
 JUDGE_SCHEMA: Final = 1
@@ -151,16 +150,9 @@ def load_judge_result(path: str | Path) -> JudgeResult:
     """
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        return read_model(file, JudgeResult, "judge's result", kind="judge result", newest=JUDGE_SCHEMA)
     except FileNotFoundError:
         raise DataError("no such file", where=str(file), fix="reasonx-ft judge-eval writes one") from None
-    except (ValueError, OSError) as error:
-        raise DataError(f"not a readable JSON file: {error}", where=str(file)) from None
-    refuse_newer(raw, JUDGE_SCHEMA, str(file))
-    try:
-        return JudgeResult.model_validate(raw)
-    except ValidationError as error:
-        raise DataError(f"not a judge's result: {explain(error)}", where=str(file)) from None
 
 
 def save_judge_result(folder: Path, result: JudgeResult) -> Path:

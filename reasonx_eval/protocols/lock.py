@@ -14,6 +14,7 @@ from pathlib import Path
 
 from reasonx_eval.errors import EXIT_USAGE, UsageError
 from reasonx_eval.io.digests import sha256_lines
+from reasonx_eval.io.documents import read_json
 from reasonx_eval.io.files import write_text
 from reasonx_eval.protocols.protocol import all_protocols
 
@@ -29,7 +30,7 @@ def current() -> dict[str, str]:
 
 def locked(path: Path = LOCK) -> dict[str, str]:
     """The same, as recorded; empty if there is no record."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return dict(read_json(path)) if path.exists() else {}
 
 
 def problems(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:

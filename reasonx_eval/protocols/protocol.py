@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -27,6 +26,7 @@ from pydantic import (
 from reasonx_eval import __version__
 from reasonx_eval.errors import DataError, UsageError, unknown
 from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.documents import parse_toml
 from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.validation import explain, near
 from reasonx_eval.metrics.table import metrics_of, whdr_name
@@ -326,9 +326,7 @@ def parse_protocol(text: str, where: str) -> Protocol:
         Broken TOML, an unknown key, a missing key or a value out of range; names each.
     """
     try:
-        return Protocol.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"not valid TOML: {error}", where=where) from None
+        return Protocol.model_validate(parse_toml(text, where))
     except ValidationError as error:
         raise UsageError(explain(error, tables=_TABLES), where=where,
                          fix="reasonx-eval info depth/nyuv2  (a complete example)") from None  # fmt: skip

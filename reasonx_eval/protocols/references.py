@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.io.documents import parse_toml
 from reasonx_eval.io.validation import explain
 from reasonx_eval.protocols.protocol import all_protocols
 
@@ -133,9 +133,7 @@ def _checked(file: _File, where: str) -> tuple[Reference, ...]:
 
 def _parse(text: str, where: str) -> _File:
     try:
-        return _File.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"not valid TOML: {error}", where=where) from None
+        return _File.model_validate(parse_toml(text, where))
     except ValidationError as error:
         raise UsageError(explain(error), where=where) from None
 

@@ -6,7 +6,6 @@ digest of a template belongs to the key of every stored answer.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.documents import read_toml
 from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.validation import explain
 from reasonx_ft.judges.base import Order
@@ -149,13 +149,9 @@ def _default() -> Questions:
 def _read(path: Path) -> Questions:
     where = str(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"can't be read: {error.strerror or error}", where=where) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not valid TOML: {error}", where=where) from None
-    try:
-        file = _File.model_validate(content)
+        file = _File.model_validate(read_toml(path))
+    except FileNotFoundError:
+        raise UsageError("no such file", where=where) from None
     except ValidationError as error:
         raise UsageError(explain(error), where=where) from None
     found = {m: getattr(file, m) for m in MODALITIES if getattr(file, m) is not None}

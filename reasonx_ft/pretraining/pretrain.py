@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.digests import sha256_lines
+from reasonx_eval.io.documents import read_model
 from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.models.embedded.card import (
     WEIGHTS,
@@ -94,7 +95,7 @@ def pretrain(config: PretrainConfig, out: Path, *, workers: int = 2, progress: P
         card = _card(config, network, TrainingData(dataset=dataset.name, split=config.split, n=len(ids),
                                                    ids_sha256=sha256_lines(ids)))  # fmt: skip
         weights = write_model(out, card, network)
-        written = TinyCard.model_validate_json(weights.with_suffix(".json").read_bytes())
+        written = read_model(weights.with_suffix(".json"), TinyCard, "card")
         if config.test_scenes != 0:
             found = scores(config.model, weights, config.test_scenes, lambda done, total: say("test", done, total))
             write_card(weights, written.model_copy(update={"scores": found}))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -10,6 +9,7 @@ from typing import Any, Final, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.io.documents import read_toml
 from reasonx_eval.io.validation import explain
 
 ModelName = Literal["tiny", "tiny-flow"]
@@ -81,7 +81,7 @@ def read_config(model: str, file: Path | None, flags: Mapping[str, Any]) -> Pret
     """
     if model not in MODEL_NAMES:
         raise unknown("model", model, MODEL_NAMES, where="pretrain")
-    given = read_toml(file) if file is not None else {}
+    given = config_table(file) if file is not None else {}
     where = str(file) if file is not None else "pretrain"
     if given.get("model", model) != model:
         raise UsageError(f"the file is for {given['model']}, not {model}", where=where)
@@ -95,11 +95,9 @@ def read_config(model: str, file: Path | None, flags: Mapping[str, Any]) -> Pret
         raise UsageError(explain(error), where=where) from None
 
 
-def read_toml(file: Path) -> dict[str, Any]:
+def config_table(file: Path) -> dict[str, Any]:
     """The table of a configuration file; a file that can't be read or is no TOML is a UsageError."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"can't be read: {error.strerror or error}", where=str(file)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not valid TOML: {error}", where=str(file)) from None
+        return read_toml(file)
+    except FileNotFoundError:
+        raise UsageError("no such file", where=str(file)) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 from torch import nn
 
 from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.io.documents import parse_json
 from reasonx_eval.io.files import canonical_json, replacing, write_text
 
 CHECKPOINT: Final = "checkpoint.pt"
@@ -36,7 +36,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return {**state, "config": json.loads(state["config"]), "step": int(state["step"])}
+        return {**state, "config": parse_json(state["config"], str(path)), "step": int(state["step"])}
     except Exception as error:
         raise DataError(f"not a checkpoint ({' '.join(str(error).split())[:200]})", where=str(path),
                         fix="--force to start anew") from None  # fmt: skip
@@ -113,8 +113,8 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     for text in path.read_text(encoding="utf-8").splitlines():
         try:
-            line = json.loads(text)
-        except ValueError:
+            line = parse_json(text, str(path))
+        except DataError:
             continue  # cut off when the process was killed
         if isinstance(line, dict) and isinstance(line.get("step"), int):
             yield line

@@ -8,7 +8,6 @@ weights (its own stays where the preset has no other), then come the tables that
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.io.documents import parse_toml
 from reasonx_eval.io.validation import explain
-from reasonx_ft.training.config import read_toml
+from reasonx_ft.training.config import config_table
 from reasonx_ft.tuning.config import METHODS, TuneConfig, largest
 
 _PRESETS: Final = Path(__file__).parent / "presets"
@@ -63,7 +63,7 @@ def read_settings(
     where = f"preset {preset}"
     _check_keys(values, TuneConfig, where)
     if file is not None:
-        given = read_toml(file)
+        given = config_table(file)
         _check_keys(given, TuneConfig, str(file))
         values, where = _merged(values, given), str(file)
     if flags:
@@ -84,15 +84,15 @@ def about(preset: str) -> About:
 def parse_value(text: str) -> Any:
     """A value as TOML reads it, or the text itself."""
     try:
-        return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"v = {text}", text)["v"]
+    except UsageError:
         return text
 
 
 def _preset(name: str, method: str | None, base: str) -> tuple[dict[str, Any], About]:
     if name not in preset_names():
         raise unknown("preset", name, preset_names(), where="--preset")
-    values = read_toml(_PRESETS / f"{name}.toml")
+    values = config_table(_PRESETS / f"{name}.toml")
     said = values.pop("about", {})
     cases = [(c.pop("method", None), c.pop("base", base), c) for c in values.pop("when", [])]
     for _, _, case in (c for c in cases if c[:2] == (None, base)):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.io.documents import read_toml
 from reasonx_eval.io.validation import explain
 
 CARD_NAME = "dataset.toml"
@@ -184,9 +184,7 @@ def read_card(path: Path) -> Card:
         Broken TOML, an unknown or missing key, a value out of range; names each.
     """
     try:
-        return Card.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"not valid TOML: {error}", where=str(path)) from None
+        return Card.model_validate(read_toml(path))
     except ValidationError as error:
         raise UsageError(explain(error), where=str(path),
                          fix=f"compare with a complete example:\n\n{EXAMPLE}") from None  # fmt: skip

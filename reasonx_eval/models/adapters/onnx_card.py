@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from reasonx_eval.errors import UsageError
+from reasonx_eval.io.documents import read_json
 from reasonx_eval.io.validation import explain
 from reasonx_eval.models.saved.formats import NormalsFrame
 from reasonx_eval.types import TASK_OF_KIND, Kind
@@ -156,7 +157,7 @@ def read_card(path: Path, network: Path, inputs: Sequence[Port], outputs: Sequen
         No such file (prints a complete example for this network), not JSON, unknown or wrong keys.
     """
     try:
-        return OnnxCard.model_validate_json(path.read_bytes())
+        return OnnxCard.model_validate(read_json(path, error=UsageError))
     except FileNotFoundError:
         example = example_card(network.stem, inputs, outputs)
         raise UsageError(
@@ -165,8 +166,6 @@ def read_card(path: Path, network: Path, inputs: Sequence[Port], outputs: Sequen
             f"A complete card, to be corrected (kind, size, range, channels, mean and std are guesses):\n{example}",
             where=str(network), fix=f"write it to {path}, or --card FILE",
         ) from None  # fmt: skip
-    except OSError as error:
-        raise UsageError(f"the card can't be read: {error.strerror or error}", where=str(path)) from None
     except ValidationError as error:
         raise UsageError(explain(error), where=str(path),
                          fix=f"an example:\n{example_card(network.stem, inputs, outputs)}") from None  # fmt: skip

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.digests import sha256_file
+from reasonx_eval.io.documents import read_model
 from reasonx_eval.io.files import write_bytes, write_json
-from reasonx_eval.io.validation import explain
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,12 +91,9 @@ def read_card_file(weights: Path, card_type: type[C], *, what: str, made_by: str
         raise UsageError("no such file", where=str(weights), fix=f"a .safetensors file written by {made_by}")
     path = weights.with_suffix(".json")
     try:
-        card = card_type.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        card = read_model(path, card_type, f"card of {what}", error=UsageError)
     except FileNotFoundError:
         raise UsageError(f"no card {path.name} beside it", where=str(weights)) from None
-    except (OSError, ValueError) as error:
-        said = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise UsageError(f"not a card of {what}: {said}", where=str(path)) from None
     if sha256_file(weights) != card.model_dump(include={"weights_sha256"})["weights_sha256"]:
         raise DataError("not the weights that its card describes: replaced, or a damaged copy", where=str(weights))
     return card

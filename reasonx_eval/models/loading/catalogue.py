@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,6 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from reasonx_eval.errors import UsageError
+from reasonx_eval.io.documents import read_toml
 from reasonx_eval.io.plugins import describe_failure, imported, load_plugin, plugins
 from reasonx_eval.models.base import Model, ModelInfo
 from reasonx_eval.models.loading.checkpoint import Checkpoint, cached_folder, is_hub_id
@@ -113,8 +113,8 @@ def catalogue() -> Mapping[str, CatalogueEntry]:
     folder = resources.files("reasonx_eval.models") / "catalogue"
     for path in sorted((p for p in folder.iterdir() if p.name.endswith(".toml")), key=lambda p: p.name):
         try:
-            listed = _Catalogue.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).model
-        except (ValidationError, tomllib.TOMLDecodeError) as error:
+            listed = _Catalogue.model_validate(read_toml(path)).model
+        except ValidationError as error:
             raise UsageError(str(error), where=str(path)) from None
         for entry in listed:
             if entry.name in found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
-from reasonx_eval.errors import UsageError
+from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.io import documents
 from reasonx_eval.io.digests import sha256_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
@@ -87,10 +87,7 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
     """
     if not path.is_file():
         return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise UsageError(f"not a readable JSON file: {error}", where=str(path)) from None
+    value = documents.read_json(path, error=UsageError)
     if not isinstance(value, dict):
         raise UsageError("not a JSON object", where=str(path))
     return value
@@ -270,8 +267,8 @@ def tensor_shapes(path: Path) -> Mapping[str, Sequence[int]]:
 
 def _header(raw: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(raw)
-    except ValueError:
+        value = documents.parse_json(raw, "header")
+    except DataError:
         return None
     if not isinstance(value, dict):
         return None

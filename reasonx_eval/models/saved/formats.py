@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io import images
+from reasonx_eval.io.documents import read_json
 from reasonx_eval.io.validation import explain
 from reasonx_eval.types import TASK_OF_KIND, Kind
 
@@ -101,7 +102,7 @@ def read_meta(folder: Path) -> PredictionsMeta | None:
     """
     path = folder / META_NAME
     try:
-        return PredictionsMeta.model_validate_json(path.read_bytes())
+        return PredictionsMeta.model_validate(read_json(path, error=UsageError))
     except FileNotFoundError:
         return None
     except ValidationError as error:

@@ -5,15 +5,13 @@ Everything in it is in the shards too: it is a summary, so two writers may each 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from reasonx_eval.errors import DataError
+from reasonx_eval.io.documents import read_model
 from reasonx_eval.io.files import write_json
-from reasonx_eval.io.validation import explain
 from reasonx_ft.annotation.store.schema import SCHEMA
 from reasonx_ft.annotation.store.shards import About
 
@@ -39,13 +37,10 @@ def read_meta(folder: Path) -> About | None:
     """
     path = folder / META
     try:
-        meta = _Meta.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        meta = read_model(path, _Meta, "description of a judgement store", kind="store",
+                          fix="delete it: it is made anew from the shards")  # fmt: skip
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        reason = explain(error) if isinstance(error, ValidationError) else str(error)
-        raise DataError(f"not the description of a judgement store: {reason}", where=str(path),
-                        fix="delete it: it is made anew from the shards") from None  # fmt: skip
     return About(meta.templates, meta.judges)
 
 

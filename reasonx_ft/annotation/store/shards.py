@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from reasonx_eval.errors import DataError
+from reasonx_eval.io.documents import parse_json
 from reasonx_eval.io.files import canonical_json, write_bytes
 from reasonx_ft.annotation.store.schema import SCHEMA, Columns, from_arrow, to_arrow
 
@@ -94,11 +95,11 @@ def read_shard(path: Path) -> Shard | Damaged:
         return Damaged(path, f"its {len(data):,} bytes are not those its name says: cut short, or edited")
     try:
         table = pq.read_table(pa.BufferReader(data))
-        about = json.loads((table.schema.metadata or {})[_KEY.encode()])
+        about = parse_json((table.schema.metadata or {})[_KEY.encode()], str(path))
         if about["schema"] > SCHEMA:
             return Damaged(path, f"written by a newer version (schema {about['schema']}, known {SCHEMA})")
         columns = from_arrow(table)
-    except (pa.ArrowException, ValueError, KeyError, TypeError, OSError) as error:
+    except (pa.ArrowException, DataError, ValueError, KeyError, TypeError, OSError) as error:
         return Damaged(path, f"not a shard of judgements: {' '.join(str(error).split())[:200]}")
     return Shard(path, columns, About(about["templates"], about["judges"]))
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.io.validation import explain
-from reasonx_ft.training.config import read_toml
+from reasonx_ft.training.config import config_table
 
 
 class Source(BaseModel):
@@ -92,7 +92,7 @@ def read_config(file: Path | None, flags: Mapping[str, Any]) -> JudgeConfig:
         An unknown key (with the nearest match), a value of the wrong type or out of range, a file that can't be read.
     """
     where = str(file) if file is not None else "judge-train"
-    given: dict[str, Any] = read_toml(file) if file is not None else {}
+    given: dict[str, Any] = config_table(file) if file is not None else {}
     for key in given:
         if key not in JudgeConfig.model_fields:
             raise unknown("key", key, JudgeConfig.model_fields, where=where)

@@ -8,7 +8,6 @@ are). Rows of one photo depend on the seed and the photo alone; photos that were
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,14 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.digests import sha256_lines
+from reasonx_eval.io.documents import parse_json, read_model
 from reasonx_eval.io.files import canonical_json, safe_name, write_bytes, write_json, write_text
 from reasonx_eval.io.results import DatasetRef, Selection
 from reasonx_eval.io.seeding import rng
-from reasonx_eval.io.validation import explain
 from reasonx_eval.run.loop import select
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND, Sample
 from reasonx_ft.annotation.markers import canonical, draw_markers
@@ -244,7 +243,7 @@ def _claim(out: Path, spec: DataSpec) -> None:
 
 def _finish(out: Path, spec: DataSpec, lines: list[str], photos: int, failed: dict[str, str]) -> DataCard:
     write_text(out / ROWS, "".join(line + "\n" for line in lines))
-    rows = [json.loads(line) for line in lines]
+    rows = [parse_json(line, ROWS) for line in lines]
     _write_table(out / TABLE, rows)
     answers: dict[str, dict[str, int]] = {m: {} for m in spec.modalities}
     for row in rows:
@@ -288,18 +287,14 @@ def read_data(folder: Path) -> tuple[DataCard, list[dict[str, Any]]]:
     """
     path = folder / ABOUT
     try:
-        card = DataCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        card = read_model(path, DataCard, "card of training data")
     except FileNotFoundError:
         raise UsageError(f"no {ABOUT} in it: no training data, or unfinished", where=str(folder),
                          fix="reasonx-ft judge-data --dataset NAME --out FOLDER") from None  # fmt: skip
-    except (OSError, ValueError) as error:
-        said = explain(error) if isinstance(error, ValidationError) else " ".join(str(error).split())
-        raise DataError(f"not a card of training data: {said}", where=str(path)) from None
     try:
         lines = (folder / ROWS).read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
     except (OSError, ValueError) as error:
         raise DataError(f"can't be read: {' '.join(str(error).split())}", where=str(folder / ROWS)) from None
     if sha256_lines(lines) != card.rows_sha256:
         raise DataError("not the rows that data.json describes: edited, or a damaged copy", where=str(folder / ROWS))
-    return card, rows
+    return card, [parse_json(line, str(folder / ROWS)) for line in lines]

@@ -13,7 +13,6 @@ same command goes on from it.
 from __future__ import annotations
 
 import math
-import tomllib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -37,6 +36,7 @@ from reasonx_eval.run.provenance import collect
 from reasonx_ft.judges.mllm_files import check_architecture, find_model, limit_tiles, load_model, load_processor
 from reasonx_ft.judges.mllm_prompts import chat_text
 from reasonx_ft.judges.training.data import read_data
+from reasonx_ft.training.config import config_table
 from reasonx_ft.training.files import CHECKPOINT, LOG, JsonLog, load_checkpoint, save_checkpoint
 from reasonx_ft.training.interrupts import interrupts
 
@@ -104,10 +104,7 @@ def read_lora_config(file: Path | None, flags: Mapping[str, Any]) -> LoraConfig:
     where = "judge-train" if file is None else str(file)
     given: dict[str, Any] = {}
     if file is not None:
-        try:
-            given = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"not readable TOML: {' '.join(str(error).split())}", where=where) from None
+        given = config_table(file)
     for key in given:
         if key not in LoraConfig.model_fields:
             raise unknown("key", key, LoraConfig.model_fields, where=where)

@@ -107,7 +107,7 @@ def test_a_model_that_does_not_fit(tmp_path: Path) -> None:
     path.write_text('{"n": 3}')
     assert read_model(path, _Small, "thing").n == 3
     path.write_text('{"n": "three", "m": 1}')
-    with pytest.raises(DataError, match=r"not a thing of this program: n: .*; m: unknown key"):
+    with pytest.raises(DataError, match=r"not a thing: n: .*; m: unknown key"):
         read_model(path, _Small, "thing")
     path.write_text('{"schema": 2, "k": 1}')
     with pytest.raises(NotComparable, match="newer"):

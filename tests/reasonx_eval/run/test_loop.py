@@ -103,7 +103,7 @@ def test_damage_in_the_middle_is_an_error(tmp_path: Path) -> None:
     records = tmp_path / "records.jsonl"
     lines = records.read_text().splitlines(keepends=True)
     records.write_text("".join([lines[0], lines[1][:30] + "\n", *lines[2:]]))
-    with pytest.raises(DataError, match=r"records.jsonl:2: damaged line"):
+    with pytest.raises(DataError, match=r"records.jsonl:2: not readable JSON"):
         run(Noisy(), Fake(), DEPTH, tmp_path)
 
 

@@ -260,7 +260,7 @@ def test_folders_that_are_no_store(tmp_path: Path) -> None:
     (photos / "a.jpg").rename(photos / "meta.json")
     for text in ("{", "[]", '{"kind": "reasonx judgements", "schema": 9}', '{"kind": "other", "schema": 1}'):
         (photos / "meta.json").write_text(text)
-        with pytest.raises(DataError, match="not the description of a judgement store"):
+        with pytest.raises(DataError, match="not a description of a judgement store"):
             Store.open(photos)
     with pytest.raises(UsageError, match="can't be made"):
         Store.open(tmp_path / "file" / "below", create=True)

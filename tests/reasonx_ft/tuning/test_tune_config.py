@@ -103,7 +103,7 @@ def test_unknown_names() -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(UsageError, match="no such file"):
         read_settings(file=tmp_path / "none.toml")
     (tmp_path / "bad.toml").write_text("[data\n")
     with pytest.raises(UsageError, match="not valid TOML"):
