@@ -1,4 +1,4 @@
-"""What a model is: kinds it can predict, and predictions without alignment."""
+"""The interface of all models: the kinds they can predict, and predictions without alignment."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModelInfo:
 
 
 class Model(ABC):
-    """A predictor. It says what it outputs and never aligns, crops or clips to ground truth."""
+    """A predictor. It states the kind of its output and never aligns, crops or clips to ground truth."""
 
     #: largest number of samples that one call of `predict` takes
     batch_size: int = 1
@@ -68,7 +68,7 @@ class Model(ABC):
         Raises
         ------
         UsageError
-            The model has no such output; says what it has and what is accepted.
+            The model has no such output; lists its outputs and the accepted kinds.
         """
         have = self.kinds.get(task, ())
         for kind in have:
@@ -79,15 +79,23 @@ class Model(ABC):
                              where=self.info.name, fix="reasonx-eval list protocols")  # fmt: skip
         raise UsageError(f"model predicts {', '.join(self.kinds) or 'nothing'}, not {task}", where=self.info.name)
 
+    def files(self) -> Mapping[str, str]:
+        """Path -> digest, taken now, of the files that decide the predictions and may change unseen.
+
+        Of a plug-in: its code, and the files that it opened or names. Models of this package have none, because
+        `info` states the digest of their weights.
+        """
+        return {}
+
     def load(self) -> None:  # noqa: B027  # nothing to load is the rule for baselines
         """Read the weights, if `predict` needs any; the runner calls it while the first samples are decoded."""
 
     def close(self) -> None:  # noqa: B027
-        """Free what `predict` holds."""
+        """Free the memory that `predict` uses."""
 
 
 class Wrapped(Model):
-    """Passes on what another model needs and is; subclasses change what it gives."""
+    """A model around another one, with its needs and its description; subclasses change the predictions."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -99,6 +107,9 @@ class Wrapped(Model):
     @property
     def info(self) -> ModelInfo:
         return self._model.info
+
+    def files(self) -> Mapping[str, str]:
+        return self._model.files()
 
     def load(self) -> None:
         self._model.load()

@@ -1,6 +1,6 @@
-"""Which depth network a transformers folder holds and what its numbers mean, read from config.json alone.
+"""The class of a depth network in transformers' format and the meaning of its output, from config.json alone.
 
-The kind follows from what the configuration states; where it can't, nobody guesses: the user names it.
+The kind follows from the configuration. Where that leaves it open, nothing is guessed: the user names it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ CLASSES: Final[Mapping[str, str]] = {
     "tipsv2_dpt": "Tipsv2DptForDepthEstimation",
     "zoedepth": "ZoeDepthForDepthEstimation",
 }
-#: what MiDaS trains a DPT head on; "vit" is DPT's own
+#: backbones on which MiDaS trains a DPT head; "vit" is DPT's own
 _MIDAS_BACKBONES: Final = ("vit", "bit", "beit", "swin", "swinv2", "levit")
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a network's output is.
+    """The meaning of a network's output.
 
     kind : None where the configuration does not tell
     why : the fact it follows from
@@ -57,7 +57,7 @@ def class_name(config: Mapping[str, Any]) -> str | None:
 
 
 def meaning_of(config: Mapping[str, Any], facts: CatalogueEntry | None = None) -> Meaning:
-    """What the output is, from config.json and, where that leaves it open, the catalogue."""
+    """The meaning of the output, from config.json and, where that leaves it open, the catalogue."""
     rule = _RULES.get(str(config.get("model_type")))
     meaning = rule(config) if rule else Meaning(None, "its model_type is not known")
     if meaning.kind is None and facts is not None and facts.kind:
@@ -77,7 +77,7 @@ def decide_kind(config: Mapping[str, Any], source: str, asked: str | None, facts
     listed = ", ".join(DEPTH_KINDS)
     if asked is None:
         if meaning.kind is None:
-            raise UsageError(f"what its output means can't be told from config.json: {meaning.why}", where=source,
+            raise UsageError(f"config.json does not tell the kind of its output: {meaning.why}", where=source,
                              fix=f"--kind KIND, one of {listed}")  # fmt: skip
         return meaning.kind
     if meaning.stated and meaning.kind != asked:

@@ -34,7 +34,7 @@ _FAMILY_OF_MODEL: Final[dict[str, Family]] = {
 }  # fmt: skip
 _NEAREST, _LANCZOS, _BILINEAR, _BICUBIC, _BOX, _HAMMING = range(6)  # Pillow's numbers
 _HALF: Final = (0.5, 0.5, 0.5)
-#: what a class assumes where its configuration is silent
+#: a class's own values where its configuration is silent
 _DEFAULTS: Final[dict[Family, dict[str, Any]]] = {
     "dpt": {"size": (384, 384), "resample": _BICUBIC, "do_normalize": True},
     "glpn": {"resample": _BILINEAR, "size_divisor": 32},
@@ -67,7 +67,7 @@ _Three: TypeAlias = Annotated[tuple[float, float, float], BeforeValidator(_three
 class Processing(BaseModel):
     """The settings of one checkpoint's image processor.
 
-    size : height and width that the network likes; what is done with them depends on the family
+    size : height and width that the network prefers; the family decides how they are used
     resample : 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming
     ensure_multiple_of : sides become multiples of this
     size_divisor : GLPN rounds sides down to multiples of it; elsewhere the padding goes up to them

@@ -42,7 +42,7 @@ class Marigold(CheckpointModel):
     ----------
     checkpoint : its files
     runtime : device, number type, batch size
-    kind : the only kind to give; needed where an old checkpoint does not say what it predicts
+    kind : the only kind to give; needed where an old checkpoint does not state its output
     name : shown in tables; default: the last part of the checkpoint's id or path
     steps : denoising steps; default: the checkpoint's own
     ensemble : predictions to merge into one, each from noise of its own
@@ -175,7 +175,7 @@ class Marigold(CheckpointModel):
         return maps
 
     def _call(self, group: Sequence[Sample], seed: int) -> NDArray[np.float32]:
-        """What the pipeline gives for photos of one size: float32 [n * targets, H, W, C]."""
+        """The pipeline's output for photos of one size: float32 [n * targets, H, W, C]."""
         for sample in group:
             self._check_aspect(sample)
         generators = [torch.Generator("cpu").manual_seed(noise_seed(seed, sample.id)) for sample in group]

@@ -1,4 +1,4 @@
-"""What a Marigold-type checkpoint predicts, read from its configuration alone (no torch), and its conventions.
+"""The outputs of a Marigold-type checkpoint, read from its configuration alone (no torch), and their conventions.
 
 Depth is 0 at the nearest and 1 at the farthest point, free in scale and shift. Normals have x right, y up, z to the
 viewer. Which maps of an intrinsic decomposition are linear and which sRGB is in ``target_properties``, map by map.
@@ -24,13 +24,13 @@ DEPTH: Final = "MarigoldDepthPipeline"
 NORMALS: Final = "MarigoldNormalsPipeline"
 INTRINSICS: Final = "MarigoldIntrinsicsPipeline"
 PIPELINES: Final = (DEPTH, NORMALS, INTRINSICS)
-#: what checkpoints call themselves that are older than the classes above: depth and normals alike
+#: the class that checkpoints name which are older than those above, for depth and normals alike
 OLD_NAME: Final = "MarigoldPipeline"
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a checkpoint predicts.
+    """The outputs of a checkpoint.
 
     pipeline : class of diffusers that runs it
     kinds : task -> kinds, as `Model.kinds`
@@ -57,12 +57,12 @@ def describe(checkpoint: Checkpoint, kind: Kind | None = None) -> Description:
 
     Parameters
     ----------
-    kind : the only kind that is wanted; also says what an old checkpoint predicts that does not say it itself
+    kind : the only kind that is wanted; also the output of an old checkpoint that does not state it
 
     Raises
     ------
     UsageError
-        Another pipeline, one that does not say what it predicts, or one that does not predict `kind`.
+        Another pipeline, one that does not state its output, or one that does not predict `kind`.
     """
     where = str(checkpoint.folder)
     pipeline = _pipeline(checkpoint, kind)
@@ -109,7 +109,7 @@ def _pipeline(checkpoint: Checkpoint, kind: Kind | None) -> str:
 
 
 def _unnamed(checkpoint: Checkpoint, kind: Kind | None) -> str:
-    """The pipeline of a checkpoint whose class does not tell, from what else its index says, or from the user."""
+    """The pipeline of a checkpoint whose class does not tell, from other keys of its index, or from the user."""
     index = checkpoint.index or {}
     said = index.get("prediction_type")
     if "target_properties" in index:

@@ -34,7 +34,7 @@ _DEVICES: Mapping[str, tuple[str, ...]] = {
 class OnnxModel(Model):
     """An ONNX network with a card (see `onnx_card.OnnxCard`); predictions have the network's own resolution.
 
-    Photos go through one at a time, so no number depends on what else is in a batch; a network whose batch size is
+    Photos go through one at a time, so no number depends on the other photos of a batch; a network whose batch size is
     fixed above one gets the same photo that many times.
 
     Parameters
@@ -260,7 +260,7 @@ def finished(raw: NDArray[np.float32], seen: NDArray[np.uint8], spec: OutputSpec
     value = raw.astype(np.float64)
     if spec.floor is not None:
         value = np.maximum(value, spec.floor)
-    with np.errstate(all="ignore"):  # what comes out infinite is refused by the caller
+    with np.errstate(all="ignore"):  # the caller refuses infinite values
         if spec.transform == "exp":
             value = np.exp(value)
         elif spec.transform == "reciprocal":

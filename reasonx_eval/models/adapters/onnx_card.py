@@ -1,4 +1,4 @@
-"""The card of an ONNX network: what goes in, what comes out, whose it is. A network file says none of that."""
+"""The card of an ONNX network: its input, its output and its origin. A network file states none of them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class InputSpec(_Card):
 class OutputSpec(_Card):
     """From the network's output to a map: ``scale * transform(max(raw, floor)) + offset``.
 
-    kind : what the map means (one of the suite's kinds)
+    kind : meaning of the map (one of the suite's kinds)
     name, index : which output
     layout : axes of the output; default: the input's layout
     transform : none, exp, reciprocal, or intensity_to_albedo (a grey reflectance r gives the colour albedo
@@ -161,7 +161,7 @@ def read_card(path: Path, network: Path, inputs: Sequence[Port], outputs: Sequen
     except FileNotFoundError:
         example = example_card(network.stem, inputs, outputs)
         raise UsageError(
-            f"a network file doesn't say what its numbers mean, and there is no card {path}.\n"
+            f"a network file does not state the meaning of its numbers, and there is no card {path}.\n"
             f"  inputs:  {'; '.join(map(str, inputs))}\n  outputs: {'; '.join(map(str, outputs))}\n"
             f"A complete card, to be corrected (kind, size, range, channels, mean and std are guesses):\n{example}",
             where=str(network), fix=f"write it to {path}, or --card FILE",

@@ -1,4 +1,4 @@
-"""Folders of diffusers pipelines: what is in them, checked without importing torch; loading without noise."""
+"""Folders of diffusers pipelines: their parts, checked without importing torch, and their loading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reasonx_eval.errors import UsageError
 from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.models.loading.checkpoint import Checkpoint, Weights, find_weights, read_json, tensor_shapes
 
-#: the parts of a pipeline that this program runs, and what their weights are called
+#: the parts of a pipeline that this program runs, and the names of their weight files
 _STEMS: Final = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 #: the other parts, and the file that each must have
 _FILES: Final = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
@@ -36,7 +36,7 @@ def class_name(checkpoint: Checkpoint) -> str | None:
 
 
 def own_code(checkpoint: Checkpoint) -> list[str]:
-    """What of the pipeline is Python code that came with the checkpoint, for example ``unet: my_unet.MyUNet``."""
+    """The parts of the pipeline that are Python code of the checkpoint, for example ``unet: my_unet.MyUNet``."""
     own, index = class_name(checkpoint) is None, checkpoint.index or {}
     found = [f"the pipeline: {'.'.join(map(str, index['_class_name']))}"] if own else []
     for part, value in index.items():
@@ -106,7 +106,7 @@ def only_variant(weights: Mapping[str, Weights]) -> str | None:
 
 
 def check_filled(pipeline: Any, weights: Mapping[str, Weights], folder: Path) -> None:
-    """Refuse networks that their files did not fill: diffusers leaves what is missing at random.
+    """Refuse networks that their files did not fill: diffusers leaves missing tensors at random.
 
     Shapes are compared, not names, because the libraries rename tensors of older checkpoints.
 
@@ -127,6 +127,6 @@ def check_filled(pipeline: Any, weights: Mapping[str, Weights], folder: Path) ->
 
 
 def load_failure(error: Exception, folder: Path) -> UsageError:
-    """One message from what a library raised while it loaded `folder`."""
+    """One message for an exception of a library that loaded `folder`."""
     detail = " ".join(str(error).split())[:400] or type(error).__name__
     return UsageError(f"can't be loaded: {detail}", where=str(folder))

@@ -1,6 +1,6 @@
 """RGB<->X (Zeng et al., SIGGRAPH 2024), its RGB->X half, put together from the checkpoint's parts.
 
-The published pipeline is a class of its own, which diffusers does not have. What it does is a plain denoising loop:
+The published pipeline is a class of its own, which diffusers does not have. It is a plain denoising loop:
 the U-Net sees the noisy latent and, after it, the latent of the photo, both times the VAE's scaling factor, and the
 text says which map is wanted; no guidance; DDIM with zero terminal SNR and trailing steps. The photo goes in as linear
 light (code value ** 2.2) with a long side of 1000 pixels. Albedo and irradiance come out linear; the ** (1 / 2.2) of

@@ -29,7 +29,7 @@ class TransformersDepth(CheckpointModel):
     ----------
     checkpoint : its files
     runtime : where and how it computes
-    kind : what the output means, where config.json leaves it open
+    kind : meaning of the output, where config.json leaves it open
     name : shown in tables; default: the folder's name or the last part of the hub id
     flip : also predict the mirrored photo and take the mean (ZoeDepth's own evaluation does)
 
@@ -37,8 +37,8 @@ class TransformersDepth(CheckpointModel):
     ------
     UsageError
         No depth network, a kind that is not known or contradicts config.json, code that came with the checkpoint,
-        a network that needs more than a photo, no weights, or no preprocessor_config.json. What only reading the
-        weights shows comes with `load`.
+        a network that needs more than a photo, no weights, or no preprocessor_config.json. `load` raises the errors
+        that only reading the weights shows.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A transformers folder to a network, whole or not at all: no code from files, no head left at random."""
+"""Loads the network of a transformers folder, wholly or not at all: no code from files, no head left at random."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load_network(checkpoint: Checkpoint, auto_class: Any, *, dtype: torch.dtype,
     Raises
     ------
     UsageError
-        No weights, files that are not what their names say, a pickle that holds more than tensors, or weights that
+        No weights, files of another format than their names say, a pickle that holds more than tensors, or weights that
         don't fill the network.
     """
     folder = checkpoint.folder

@@ -50,7 +50,7 @@ class Score(CardPart):
 
 
 class TinyCard(CardPart):
-    """What a weights file is.
+    """The card of a weights file.
 
     network : arguments of the network's class
     training : the whole configuration of the training; versions : software that can change a bit of the result
@@ -78,7 +78,7 @@ def read_card_file(weights: Path, card_type: type[C], *, what: str, made_by: str
     Parameters
     ----------
     card_type : the card's class
-    what, made_by : what it is a card of, and the command that writes one, for errors
+    what, made_by : the kind of network, and the command that writes one, for errors
 
     Raises
     ------
@@ -123,7 +123,7 @@ def read_network(weights: Path, build: Callable[[], N], *, what: str) -> N:
     Parameters
     ----------
     build : makes the network with fresh weights
-    what : what the file should be, for errors
+    what : the kind of network, for errors
 
     Raises
     ------
@@ -150,7 +150,7 @@ def read_network(weights: Path, build: Callable[[], N], *, what: str) -> N:
 
 
 def read_card(weights: Path) -> TinyCard:
-    """The card beside a weights file; see `read_card_file` for what is refused."""
+    """The card beside a weights file; see `read_card_file` for its errors."""
     return read_card_file(weights, TinyCard, what="these networks", made_by="reasonx-ft pretrain")
 
 

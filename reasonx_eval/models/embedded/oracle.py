@@ -1,4 +1,4 @@
-"""Ground truth as a prediction, whole or spoilt in a known way: what every protocol is tested against."""
+"""Ground truth as a prediction, whole or spoilt in a known way; every protocol is tested with it."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class Oracle(Model):
         else:
             target = _target(sample, task, MapTarget)
             value = _filled(target.value, target.valid & np.isfinite(target.value).all(-1))
-        # by magnitude, because encoding would clip what is below zero
+        # by magnitude, because encoding would clip values below zero
         return np.copysign(linear_to_srgb(np.abs(value)), value) if kind == "albedo_srgb" else value
 
     def _spoil(

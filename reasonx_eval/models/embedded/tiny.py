@@ -1,7 +1,7 @@
 """The embedded predictors: `tiny`, feed-forward, and `tiny-flow`, a conditional flow. No download, seconds on a CPU.
 
 Both know nothing but the clean synthetic rooms that they were trained on: they make the suite usable anywhere, and are
-what tuning starts from. They are no match for real networks on real photos.
+the usual start of tuning. They are no match for real networks on real photos.
 
 A photo is brought to 128 pixels on its long side (sides in multiples of 8, antialiased), and the maps keep that size;
 whoever scores them resizes by the protocol's rule.
@@ -41,7 +41,7 @@ _KINDS: Mapping[str, tuple[Kind, ...]] = {
 
 
 class _Embedded(Model):
-    """One photo at a time: no number depends on what else is predicted with it."""
+    """One photo at a time: no number depends on the other photos of a call."""
 
     network_name: str
 
@@ -129,7 +129,7 @@ class Tiny(_Embedded):
     Parameters
     ----------
     weights : another .safetensors file of this network, with its card beside it
-    device : cpu (also what auto means), cuda or mps
+    device : auto and cpu (the same), cuda or mps
     """
 
     network_name = "tiny"

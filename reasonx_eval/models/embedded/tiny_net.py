@@ -1,8 +1,8 @@
 """The two embedded networks and the coordinates they work in; torch modules only, no files, no photos.
 
 `TinyNet` answers at once: a U-Net from a photo to all four maps. `TinyFlow` is a conditional rectified flow in pixel
-space: a photo and noise to one map, as latent diffusion estimators do it, but small enough for a laptop's CPU. Both are
-also what reasonx_ft tunes.
+space: a photo and noise to one map, as latent diffusion estimators do it, but small enough for a laptop's CPU.
+reasonx_ft tunes both.
 
 Maps travel as *codes*: float32 [B, 3, H, W] (depth: [B, 1, H, W] out of `TinyNet`) of about unit range, so that one
 noise level, one loss and one step size fit all modalities. A positive map's code is its logarithm, shifted and scaled:
@@ -150,7 +150,7 @@ class TinyFlow(nn.Module):
     Parameters
     ----------
     widths : channels at full, half, quarter and eighth size
-    embedding : width of what is known of t and the modality
+    embedding : width of the embedding of t and the modality
     """
 
     #: below this t the velocity's denominator stops shrinking
@@ -177,7 +177,7 @@ class TinyFlow(nn.Module):
         self.head = nn.Conv2d(full, 3, 3, padding=1)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """What is known of images [B, 3, H, W] in [0, 1]; once an image, whatever is sampled for it after."""
+        """Features of images [B, 3, H, W] in [0, 1]; computed once for all samples of an image."""
         features: list[Tensor] = self.encoder(images)
         return features
 
@@ -201,7 +201,7 @@ class TinyFlow(nn.Module):
         return (state - self.clean(state, t, modality, condition)) / t_
 
     def forward(self, images: Tensor, state: Tensor, t: Tensor, modality: Tensor) -> Tensor:
-        """The velocity, with the image encoded anew."""
+        """The velocity; encodes the image first."""
         return self.velocity(state, t, modality, self.encode(images))
 
 

@@ -1,4 +1,4 @@
-"""A tuned checkpoint: a folder with ``reasonx.json``, which says what was tuned, from what, and for which reward."""
+"""A tuned checkpoint: a folder with ``reasonx.json``, which states network, base and reward of the tuning."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SCHEMA = 1
 class TunedCard(BaseModel):
     """reasonx.json.
 
-    architecture : what runs it. tiny, tiny-flow: `path` is a .safetensors file with its card beside it; pipeline: a
-        diffusers folder; transformers: a folder of a depth network
+    architecture : the class that runs it. tiny, tiny-flow: `path` is a .safetensors file with its card beside it;
+        pipeline: a diffusers folder; transformers: a folder of a depth network
     path : the weights, inside the folder
     base : name or hub id of the model it was tuned from
     method : how, e.g. grpo, ranking
-    reward : what it was rewarded for, in words
+    reward : description of the reward
     rewarded : metrics that the reward is made of; tables mark them
-    data : what it was tuned on; judge : whose answers
+    data : photos it was tuned on; judge : name of the judge that answered
     metrics : values at the end of tuning, with their signatures
     """
 

@@ -28,7 +28,7 @@ class CatalogueEntry(BaseModel):
     adapter : "module:Class" that runs it; its keyword parameters are the model's options (see `load.construct`)
     hub : id of its checkpoint on the hub; none for models inside the package, or chosen by task
     chooses : for a name that picks a checkpoint by the task, the entries it picks from
-    task, kind : what it gives, preferred first; left out for models inside the package, which say it themselves
+    task, kind : its outputs, preferred first; left out for models inside the package, which state them
     parameters_m : parameters in millions; download_mb : size of the checkpoint
     trained_on : datasets whose numbers are not zero-shot for it
     classes : names in model_index.json (_class_name) or config.json (architectures); a folder or hub id with one of
@@ -89,7 +89,7 @@ def adapter_of(checkpoint: Checkpoint) -> str | None:
 
 def checkpoint_info(checkpoint: Checkpoint, *, name: str, parameters: int | None, options: Mapping[str, Any],
                     notes: tuple[str, ...] = ()) -> ModelInfo:  # fmt: skip
-    """Who predicts, for a network with files: their digest, and what the catalogue knows of their hub id."""
+    """Description of a network with files: their digest, and the catalogue's facts about their hub id."""
     known = entry_of(checkpoint.hub_id)
     return ModelInfo(
         name=name, source=checkpoint.source, weights_sha256=checkpoint.digest, parameters=parameters, options=options,
@@ -131,7 +131,7 @@ class ModelRow:
     parameters_m : millions of parameters, where known
     why_not : why it is not available here, else None
     how : how to get it, where it is not
-    facts : more of what is known
+    facts : anything else that is known
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A network's files: where they are (a folder, or a hub id), their digest, and what safetensors files hold."""
+"""A network's files: where they are (a folder, or a hub id), their digest, and the tensors of safetensors files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from reasonx_eval.io.digests import sha256_file
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-#: what is downloaded before anything else: it says what the rest is
+#: downloaded first: these files name the others
 _SMALL = ["*.json", "*.txt", "*.model"]
-#: files that decide what a network computes, besides its weights
+#: files besides the weights that can change a prediction
 _CONFIGS = (".json", ".txt", ".model")
 #: the safetensors format allows no longer header
 _MAX_HEADER: Final = 100_000_000
@@ -31,7 +31,7 @@ class Checkpoint:
     """A network's files.
 
     folder : where they are on this machine
-    source : what the user named: a path, or a hub id
+    source : the path or hub id that the user gave
     revision : commit of a hub snapshot; None for a folder
     """
 
@@ -41,7 +41,7 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What to call it: the last part of the hub id, or the folder's name."""
+        """The last part of the hub id, or the folder's name."""
         return self.folder.resolve().name if self.hub_id is None else self.hub_id.rpartition("/")[2]
 
     @property
@@ -94,7 +94,7 @@ def read_json(path: Path) -> Mapping[str, Any] | None:
 
 
 def is_hub_id(spec: str) -> bool:
-    """``owner/name``, optionally ``@revision``: what a hub id looks like."""
+    """Whether text has the form of a hub id: ``owner/name``, optionally ``@revision``."""
     return bool(_HUB_ID.fullmatch(spec))
 
 
@@ -125,7 +125,7 @@ def _snapshot(spec: str, allow_pickle: bool) -> Checkpoint:
     get = partial(snapshot_download, name, revision=revision or None)
     try:
         folder = Path(get(allow_patterns=_SMALL))
-        # many repositories hold the same weights in both formats and two precisions: the best of what there is
+        # many repositories hold the same weights in both formats and two precisions: take the best there is
         wanted: list[tuple[str, str | None]] = [("*.safetensors", "*.fp16.*"), ("*.safetensors", None)]
         if allow_pickle and not (folder / "model_index.json").is_file():
             wanted.append(("*.bin", None))
@@ -185,12 +185,12 @@ def find_weights(folder: Path, stem: str) -> Weights:
     Parameters
     ----------
     folder : a network's own folder
-    stem : what its files are called: ``diffusion_pytorch_model`` (diffusers) or ``model`` (transformers)
+    stem : name of its files: ``diffusion_pytorch_model`` (diffusers) or ``model`` (transformers)
 
     Raises
     ------
     UsageError
-        No such folder, no weights, only pickled weights, a shard missing, or a file that is not what its name says.
+        No such folder, no weights, only pickled weights, a shard missing, or a file of another format.
     """
     if not folder.is_dir():
         raise UsageError("no such folder: the checkpoint is incomplete", where=str(folder))

@@ -20,7 +20,7 @@ from reasonx_eval.types import KINDS
 if TYPE_CHECKING:
     from reasonx_eval.models.loading.runtime import Runtime
 
-#: what a model can be besides a name: how it is written, and what it means
+#: specifications of a model besides a name, and their meaning
 FORMS: Final[tuple[tuple[str, str], ...]] = (
     ("owner/name", "a depth estimator or Marigold-type pipeline of the hub, or of its local cache"),
     ("DIR", "the same in a local folder, or a tuned checkpoint of reasonx-ft"),
@@ -38,7 +38,7 @@ _MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class Request:
-    """What a user wrote: the model and how it is to compute.
+    """The model that a user asks for, and how it is to compute.
 
     spec : e.g. ``oracle``, ``marigold``, ``owner/name`` of the hub, ``preds:DIR``, ``net.onnx``, ``net.py:Net``
     kind : the kind to predict; required where nothing else states it, an error where it contradicts
@@ -102,7 +102,11 @@ def _find(request: Request) -> Model:
         return _catalogued(catalogue()[spec], request)
     extra = plugins(GROUP)
     if spec in extra:
-        return _user(load_plugin("model", extra[spec]), f"{spec} ({extra[spec].value})", request)
+        from reasonx_eval.models.loading.plugin_files import importing
+
+        with importing(extra[spec].value.partition(":")[0]):
+            plugin = load_plugin("model", extra[spec])
+        return _user(plugin, f"{spec} ({extra[spec].value})", request)
     if spec.startswith("preds:"):
         return _saved(Path(spec.removeprefix("preds:")), request)
     source, _, name = spec.rpartition(":")
@@ -150,7 +154,8 @@ def _not_a_model(path: Path) -> str:
         classes = [n.name for n in ast.parse(path.read_bytes()).body if isinstance(n, ast.ClassDef)]
     except (SyntaxError, ValueError, OSError):
         classes = []
-    return f"which class? {path.name} defines {', '.join(classes) or 'none'}; write {path}:{(classes or ['Class'])[0]}"
+    named = ", ".join(classes) or "no class"
+    return f"names a file, but no class in it: {path.name} defines {named}; write {path}:{(classes or ['Class'])[0]}"
 
 
 def _saved(folder: Path, request: Request) -> Model:
@@ -209,10 +214,10 @@ def from_checkpoint(checkpoint: Checkpoint, request: Request) -> Model:
 
 
 def construct(factory: Callable[..., Any], request: Request, **given: Any) -> Model:
-    """A model of this package: its class called with the options, and what its signature has of the request.
+    """A model of this package: its class, called with the options and the parts of the request that it takes.
 
     ``kind`` and ``device`` are passed where the signature has them, ``runtime`` instead of ``device`` for networks of
-    torch; of `given` (a checkpoint, a path, a name) what it has and what is not None.
+    torch; of `given` (a checkpoint, a path, a name) those that it names and that are not None.
 
     Raises
     ------

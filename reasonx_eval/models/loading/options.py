@@ -12,7 +12,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserErro
 
 from reasonx_eval.errors import UsageError, unknown
 
-#: pydantic's kind of error -> what was expected
+#: pydantic's kind of error -> the form that is expected
 _EXPECTED: Final[Mapping[str, str]] = {
     "int_parsing": "a whole number", "int_parsing_size": "a whole number", "float_parsing": "a finite number",
     "finite_number": "a finite number", "bool_parsing": "true or false",
@@ -81,7 +81,7 @@ def _hint(parameter: inspect.Parameter, names: dict[str, Any], where: str) -> An
     if parameter.annotation is empty:
         return str
     raise UsageError(f"the type of option {parameter.name}, '{parameter.annotation}', can't be resolved: {failure}",
-                     where=where, fix="import what it names at run time, not under TYPE_CHECKING alone")  # fmt: skip
+                     where=where, fix="import the names in it at run time, not under TYPE_CHECKING alone")  # fmt: skip
 
 
 def _names(factory: Callable[..., Any]) -> dict[str, Any]:

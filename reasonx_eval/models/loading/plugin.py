@@ -11,6 +11,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import ReasonXError, SampleError, UsageError, unknown
-from reasonx_eval.io.digests import sha256_file, sha256_lines, sha256_text
+from reasonx_eval.io.digests import sha256_text
 from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.models.base import Model, ModelInfo, check_kind
 from reasonx_eval.models.loading.options import option_parameters, parse_options
+from reasonx_eval.models.loading.plugin_files import USER_MODULE, PluginFiles, importing
 from reasonx_eval.models.saved.formats import as_map
 from reasonx_eval.types import KINDS, TASK_OF_KIND, Kind, Prediction, Sample
 
@@ -44,7 +46,8 @@ def load_attribute(spec: str) -> Any:
         module, origin = _import_file(path), path
     else:
         origin = Path(source)
-        module = _guarded(lambda: import_module(source), source, "import", None)
+        with importing(source):
+            module = _guarded(lambda: import_module(source), source, "import", None)
     try:
         return getattr(module, name)
     except AttributeError:
@@ -53,7 +56,7 @@ def load_attribute(spec: str) -> Any:
 
 
 def build(factory: Any, *, spec: str, kind: str | None, options: Mapping[str, Any], device: str) -> Model:
-    """Call a user's class or factory and wrap what it gives.
+    """Call a user's class or factory, and wrap the result as a `Model`.
 
     Raises
     ------
@@ -68,10 +71,23 @@ def build(factory: Any, *, spec: str, kind: str | None, options: Mapping[str, An
     for key, value in {"kind": kind, "device": device}.items():
         if key in takes and value is not None and key not in arguments:
             arguments[key] = value
-    made = _guarded(lambda: factory(**arguments), spec, "construct", _source_file(factory))
-    if isinstance(made, Model):
-        return made
-    return SimpleModel(made, spec=spec, kind=kind, source=_source_file(factory), options=arguments)
+    files = PluginFiles(factory)
+    with files.recording():
+        made = _guarded(lambda: factory(**arguments), spec, "construct", files.source)
+    if not isinstance(made, Model):
+        return SimpleModel(made, spec=spec, kind=kind, files=files, options=arguments)
+    if type(made).files is Model.files:
+        setattr(made, "files", partial(_digests, files, made, arguments))  # noqa: B010  # a method of the class for types
+    return made
+
+
+def _digests(files: PluginFiles, user: Any, options: Mapping[str, Any]) -> Mapping[str, str]:
+    return files.digests(_named(user, options))
+
+
+def _named(user: Any, options: Mapping[str, Any]) -> list[Any]:
+    """Values that may name files: the attribute `weights` first."""
+    return [getattr(user, "weights", None), *options.values(), *getattr(user, "__dict__", {}).values()]
 
 
 class SimpleModel(Model):
@@ -80,13 +96,13 @@ class SimpleModel(Model):
     `predict` gets a list of uint8 [H, W, 3] photos and gives one map (or `Prediction`) for each. It may also take
     ``kind=`` (which of several is wanted) and ``seeds=`` (one integer per photo, from the run's seed and the
     sample's id). Optional attributes: name, licence, base, trained_on, reward, parameters, weights (the path or
-    paths of weight files, to digest), batch_size (default 1), thread_safe (default False).
+    paths of weight files), batch_size (default 1), thread_safe (default False).
     """
 
     def __init__(
-        self, user: Any, *, spec: str, kind: str | None, source: Path | None, options: Mapping[str, Any]
+        self, user: Any, *, spec: str, kind: str | None, files: PluginFiles, options: Mapping[str, Any]
     ) -> None:
-        self._user, self._spec, self._source = user, spec, source
+        self._user, self._spec, self._files, self._source = user, spec, files, files.source
         self._class = type(user).__name__
         predict = getattr(user, "predict", None)
         if not callable(predict):
@@ -101,7 +117,7 @@ class SimpleModel(Model):
         self.thread_safe = _attribute(user, "thread_safe", bool, False, spec)
         if self.batch_size < 1:
             raise UsageError(f"batch_size is {self.batch_size}; needs 1 or more", where=spec)
-        self._info: ModelInfo = _guarded(self._read_info, spec, "construct", source)
+        self._info: ModelInfo = _guarded(self._read_info, spec, "construct", files.source)
 
     @property
     def info(self) -> ModelInfo:
@@ -116,15 +132,15 @@ class SimpleModel(Model):
         return ModelInfo(
             name=_attribute(user, "name", str, self._class, spec),
             source=spec,
-            weights_sha256=self._digest(),
+            weights_sha256=self._files.sha256(_named(user, self._options)),
             licence=_attribute(user, "licence", str, None, spec),
             parameters=_attribute(user, "parameters", int, None, spec),
             base=_attribute(user, "base", str, None, spec),
             trained_on=(trained_on,) if isinstance(trained_on, str) else tuple(trained_on),
             reward=_attribute(user, "reward", str, None, spec),
             options=self._options,
-            notes=("weights_sha256 is the digest of the source file" +
-                   (" and of the weight files it names" if self._weight_files() else "") + ", not of what it loads",),
+            notes=("weights_sha256 is the digest of the code and of the files that it opened or names; files that "
+                   "compiled code opens by itself are not seen",),
         )  # fmt: skip
 
     @property
@@ -144,7 +160,8 @@ class SimpleModel(Model):
         where = f"{self._spec}: sample {', '.join(s.id for s in samples)}"
         photos = [s.image.copy() for s in samples]  # a model may write into them
         try:
-            given = self._predict(photos, **extra)
+            with self._files.recording():
+                given = self._predict(photos, **extra)
         except ReasonXError:
             raise
         except (Exception, SystemExit) as error:
@@ -176,15 +193,8 @@ class SimpleModel(Model):
             raise SampleError(f"{bad} of {value.size} values are NaN or infinite", where=where)
         return Prediction(kind, value, seconds)
 
-    def _weight_files(self) -> list[Path]:
-        weights = getattr(self._user, "weights", None)
-        items = [weights] if isinstance(weights, (str, Path)) else weights if isinstance(weights, (list, tuple)) else []
-        return [Path(p) for p in items if isinstance(p, (str, Path)) and Path(p).is_file()]
-
-    def _digest(self) -> str | None:
-        files = [*([self._source] if self._source is not None else []), *self._weight_files()]
-        digests = [sha256_file(p) for p in files if p.is_file()]
-        return None if not digests else digests[0] if len(digests) == 1 else sha256_lines(digests)
+    def files(self) -> Mapping[str, str]:
+        return _digests(self._files, self._user, self._options)
 
 
 def describe(error: BaseException, source: Path | None) -> str:
@@ -201,7 +211,7 @@ def describe(error: BaseException, source: Path | None) -> str:
 
 
 def _guarded(action: Callable[[], Any], where: str, doing: str, source: Path | None) -> Any:
-    """Run the user's code; what it raises becomes one UsageError (its own clear errors pass)."""
+    """Run the user's code; an exception becomes one UsageError (clear errors of its own pass)."""
     try:
         return action()
     except ReasonXError:
@@ -212,14 +222,14 @@ def _guarded(action: Callable[[], Any], where: str, doing: str, source: Path | N
         if absent and f"{where}.".startswith(f"{absent}."):
             fix = f"install it in this environment, or name the file: path/to/{where.split('.')[-1]}.py:Class"
         elif absent:
-            fix = f"install what provides the module '{absent}' in this environment"
+            fix = f"install the package of the module '{absent}' in this environment"
         verb = "can't be imported" if doing == "import" else "can't be constructed"
         raise UsageError(f"{verb}: {describe(error, source)}", where=where, fix=fix) from error
 
 
 def _import_file(path: Path) -> ModuleType:
     path = path.resolve()
-    name = f"reasonx_user_{path.stem}_{sha256_text(str(path))[:8]}"
+    name = f"{USER_MODULE}{path.stem}_{sha256_text(str(path))[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError("not a Python file", where=str(path))
@@ -230,19 +240,12 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     loader = spec.loader
     try:
-        _guarded(lambda: loader.exec_module(module), str(path), "import", path)
+        with importing(name):
+            _guarded(lambda: loader.exec_module(module), str(path), "import", path)
     except BaseException:
         del sys.modules[name]
         raise
     return module
-
-
-def _source_file(factory: Any) -> Path | None:
-    try:
-        found = inspect.getsourcefile(factory)
-    except TypeError:
-        return None
-    return Path(found).resolve() if found else None
 
 
 def _stated_kinds(stated: Any, wanted: str | None, spec: str) -> tuple[Kind, ...]:

@@ -54,7 +54,7 @@ class Runtime:
         return DTYPES[self.dtype]
 
     def describe(self) -> dict[str, Any]:
-        """What of it can change a number, for ModelInfo.options."""
+        """The settings that can change a number, for ModelInfo.options."""
         found: dict[str, Any] = {"device": self.torch_device.type, "dtype": self.dtype}
         return found | ({"trust_remote_code": True} if self.trust_remote_code else {})
 
@@ -82,7 +82,7 @@ class CheckpointModel(Model):
 
     @property
     def network(self) -> Any:
-        """What `_read` gave, read once."""
+        """The result of `_read`, which is called once."""
         with self._loading:
             if self._network is None:
                 self._network = self._read()

@@ -1,4 +1,4 @@
-"""Files of saved predictions: how each format is decoded, and what its folder's meta.json states."""
+"""Files of saved predictions: how each format is decoded, and the keys of its folder's meta.json."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ModelRef(BaseModel):
 class PredictionsMeta(BaseModel):
     """meta.json of a folder of predictions; unknown keys are refused.
 
-    kind : what the values mean, one of types.KINDS
+    kind : meaning of the values, one of types.KINDS
     png_scale, png_offset : value = png * png_scale + png_offset, for 16-bit PNG
     npz_key, h5_key : which array of a file with several
     normals_frame : axes of normals: opencv (x right, y down, z forward), opengl (x right, y up, z to the viewer),
@@ -226,7 +226,7 @@ def as_map(array: NDArray[Any], kind: str, where: str) -> NDArray[np.floating[An
     """Check dtype and shape of one prediction and give it as [H, W] or [H, W, 3], float64 if it was, else float32.
 
     One leading or trailing axis of length 1 is dropped for [H, W] kinds; nothing else is guessed.
-    NaN and infinity pass: what they mean is the caller's to decide.
+    NaN and infinity pass: the caller decides about them.
 
     Raises
     ------

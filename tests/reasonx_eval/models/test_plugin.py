@@ -62,7 +62,7 @@ def test_simple_class(load: Load, tmp_path: Path) -> None:
     info = model.info
     assert (info.name, info.licence, info.trained_on, info.options) == ("red", "MIT", ("NYUv2",), {"scale": 2.0})
     assert info.weights_sha256 == sha256_file(tmp_path / "net.py")
-    assert "digest of the source file" in info.notes[0]
+    assert "digest of the code" in info.notes[0]
 
 
 def test_weight_files_are_digested_too(load: Load, tmp_path: Path) -> None:
@@ -70,6 +70,60 @@ def test_weight_files_are_digested_too(load: Load, tmp_path: Path) -> None:
     weights.write_bytes(b"weights")
     model = load(SIMPLE.replace('licence = "MIT"', f"weights = {str(weights)!r}"))
     assert model.info.weights_sha256 == sha256_lines([sha256_file(tmp_path / "net.py"), sha256_file(weights)])
+
+
+#: place of the file in a class -> lines; the name is put together, so that no text in the code is the name
+USES_OF_A_FILE = {
+    "opened at import": ("W = (FOLDER / ('weights' + '.bin')).read_bytes()", "pass", "pass"),
+    "opened when constructed": ("", "self.w = (FOLDER / ('weights' + '.bin')).read_bytes()", "pass"),
+    "opened when it predicts": ("", "pass", "(FOLDER / ('weights' + '.bin')).read_bytes()"),
+    "named in the code": ("", "pass", "'weights.bin'"),
+    "named by an attribute": ("", "self.where = [FOLDER / ('weights' + '.bin')]", "pass"),
+    "imported": ("", "pass", "import user_pkg_helper"),
+}
+
+
+@pytest.mark.parametrize("place", USES_OF_A_FILE)
+def test_every_file_that_a_class_opens_or_names_is_digested(load: Load, tmp_path: Path, place: str) -> None:
+    changed = tmp_path / ("user_pkg_helper.py" if place == "imported" else "weights.bin")
+    changed.write_bytes(b"A = 1")
+    at_import, constructed, predicting = USES_OF_A_FILE[place]
+    code = f"""
+    from pathlib import Path
+    FOLDER = Path(__file__).parent
+    {at_import}
+    class Net:
+        kind = "depth_metric"
+        def __init__(self):
+            {constructed}
+        def predict(self, images):
+            {predicting}
+            return [np.ones(i.shape[:2], "f4") for i in images]
+    """
+    model = load(code)
+    model.predict(SAMPLES[:1], "depth_metric", 0)
+    before, digest = model.files(), model.info.weights_sha256
+    assert set(before) == {str(changed), str(tmp_path / "net.py")}
+    assert load(code).info.weights_sha256 == digest
+    changed.write_bytes(b"A = 2")
+    assert {k for k, v in model.files().items() if v != before[k]} == {str(changed)}
+    # a file that is opened later is not known when the model is made
+    assert (load(code).info.weights_sha256 == digest) == (place == "opened when it predicts")
+
+
+def test_files_of_a_model_class_are_known_too(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"one")
+    model = load("""
+    from pathlib import Path
+    from reasonx_eval.models.base import Model, ModelInfo
+    class Net(Model):
+        kinds = {"depth": ("depth_metric",)}
+        info = ModelInfo("mine", "here")
+        def __init__(self):
+            self.w = Path(__file__).with_name("weights" + ".bin").read_bytes()
+        def predict(self, samples, kind, seed): ...
+    """)
+    assert set(model.files()) == {str(tmp_path / "net.py"), str(tmp_path / "weights.bin")}
 
 
 def test_asks_for_kind_and_gives_seeds(load: Load) -> None:
