@@ -7,7 +7,6 @@ scene is rendered whatever size is asked for; only sensor noise and the grid of 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,14 +158,3 @@ def render_scene(domain: str, split: str, index: int, size: tuple[int, int] = (9
         if world is not None:
             return render_world(world, size, domain, split, index, attempt)
     raise AssertionError(f"{domain}/{split}/{index}: no acceptable scene in {MAX_ATTEMPTS} draws")
-
-
-def contact_sheet(domain: str, split: str, indices: list[int], path: Path, size: tuple[int, int] = (96, 128),
-                  columns: int = 8) -> None:  # fmt: skip
-    """Write the pictures of several scenes as one PNG, `columns` in a row."""
-    from reasonx_eval.io.images import write_png
-
-    pictures = [render_scene(domain, split, i, size).image() for i in indices]
-    pictures += [np.zeros_like(pictures[0])] * (-len(pictures) % columns)
-    rows = [np.concatenate(pictures[i : i + columns], axis=1) for i in range(0, len(pictures), columns)]
-    write_png(path, np.concatenate(rows, axis=0))

@@ -19,10 +19,9 @@ from reasonx_eval.datasets.scenes.dataset import ScenesBroad, ScenesSynthetic, S
 from reasonx_eval.datasets.scenes.domains import BROAD, DOMAINS, SYNTHETIC, WILD
 from reasonx_eval.datasets.scenes.layout import NEAREST
 from reasonx_eval.datasets.scenes.pairs import BANDS, DARKER_ABOVE, EQUAL_BELOW, PAIRS
-from reasonx_eval.datasets.scenes.render import Scene, contact_sheet, render_scene
+from reasonx_eval.datasets.scenes.render import Scene, render_scene
 from reasonx_eval.datasets.scenes.textures import ALBEDO_MAX, ALBEDO_MIN, PATTERNS
 from reasonx_eval.errors import SampleError, UsageError
-from reasonx_eval.io.images import read_png
 from reasonx_eval.metrics.judgements import whdr
 from reasonx_eval.metrics.ordinal import relation
 from reasonx_eval.registry import DATASETS, resolve
@@ -331,12 +330,3 @@ def test_cameras_keep_their_distance(domain: object) -> None:
         s = scene(family.name, k)  # type: ignore[attr-defined]
         assert s.depth.min() >= NEAREST
         assert all(low < 0 < high for low, high in zip(s.world.room.low, s.world.room.high, strict=True))
-
-
-def test_contact_sheet(tmp_path: Path) -> None:
-    path = tmp_path / "sheet.png"
-    contact_sheet("wild", "test", [0, 1, 2], path, size=(24, 32), columns=2)
-    sheet = read_png(path)
-    assert sheet.shape == (48, 64, 3)
-    assert np.array_equal(sheet[:24, 32:], render_scene("wild", "test", 1, (24, 32)).image())
-    assert not sheet[24:, 32:].any()
