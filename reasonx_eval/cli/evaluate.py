@@ -23,6 +23,7 @@ def evaluate_model(model: Model, context: click.Context) -> int:
     """Run a loaded model under every protocol that the options name; print; return the exit code."""
     from reasonx_eval.io.results import Selection, run_folder
     from reasonx_eval.models.adapters.derived import DepthBesideNormals
+    from reasonx_eval.report.tables import printable
     from reasonx_eval.run.loop import RunOptions, run
     from reasonx_eval.run.plan import plan
 
@@ -44,6 +45,8 @@ def evaluate_model(model: Model, context: click.Context) -> int:
             task=options["task"], root=options["root"], split=options["split"],
             dataset_options=parse_options(options["dataset_options"], "--dataset-option"),
         )  # fmt: skip
+        for said in dict.fromkeys(s for dataset, _ in work for s in dataset.overlooked()):
+            click.echo(f"note: {printable(said)}", err=True)
         for dataset, protocol in work:
             folder = run_folder(options["out"], protocol.ref, _run_name(model, dataset.name, protocol.dataset),
                                 options["shard"])  # fmt: skip

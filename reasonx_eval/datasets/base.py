@@ -92,6 +92,14 @@ class Dataset(ABC):
         """The files a sample is read from (for digests, doctor and error messages); may be empty."""
         return ()
 
+    def overlooked(self) -> Sequence[str]:
+        """What lies in the folder, looks like a part of the data set and is not read: one sentence a kind.
+
+        `doctor` warns of each, and a run says them first and keeps them in its result. Data sets whose ids are a list
+        of the package have none: a file of theirs under another name is the error of its sample.
+        """
+        return ()
+
     @property
     def targets(self) -> Sequence[str]:
         """The targets that these files have; what may be wanted from `load`."""

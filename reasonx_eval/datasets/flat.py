@@ -35,9 +35,11 @@ from reasonx_eval.datasets.formats.maps import (
     image_size,
     read_map,
 )
+from reasonx_eval.datasets.formats.naming import sentence
 from reasonx_eval.datasets.formats.reading import choice, require_id, wanted
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.images import read_rgb, write_npy, write_png
+from reasonx_eval.io.walk import PICTURES, from_system, walk_files
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample, Target
 
 _NAME = re.compile(r"^(?P<name>.+)_(?P<what>rgb|depth|normal|albedo|irradiance)$")
@@ -101,12 +103,28 @@ class Flat(Dataset):
                              "(0.001 for millimetres)", where="flat")  # fmt: skip
         return scale
 
+    def overlooked(self) -> Sequence[str]:
+        assert self.root is not None
+        read = {path for files in self._files.values() for path in files.values()}
+        other = [p.relative_to(self.root).as_posix() for p in walk_files(self.root)
+                 if p not in read and p.suffix.lower() in PICTURES]  # fmt: skip
+        said = [sentence("pictures or maps not read, as their names are not NAME_rgb, NAME_depth, NAME_normal, "
+                         "NAME_albedo or NAME_irradiance with a known suffix",
+                         [n for n in other if "/" not in n]),
+                sentence("pictures or maps not read, as they lie in folders below",
+                         [n for n in other if "/" in n])]  # fmt: skip
+        if self.depth_scale is None:
+            said.append(sentence("depth files not read, as nothing says how many metres a unit is (dataset option "
+                                 "depth_scale, 0.001 for millimetres)",
+                                 [f["depth"].name for f in self._files.values() if "depth" in f]))  # fmt: skip
+        return [s for s in said if s]
+
     def _scan(self) -> dict[str, dict[str, Path]]:
         assert self.root is not None
         found: dict[str, dict[str, Path]] = {}
         for path in sorted(self.root.iterdir()):
             match = _NAME.match(path.stem)
-            if match is None:
+            if match is None or from_system(path.name):
                 continue
             known = PHOTO_SUFFIXES if match["what"] == "rgb" else MAP_SUFFIXES
             if path.suffix.lower() not in known:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +47,7 @@ from reasonx_eval.datasets.formats.maps import (
     read_map,
     read_mask,
 )
+from reasonx_eval.datasets.formats.naming import ids_in, sentence
 from reasonx_eval.datasets.formats.reading import pinhole, require_id, wanted
 from reasonx_eval.datasets.iiw import iiw_json, read_judgements, write_iiw
 from reasonx_eval.errors import DataError, SampleError, unknown
@@ -55,6 +55,7 @@ from reasonx_eval.io.color import linear_to_srgb
 from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.files import safe_name
 from reasonx_eval.io.images import decode_file, read_rgb, write_npy, write_png
+from reasonx_eval.io.walk import walk_files
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample, Target
 
 ALL = "all"
@@ -121,7 +122,7 @@ class Folder(Dataset):
     def _find_ids(self) -> list[str]:
         rule = self.card.splits.get(self.split, "*")
         if any(c in rule for c in "*?["):
-            ids = [i for i in self._image_ids() if fnmatchcase(i, rule)]
+            ids = [i for i in self._found if fnmatchcase(i, rule)]
             if not ids:
                 raise DataError(f"no image matches {self.card.images} with ids like '{rule}'", where=str(self.root),
                                 fix=f"compare 'images' in {self.card_path} with the files' names")  # fmt: skip
@@ -129,17 +130,47 @@ class Folder(Dataset):
         assert self.root is not None
         return read_ids(self.root / rule)
 
-    def _image_ids(self) -> list[str]:
+    @cached_property
+    def _found(self) -> list[str]:
         """Ids of all files that match the card's `images`, sorted."""
+        folder = self.card.images.partition("{id}")[0].rpartition("/")[0]
         assert self.root is not None
-        head, *rest = self.card.images.split("{id}")
-        # a second {id} must repeat the first
-        expression = re.escape(head) + "(?P<id>.+)" + "(?P=id)".join(map(re.escape, rest))
-        base = self.root / head.rsplit("/", 1)[0] if "/" in head else self.root
-        if not base.is_dir():
-            raise DataError(f"no folder {base}, where the card says the images are", where=str(self.card_path))
-        names = (p.relative_to(self.root).as_posix() for p in base.rglob("*") if not p.is_dir())  # dead links too
-        return sorted(m["id"] for m in (re.fullmatch(expression, n) for n in names) if m)
+        if not (self.root / folder).is_dir():
+            near = [p.name for p in self._folders(folder)]
+            raise DataError(f"no folder {self.root / folder}, where the card says the images are"
+                            + (f"; there is {', '.join(near)}" if near else ""), where=str(self.card_path))  # fmt: skip
+        return sorted(ids_in(self.card.images, self._below(self.root / folder)).values())
+
+    def _below(self, folder: Path) -> list[str]:
+        assert self.root is not None
+        return [p.relative_to(self.root).as_posix() for p in walk_files(folder)]
+
+    def _folders(self, folder: str) -> list[Path]:
+        """Folders of that path below the root, in any letter case."""
+        assert self.root is not None
+        found = [self.root]
+        for part in folder.split("/") if folder else ():
+            found = [p for f in found for p in sorted(f.iterdir()) if p.name.casefold() == part.casefold()]
+        return [p for p in found if p.is_dir()]
+
+    def overlooked(self) -> Sequence[str]:
+        rule = self.card.splits.get(self.split, "*")
+        if not any(c in rule for c in "*?["):
+            return ()  # what a list names and nobody finds is the error of its sample
+        maps = {n: getattr(self.card, n).path for n in self.card.targets}
+        listed = {p: [f for d in self._folders(p.partition("{id}")[0].rpartition("/")[0]) for f in self._below(d)]
+                  for p in (self.card.images, *maps.values())}  # fmt: skip
+        ids, taken = set(self._found), {n for p, names in listed.items() for n in ids_in(p, names)}
+        near = [n for n in ids_in(self.card.images, listed[self.card.images], loose=True) if n not in taken]
+        said = [sentence("photos not read, as letter case or suffix is not that of "
+                         f"images = \"{self.card.images}\"", near)]  # fmt: skip
+        said += [sentence(f"{name} files without a photo {self.card.images}", [
+            n for n, i in ids_in(pattern, listed[pattern]).items() if i not in ids and fnmatchcase(i, rule)])
+            for name, pattern in maps.items()]  # fmt: skip
+        chosen = set(self._ids)
+        other_case = [i for i in self._found if i not in chosen and fnmatchcase(i.casefold(), rule.casefold())]
+        said.append(sentence(f"photos not read, as letter case is not that of the split's '{rule}'", other_case))
+        return [s for s in said if s]
 
     def _path(self, pattern: str, sample_id: str) -> Path:
         assert self.root is not None

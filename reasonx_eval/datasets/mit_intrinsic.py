@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
 from reasonx_eval.datasets.examples import Example, Written, map_target, smooth_truth
 from reasonx_eval.datasets.formats.maps import as_plane, as_rgb
+from reasonx_eval.datasets.formats.naming import sentence
 from reasonx_eval.datasets.formats.reading import find_folder, require_id, wanted
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io.color import linear_to_srgb
@@ -53,6 +54,15 @@ class MITIntrinsic(Dataset):
                                 f"object folder ({OBJECTS[0]}, {OBJECTS[1]}, ...)")  # fmt: skip
         here = [o for o in OBJECTS if (self.base / o).is_dir()]
         self._ids = OBJECTS if split == "all" else tuple(here)
+
+    def overlooked(self) -> Sequence[str]:
+        if self.split == "all":
+            return ()
+        known = {o.casefold(): o for o in OBJECTS}
+        names = sorted(p.name for p in self.base.iterdir() if p.is_dir() and p.name not in OBJECTS)
+        near = [n for n in names if n.casefold() in known]
+        said = sentence("folders not read, as letter case is not that of an object's name", near)
+        return [said] if said else []
 
     @property
     def ids(self) -> Sequence[str]:

@@ -22,6 +22,7 @@ from reasonx_eval.doctor.manifest import (
     verify_split,
 )
 from reasonx_eval.errors import ReasonXError, SampleError
+from reasonx_eval.io.walk import near_names
 
 #: samples whose values are looked at unless all are asked for
 DEFAULT_LIMIT = 24
@@ -96,7 +97,9 @@ def _present(dataset: Dataset) -> Iterator[Finding]:
     paths = sorted(found)
     if not paths and not missing:
         return
-    missing += [str(p) for p in paths if not p.is_file()]
+    for path in (p for p in paths if not p.is_file()):
+        near = near_names(path)
+        missing.append(str(path) + (f" (there is {', '.join(near[:3])})" if near else ""))
     empty = [str(p) for p in paths if p.is_file() and p.stat().st_size == 0]
     for what, names in (("missing", missing), ("empty", empty)):
         if names:
@@ -104,6 +107,8 @@ def _present(dataset: Dataset) -> Iterator[Finding]:
                           f"reasonx-eval doctor {dataset.info.name} --prepare")  # fmt: skip
     if not missing and not empty:
         yield Finding("files", "ok", f"{len(paths)} of {len(paths)} present")
+    for what in dataset.overlooked():
+        yield Finding("files", "warn", what, "rename them, or correct the pattern of names")
 
 
 def _splits(dataset: Dataset) -> Iterator[Finding]:

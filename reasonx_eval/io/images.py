@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io.decoders import quick_rgb
+from reasonx_eval.io.walk import near_names
 
 _T = TypeVar("_T")
 
@@ -27,7 +28,7 @@ def decode_file(path: Path | str, data: bytes | None, decode: Callable[[bytes], 
     try:
         raw = _read_regular(Path(path)) if data is None else data
     except FileNotFoundError:
-        raise SampleError("file is missing", where=where) from None
+        raise missing(Path(path)) from None
     except OSError as error:
         raise SampleError(f"can't be read: {error.strerror or error}", where=where) from None
     if not raw:
@@ -40,6 +41,13 @@ def decode_file(path: Path | str, data: bytes | None, decode: Callable[[bytes], 
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise SampleError(f"can't be decoded ({detail}): truncated, or not the format its name says?",
                           where=where) from None  # fmt: skip
+
+
+def missing(path: Path) -> SampleError:
+    """The error of a file that is not there; names those that nearly are."""
+    near = near_names(path)
+    hint = f"; there is {', '.join(near[:3])}: rename it, or correct the pattern of names" if near else ""
+    return SampleError(f"file is missing{hint}", where=str(path))
 
 
 def _read_regular(path: Path) -> bytes:

@@ -232,7 +232,8 @@ def run(
         if options.save_predictions:
             write_meta(out / "predictions", kind=kind, info=model.info, seed=options.seed)
         records += _score_all(job, todo, out, options, progress, (len(ids), len(records), sum(map(_failed, records))))
-        result = finish(out, spec, ids, records, protocol, provenance, keep_pixels=options.keep_pixels)
+        result = finish(out, spec, ids, records, protocol, provenance, keep_pixels=options.keep_pixels,
+                        said=dataset.overlooked())
         _write_timing(out, started, time.perf_counter() - clock)
     return result
 
@@ -264,9 +265,9 @@ def _score_all(
 
 def finish(
     out: Path, spec: RunSpec, ids: list[str], records: list[Record], protocol: Protocol, provenance: Provenance,
-    *, keep_pixels: bool = False,
+    *, keep_pixels: bool = False, said: Sequence[str] = (),
 ) -> Result:  # fmt: skip
-    """Order the records as the split is, aggregate, and write result.json."""
+    """Order the records as the split is, aggregate, and write result.json; `said` are notes on the data set."""
     by_id = {r.sample_id: r for r in records}
     ordered = [by_id[i] for i in ids if i in by_id]
     if ordered != records:
@@ -285,7 +286,7 @@ def finish(
         model=spec.model, protocol=spec.protocol, dataset=spec.dataset, selection=spec.selection,
         aggregate=aggregate(ordered, protocol, pixels), confidence=CONFIDENCE, resamples=RESAMPLES,
         n_total=n_total, n_scored=n_scored, n_undefined=len(undefined), failed=failed, undefined=undefined,
-        notes=_notes(ordered),
+        notes=[*said, *_notes(ordered)],
         data_sha256=sha256_lines(f"{r.sample_id} {r.data}" for r in ordered),
         predictions_sha256=sha256_lines(f"{r.sample_id} {r.prediction}" for r in ordered),
         records_sha256=sha256_file(out / "records.jsonl"),

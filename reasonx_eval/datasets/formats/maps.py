@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io.color import decode
-from reasonx_eval.io.images import decode_file, read_exr, read_npy, read_png
+from reasonx_eval.io.images import decode_file, missing, read_exr, read_npy, read_png
 
 #: suffixes that `read_map` understands
 MAP_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".h5", ".hdf5", ".tif", ".tiff")
@@ -34,7 +34,7 @@ def image_size(path: Path) -> tuple[int, int]:
     from PIL import Image
 
     if not path.is_file():
-        raise SampleError("file is missing", where=str(path))
+        raise missing(path)
     if path.stat().st_size == 0:
         raise SampleError("file is empty (0 bytes): an interrupted copy or download?", where=str(path))
     try:

@@ -17,6 +17,7 @@ from reasonx_eval.io.digests import file_digest, sha256_lines
 from reasonx_eval.io.files import safe_name, write_json
 from reasonx_eval.io.images import write_npy
 from reasonx_eval.io.validation import explain
+from reasonx_eval.io.walk import near_names, walk_files
 from reasonx_eval.models.base import Model, ModelInfo, check_kind
 from reasonx_eval.models.saved.formats import (
     META_NAME,
@@ -143,7 +144,8 @@ class Saved(Model):
                               fix=f"-O suffix={found[0].suffix}, or keep one of them")  # fmt: skip
         stems = self._stems(sample_id)
         expected = ", ".join(f"{s}{'|'.join(self._suffixes)}" for s in stems)
-        near = get_close_matches(stems[0], self._known_stems, n=1, cutoff=0.6)
+        near = [n for s in stems for n in near_names(self.folder / f"{s}{self._suffixes[0]}")]
+        near = near or get_close_matches(stems[0], self._known_stems, n=1, cutoff=0.6)
         hint = f"; a similar name is there: {near[0]}" if near else ""
         raise SampleError(f"no file; expected {expected}{hint}", where=f"{self.folder}: sample {sample_id}")
 
@@ -178,17 +180,7 @@ class Saved(Model):
 
 def prediction_files(folder: Path) -> Iterator[Path]:
     """The files in `folder` and below that could be predictions, in sorted order; links are followed once."""
-    seen: set[str] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        for name in sorted(names):
-            if name.endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(root, name)
+    return (path for path in walk_files(folder) if path.name.endswith(SUFFIXES))
 
 
 def _merge(meta: PredictionsMeta | None, given: Mapping[str, Any], where: str) -> PredictionsMeta:

@@ -172,3 +172,17 @@ def test_real_scenes_face_the_camera() -> None:
         assert facing.mean() > 0.95
         # y points down, so floors and tables (the lower half) point up: y < 0
         assert normals.normal[400:, :, 1].mean() < -0.2
+
+
+def test_maps_and_photos_that_are_not_read_are_named(scene: Path) -> None:
+    for name in ("b_RGB.png", "b_disp.png", "c_rgb.bmp", "below/d_rgb.png", "notes.txt", "._a_rgb.png", "Thumbs.db"):
+        (scene / name).parent.mkdir(exist_ok=True)
+        (scene / name).write_bytes(b"x")
+    data = Flat(scene)
+    assert list(data.ids) == ["a"]
+    names, below, depth = data.overlooked()
+    assert names.endswith("with a known suffix: 3 (b_RGB.png, b_disp.png, c_rgb.bmp)")
+    assert below == "pictures or maps not read, as they lie in folders below: 1 (below/d_rgb.png)"
+    assert depth.startswith("depth files not read, as nothing says how many metres a unit is")
+    assert depth.endswith(": 1 (a_depth.png)")
+    assert len(Flat(scene, "all", {"depth_scale": 0.001}).overlooked()) == 2

@@ -233,3 +233,55 @@ def test_an_id_used_twice_in_a_pattern(tmp_path: Path) -> None:
     write_png(tmp_path / "a" / "a_rgb.png", np.zeros((H, W, 3), np.uint8))
     write_png(tmp_path / "b" / "a_rgb.png", np.zeros((H, W, 3), np.uint8))
     assert list(Folder(card(tmp_path, 'name = "x"\nimages = "{id}/{id}_rgb.png"\n')).ids) == ["a"]
+
+
+@pytest.mark.parametrize("other", ["hall/1.PNG", "hall/1.Jpeg", "hall/1.tiff", "Hall/1.webp"])
+def test_photos_that_are_nearly_named_as_the_card_says_are_named(root: Path, other: str) -> None:
+    path = root / "rgb" / other
+    path.parent.mkdir(exist_ok=True)
+    (root / "rgb/hall/1.png").rename(path)
+    data = Folder(card(root, MINIMAL))
+    assert list(data.ids) == ["kitchen/10", "kitchen/2"]
+    near, orphans = data.overlooked()
+    assert near == ("photos not read, as letter case or suffix is not that of "
+                    f'images = "rgb/{{id}}.png": 1 (rgb/{other})')  # fmt: skip
+    assert orphans == "depth files without a photo rgb/{id}.png: 1 (depth/hall/1.png)"
+
+
+def test_what_a_system_left_is_no_sample_and_nothing_is_said_of_it(root: Path) -> None:
+    for name in ("rgb/._0001.png", "rgb/hall/.DS_Store", "rgb/__MACOSX/2.png", "depth/._9.png", "rgb/hall/3.png.part"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"Mac OS X")
+    data = Folder(card(root, MINIMAL))
+    assert list(data.ids) == ["hall/1", "kitchen/10", "kitchen/2"]
+    assert data.overlooked() == []
+
+
+def test_folders_that_a_user_linked_are_read(root: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    far = tmp_path_factory.mktemp("far")
+    for kind in ("rgb", "depth"):
+        (root / kind / "hall").rename(far / kind)
+        (root / kind / "hall").symlink_to(far / kind)
+    assert list(Folder(card(root, MINIMAL)).ids) == ["hall/1", "kitchen/10", "kitchen/2"]
+
+
+def test_letter_case_of_folders_and_splits(root: Path) -> None:
+    text = MINIMAL + '\n[splits]\nkitchens = "Kitchen/*"\nlist = "list.txt"\n'
+    (root / "rgb" / "Kitchen").mkdir()
+    write_png(root / "rgb/Kitchen/7.png", np.full((H, W, 3), 90, np.uint8))
+    (root / "list.txt").write_text("hall/1\n")
+    data = Folder(card(root, text), "kitchens")
+    assert list(data.ids) == ["Kitchen/7"]
+    [said] = [s for s in data.overlooked() if "split" in s]
+    assert said == "photos not read, as letter case is not that of the split's 'Kitchen/*': 2 (kitchen/10, kitchen/2)"
+    assert Folder(root, "list").overlooked() == ()
+    (root / "rgb").rename(root / "RGB")
+    with pytest.raises(DataError, match=r"no folder .*rgb, where the card says the images are; there is RGB"):
+        Folder(root)
+
+
+def test_a_map_under_a_near_name_is_named(root: Path) -> None:
+    (root / "depth/hall/1.png").rename(root / "depth/hall/1.PNG")
+    data = Folder(card(root, MINIMAL))
+    with pytest.raises(SampleError, match=r"1\.png: file is missing; there is 1\.PNG"):
+        data.load("hall/1")

@@ -69,6 +69,14 @@ def test_a_missing_object_is_an_error_of_its_sample(root: Path) -> None:
     data.load("panther")
 
 
+def test_an_object_in_other_letters_is_named(root: Path) -> None:
+    (root / "Turtle").mkdir()
+    (root / "notes").mkdir()
+    [said] = MITIntrinsic(root, "present").overlooked()
+    assert said == "folders not read, as letter case is not that of an object's name: 1 (Turtle)"
+    assert MITIntrinsic(root, "all").overlooked() == ()
+
+
 def test_layout_of_the_official_archive(tmp_path: Path) -> None:
     write_object(tmp_path / "MIT-intrinsic" / "data" / "sun")
     assert list(MITIntrinsic(tmp_path, "present").ids) == ["sun"]

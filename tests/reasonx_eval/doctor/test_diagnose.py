@@ -77,6 +77,17 @@ def normals(value: np.ndarray) -> NormalTarget:
     return NormalTarget(value.astype(np.float32), np.ones((H, W), bool))
 
 
+def test_what_is_not_read_is_a_warning(tmp_path: Path) -> None:
+    for name in ("a_rgb.png", "b_rgb.png"):
+        write_png(tmp_path / name, PHOTO)
+    write_png(tmp_path / "a_depth.png", np.full((H, W), 2500, np.uint16))
+    report = diagnose(Flat(tmp_path))
+    assert report.status == "warn"
+    assert [m for s, m in of(report, "files") if s == "warn"] == [
+        "depth files not read, as nothing says how many metres a unit is (dataset option depth_scale, 0.001 for "
+        "millimetres): 1 (a_depth.png)"]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("value", "status", "text"),
     [(2431.0, "fail", "median depth is 2431: millimetres?"), (150.0, "fail", "centimetres"), (0.003, "fail", "twice"),

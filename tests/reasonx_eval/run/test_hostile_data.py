@@ -175,3 +175,24 @@ def test_photo_that_is_a_dead_link_stays_in_the_split(tmp_path: Path, capsys: py
     result = json.loads(capsys.readouterr().out)
     assert result["n_total"] == 3
     assert list(result["failed"]) == ["c"]
+
+
+def test_half_a_data_set_under_another_suffix_is_said_first_and_kept_in_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "set"
+    for k in range(4):
+        write_png(root / "rgb" / f"{k}.png", np.full((24, 32, 3), 90, np.uint8))
+        write_png(root / "depth" / f"{k}.png", np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) + 1000)
+    (root / "rgb/2.png").rename(root / "rgb/2.PNG")
+    (root / "rgb/3.png").rename(root / "rgb/3.jpeg")
+    (root / "rgb/._0.png").write_bytes(b"Mac OS X")
+    (root / "dataset.toml").write_text(
+        'name = "mine"\nimages = "rgb/{id}.png"\n[depth]\npath = "depth/{id}.png"\nscale = 0.001\n', encoding="utf-8")
+    args = ["run", "--model", "plane-depth", "--dataset", str(root), "--out", str(tmp_path / "out")]
+    assert run_cli(cli, [*args, "-q"]) == 0
+    printed = capsys.readouterr()
+    said = 'photos not read, as letter case or suffix is not that of images = "rgb/{id}.png": 2 (rgb/2.PNG, rgb/3.jpeg)'
+    assert printed.err.splitlines()[0] == f"note: {said}"
+    [stored] = (tmp_path / "out").rglob("result.json")
+    assert json.loads(stored.read_text())["notes"][0] == said
