@@ -90,7 +90,7 @@ def everywhere(truth: Truth) -> NDArray[np.bool_]:
     return np.ones(truth.seen.shape, dtype=np.bool_)
 
 
-def millimetres(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
+def millimetres(depth: NDArray[np.floating[Any]]) -> NDArray[np.uint16]:
     """Metres as 16-bit codes."""
     return np.asarray(np.rint(depth * 1000.0), dtype=np.uint16)
 
