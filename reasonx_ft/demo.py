@@ -14,24 +14,31 @@ from pathlib import Path
 from typing import Any, Final
 
 from reasonx_eval.errors import UsageError
+from reasonx_eval.io.results import Selection, run_folder
 from reasonx_eval.leaderboard.generate import PAGE, generate, write
 from reasonx_eval.leaderboard.submit import submit
 from reasonx_eval.models.embedded.tuned import CARD_NAME
+from reasonx_eval.models.loading.load import load_model
+from reasonx_eval.protocols.protocol import get_protocol
+from reasonx_eval.registry import get_dataset
+from reasonx_eval.run.loop import RunOptions, run
 from reasonx_eval.statistics.comparison import Comparison, compare_folders
 from reasonx_ft.annotation.annotate import Plan, annotate
 from reasonx_ft.annotation.photos import open_photos
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.judges.load import load_judge
-from reasonx_ft.tuning.evaluation import evaluate
-from reasonx_ft.tuning.photo_set import Progress
-from reasonx_ft.tuning.prepare import Sources
-from reasonx_ft.tuning.run_files import MODEL, read_run
+from reasonx_ft.tuning.checkpoint import MODEL, read_run
+from reasonx_ft.tuning.data import Progress
 from reasonx_ft.tuning.settings import read_settings
+from reasonx_ft.tuning.state import Sources
 from reasonx_ft.tuning.train import tune
 
 BASE: Final = "tiny"
 PHOTOS: Final = "dataset:scenes-wild/train"
 JUDGE: Final = "tiny"
+#: protocols of the domain that is tuned for, and of the one that the base comes from
+PROTOCOLS: Final = tuple(p.format(domain) for domain in ("scenes-wild", "scenes-synthetic")
+                         for p in ("albedo/{}-whdr", "depth/{}", "normals/{}", "irradiance/{}"))  # fmt: skip
 #: folders that a demo makes
 PARTS: Final = ("judgements", "tuning", "results", "leaderboard")
 
@@ -69,13 +76,13 @@ def run_demo(out: Path, size: Size, *, seed: int = 0, progress: Progress | None 
     UsageError
         The folder holds the demo of another size or seed.
     """
-    say = progress or (lambda _what, _done, _total: None)
+    say = progress or (lambda _stage, _done, _total: None)
     _annotate(out / "judgements", size, say)
     model = _tune(out, size, seed, progress)
     runs = []
     for k, (name, part) in enumerate(((BASE, "base"), (str(model), "tuned"))):
         say("evaluate", k, 2)
-        runs.append(list(evaluate(name, {}, out / "results" / part, limit=size.scenes).values()))
+        runs.append(_evaluate(name, out / "results" / part, size.scenes))
     say("evaluate", 2, 2)
     comparisons, _ = compare_folders([out / "results/base", out / "results/tuned"])
     reviewed = out / "leaderboard/results"
@@ -106,3 +113,17 @@ def _tune(out: Path, size: Size, seed: int, progress: Progress | None) -> Path:
     if read_run(folder).config.deciding() != config.deciding():
         raise UsageError("it holds a demo of another size or seed", where=str(out), fix="another --out, or --force")
     return folder / MODEL
+
+
+def _evaluate(name: str, out: Path, scenes: int | None) -> list[Path]:
+    """Run folders of a model under all protocols; finished runs are kept."""
+    model = load_model(name)
+    found = []
+    try:
+        for protocol in map(get_protocol, PROTOCOLS):
+            found.append(run_folder(out, protocol.ref, model.info.name, None))
+            dataset = get_dataset(protocol.dataset)
+            run(model, dataset, protocol, found[-1], RunOptions(selection=Selection(limit=scenes)))
+    finally:
+        model.close()
+    return found

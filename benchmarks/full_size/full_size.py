@@ -19,17 +19,17 @@ from reasonx_eval.errors import unknown
 from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.models.adapters.marigold_maps import DEPTH, Description
 from reasonx_eval.models.loading.runtime import Runtime, quiet
+from reasonx_ft.grpo.batch import Batch, Judged
 from reasonx_ft.grpo.kernels import Kernel
-from reasonx_ft.grpo.loss import RunningSpread
 from reasonx_ft.policies.adapters import add_adapters
-from reasonx_ft.policies.base import Judged, Visit
+from reasonx_ft.policies.base import Compute
 from reasonx_ft.policies.chain import Chain
 from reasonx_ft.policies.diffusion import Diffusion
 from reasonx_ft.policies.marigold import LatentMaps
-from reasonx_ft.tuning.clock import Clock, process_peak
 from reasonx_ft.tuning.config import Objective
-from reasonx_ft.tuning.objective import Draw, terms
-from reasonx_ft.tuning.processes import Processes
+from reasonx_ft.tuning.monitor import Timer, process_peak
+from reasonx_ft.tuning.objective import StepLoss, compare, draw, reward
+from reasonx_ft.tuning.parallel import Processes
 
 Size = Literal["sd2", "small"]
 
@@ -123,7 +123,7 @@ class Measured:
                       "phases": tuple(Phase(**p) for p in value["phases"])})  # fmt: skip
 
 
-class Stopwatch(Clock):
+class Stopwatch(Timer):
     """The trainer's clock, but a phase inside another stops the outer one's, and memory is watched too."""
 
     def __init__(self, device: torch.device) -> None:
@@ -184,8 +184,8 @@ def build_policy(setting: Setting) -> Diffusion:
     if setting.gradient_checkpointing:
         network.enable_gradient_checkpointing()
     chain = Chain(latents.schedule(setting.steps), Kernel("flow-sde", 0.7), setting.window, variance_preserving=True)
-    return Diffusion(network, latents, chain, latents.schedule(4), base=f"random {setting.size}", resolution=0,
-                     micro=setting.micro, dtype=runtime.torch_dtype)  # fmt: skip
+    return Diffusion(network, latents, latents.schedule(4), chain=chain, base=f"random {setting.size}", resolution=0,
+                     compute=Compute(runtime.torch_dtype, setting.micro))  # fmt: skip
 
 
 def _pipeline(shape: Shape, device: torch.device) -> Any:
@@ -227,16 +227,16 @@ def make_autoencoder(shape: Shape) -> Any:
     )  # fmt: skip
 
 
-def make_visit(setting: Setting, device: torch.device) -> Visit:
+def make_batch(setting: Setting, device: torch.device) -> Batch:
     """Random photos with random answers."""
-    generator = torch.Generator().manual_seed(stream_seed(0, "full size", "visit") % 2**63)
+    generator = torch.Generator().manual_seed(stream_seed(0, "full size", "batch") % 2**63)
     pixels = setting.pixels or SHAPES[setting.size].pixels
     photos = torch.rand(setting.images, 3, pixels, pixels, generator=generator).to(device)
     rows, cols = (torch.randint(0, pixels, (setting.images, setting.pairs, 2), generator=generator).to(device)
                   for _ in range(2))  # fmt: skip
     answers = torch.rand(setting.images, setting.pairs, generator=generator).to(device)
     judged = Judged("depth", rows, cols, answers, torch.ones_like(answers))
-    return Visit(photos, {"depth": judged}, tuple(range(setting.images)))
+    return Batch(photos, {"depth": judged}, tuple(range(setting.images)))
 
 
 def measure(setting: Setting, *, warm: bool = True) -> Measured:
@@ -254,7 +254,7 @@ def measure(setting: Setting, *, warm: bool = True) -> Measured:
         watch = Stopwatch(device)
         handles = _instrument(policy, watch)
         with watch.phase("other"):
-            _one_step(policy, make_visit(setting, device), setting, weights, optimiser, watch)
+            _one_step(policy, make_batch(setting, device), setting, weights, optimiser, watch)
         for undo in handles:
             undo()
     total = sum(watch.seconds.values())
@@ -269,17 +269,22 @@ def measure(setting: Setting, *, warm: bool = True) -> Measured:
 
 
 def _one_step(
-    policy: Diffusion, visit: Visit, setting: Setting, weights: Sequence[nn.Parameter],
+    policy: Diffusion, batch: Batch, setting: Setting, weights: Sequence[nn.Parameter],
     optimiser: torch.optim.Optimizer, watch: Stopwatch,
 ) -> None:  # fmt: skip
-    objective = Objective(grpo=1.0, ranking=0.0, expected=0.0, rehearsal=0.0, group=setting.group, scale="floored",
-                          credit="image", kl=0.04 if setting.kl else 0.0)  # fmt: skip
-    draw = Draw(policy, visit, objective, RunningSpread(), Processes(cpu=True), watch, 0)
-    draw.take()
+    objective = Objective(grpo=1.0, ranking=0.0, expected=0.0, rehearsal=0.0, num_generations=setting.group,
+                          scale_rewards="floored", credit="image", kl=0.04 if setting.kl else 0.0)  # fmt: skip
+    processes = Processes(cpu=True)
+    with watch.phase("rollout"):
+        rollouts = draw(policy, batch, None, objective, 0, microbatch=setting.micro)
+    with watch.phase("reward"):
+        advantages = compare(reward(batch, rollouts, objective), objective, processes)
+    loss = StepLoss(policy, batch, None, objective, rollouts, advantages, processes)
     with watch.phase("loss"):
-        for term in terms(draw, None, setting.micro):
+        for microbatch in loss.microbatches(setting.micro):
+            part = loss.of(microbatch)
             with watch.phase("backward"):
-                term.value.backward()  # type: ignore[no-untyped-call]  # torch's own signature
+                part.total.backward()  # type: ignore[no-untyped-call]  # torch's own signature
     with watch.phase("optimiser"):
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()

@@ -41,7 +41,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class Work:
-    """TFLOP of one visit of one photo, by phase."""
+    """TFLOP of one batch of one photo, by phase."""
 
     phases: Mapping[str, float]
 
@@ -67,7 +67,7 @@ def count(shape: Shape, pixels: int) -> Operations:
 
 
 def work(setting: Setting, each: Operations) -> Work:
-    """Operations of one visit of one photo under a setting."""
+    """Operations of one batch of one photo under a setting."""
     scored = setting.steps - 1 if setting.window is None else setting.window
     passes = setting.group * scored * each.unet
     # gradients of activations; of weights, which adapters have next to none of; and activations once more
@@ -81,13 +81,13 @@ def work(setting: Setting, each: Operations) -> Work:
     })  # fmt: skip
 
 
-def hours(visit: Work, setting: Setting, each: Operations, gpus: int, utilisation: float) -> float:
+def hours(batch: Work, setting: Setting, each: Operations, gpus: int, utilisation: float) -> float:
     """Of the whole run: arithmetic at a share of the peak, plus exchange of gradients where the whole is trained."""
-    visits = PHOTOS * EPOCHS
-    seconds = visits * visit.total / (gpus * PEAK_TFLOPS * utilisation)
+    batches = PHOTOS * EPOCHS
+    seconds = batches * batch.total / (gpus * PEAK_TFLOPS * utilisation)
     if gpus > 1 and setting.lora is None:
         exchanged = 2 * (gpus - 1) / gpus * 4 * each.parameters
-        seconds += visits / (gpus * setting.images) * exchanged / EXCHANGE[gpus > 8]
+        seconds += batches / (gpus * setting.images) * exchanged / EXCHANGE[gpus > 8]
     return seconds / 3600
 
 
@@ -126,12 +126,12 @@ def plan(measured: Sequence[Measured] = ()) -> str:
         "|---|---|---|---|---|---|" + "---|" * len(GPUS),
     ]  # fmt: skip
     for name, setting in settings():
-        visit = work(setting, each)
-        share = {k: f"{v / visit.total:.0%}" for k, v in visit.phases.items()}
-        both = (visit.phases["replay"] + visit.phases["backward"]) / visit.total
-        times = [f"{hours(visit, setting, each, n, high):.2g} to {hours(visit, setting, each, n, low):.2g}"
+        batch = work(setting, each)
+        share = {k: f"{v / batch.total:.0%}" for k, v in batch.phases.items()}
+        both = (batch.phases["replay"] + batch.phases["backward"]) / batch.total
+        times = [f"{hours(batch, setting, each, n, high):.2g} to {hours(batch, setting, each, n, low):.2g}"
                  for n in GPUS]  # fmt: skip
-        lines.append(f"| {name} | {visit.total:.0f} | {share['rollout']} | {share['base']} | {both:.0%} | "
+        lines.append(f"| {name} | {batch.total:.0f} | {share['rollout']} | {share['base']} | {both:.0%} | "
                      f"{share['autoencoder']} | " + " | ".join(times) + " |")  # fmt: skip
     lines += ["", *_memory(each)]
     for found in measured:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from benchmarks.speed.conftest import Measure
 from benchmarks.speed.grpo_loop import Found, gradient, loop_over_chains, loop_over_photos
 from benchmarks.speed.tuning_data import SIZE, Tuning, tuning
+from reasonx_eval.models.embedded.tiny_net import MODALITIES, TinyFlow
 from reasonx_ft.policies.feedforward import FeedForward
 from reasonx_ft.policies.flow import FlowPolicy
-from reasonx_ft.tuning.objective import Draw, terms
+from reasonx_ft.tuning.objective import StepLoss, compare, draw, reward
 
 Loop = Callable[[Tuning], Found]
 
@@ -61,15 +62,13 @@ class TestFlow:
 
 
 def _whole(tuning: Tuning) -> str:
-    """What a step does, with the shares of its time that the tuning's own clock measures."""
+    """What a step does, with the shares of its time that the tuning's own timer measures."""
     tuning.step()
     taken: dict[str, float] = {}
     for _ in range(3):
         for phase, seconds in tuning.step()["seconds"].items():
             taken[phase] = taken.get(phase, 0.0) + seconds
-    # samples are drawn when the first portion of the loss is asked for
-    taken["forward"] -= taken["rollout"] + taken["reward"]
-    phases = {"photos": "visit", "samples and base": "rollout", "reward": "reward", "replay": "forward",
+    phases = {"photos": "batch", "samples and base": "rollout", "reward": "reward", "replay": "forward",
               "backward": "backward", "update": "optimiser"}  # fmt: skip
     shares = ", ".join(f"{name} {100 * taken[phase] / taken['all']:.0f} %" for name, phase in phases.items())
     return f"whole step: {shares}"
@@ -82,7 +81,7 @@ _PASSES = "the network's passes of the same batches: sampling, base, forward and
 
 def _passes_of_maps(tuning: Tuning) -> None:
     """One pass of the base, one of the network with its gradient."""
-    policy = tuning.prepared.policy
+    policy = tuning.state.policy
     assert isinstance(policy, FeedForward)
     images = _images(tuning)
     with torch.no_grad(), policy.as_base():
@@ -93,15 +92,18 @@ def _passes_of_maps(tuning: Tuning) -> None:
 
 def _passes_of_chains(tuning: Tuning) -> None:
     """Photos encoded once for samples, base and replay each; a pass a step of the chain; scored steps with gradient."""
-    policy, group = tuning.prepared.policy, tuning.group
+    policy, group = tuning.state.policy, tuning.group
     assert isinstance(policy, FlowPolicy)
-    images, times, scored = _images(tuning), policy.chain.schedule.told, policy.chain.scored(0)
+    images, times, scored = _images(tuning), policy.chain.schedule.timesteps, policy.chain.scored(0)
     state = torch.rand(len(images) * group, 3, *SIZE)
 
     def velocities(places: range) -> list[Tensor]:
-        known = [c.repeat_interleave(group, dim=0) for c in policy.flow.encode(policy.network, images)]
-        return [policy.flow.velocity(policy.network, state, times[place], m, known)
-                for m in tuning.visit().judged for place in places]  # fmt: skip
+        network = policy.network  # the base's, inside `as_base`
+        assert isinstance(network, TinyFlow)
+        known = [c.repeat_interleave(group, dim=0) for c in network.encode(images)]
+        index = {m: torch.full((len(state),), MODALITIES.index(m)) for m in tuning.batch().judged}
+        return [network.velocity(state, state.new_full((len(state),), times[place]), index[m], known)
+                for m in index for place in places]  # fmt: skip
 
     with torch.no_grad():
         velocities(range(len(policy.chain.schedule)))
@@ -112,7 +114,7 @@ def _passes_of_chains(tuning: Tuning) -> None:
 
 
 def _images(tuning: Tuning) -> Tensor:
-    return torch.rand(tuning.prepared.config.data.images, 3, *SIZE)
+    return torch.rand(tuning.state.config.data.batch_size, 3, *SIZE)
 
 
 def _backward(outputs: list[Tensor]) -> None:
@@ -136,13 +138,15 @@ def check(tuning: Tuning, loop: Loop) -> None:
 
 
 def _ours(tuning: Tuning) -> Found:
-    prepared, run = tuning.prepared, tuning.run
-    draw = Draw(prepared.policy, tuning.visit(), prepared.config.objective, run.spread, prepared.processes, run.clock,
-                step=0)  # fmt: skip
-    prepared.policy.network.zero_grad(set_to_none=True)
-    for term in terms(draw, None, None):
-        term.value.backward()  # type: ignore[no-untyped-call]
-    return Found({m: worth.reward.tolist() for m, worth in draw.worth.items()}, gradient(prepared.policy.network))
+    state, batch, rules = tuning.state, tuning.batch(), tuning.state.config.objective
+    rollouts = draw(state.policy, batch, None, rules, 0, microbatch=None)
+    rewards = reward(batch, rollouts, rules)
+    loss = StepLoss(state.policy, batch, None, rules, rollouts, compare(rewards, rules, state.processes),
+                    state.processes)  # fmt: skip
+    state.policy.network.zero_grad(set_to_none=True)
+    for microbatch in loss.microbatches(None):
+        loss.of(microbatch).total.backward()  # type: ignore[no-untyped-call]
+    return Found({m: earned.reward.tolist() for m, earned in rewards.items()}, gradient(state.policy.network))
 
 
 def _with_update(tuning: Tuning, loop: Loop) -> None:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from benchmarks.speed.tuning_data import SIZE, Tuning
 from reasonx_eval.io.color import LUMINANCE
-from reasonx_eval.models.embedded.tiny_net import MODALITIES
+from reasonx_eval.models.embedded.tiny_net import MODALITIES, from_state
+from reasonx_ft.grpo.batch import Batch, Judged
 from reasonx_ft.grpo.kernels import Estimate, from_velocity, log_density, step
-from reasonx_ft.policies.base import Judged, Visit
 from reasonx_ft.policies.feedforward import FeedForward
 from reasonx_ft.policies.flow import FlowPolicy
 from reasonx_ft.policies.noise import LowFrequencies, standard_normal
@@ -39,13 +39,13 @@ def gradient(network: nn.Module) -> list[Tensor]:
 
 def loop_over_photos(tuning: Tuning) -> Found:
     """Of a feed-forward network with smooth noise."""
-    policy, visit, group = tuning.prepared.policy, tuning.visit(), tuning.group
+    policy, batch, group = tuning.state.policy, tuning.batch(), tuning.group
     assert isinstance(policy, FeedForward)
     policy.network.zero_grad(set_to_none=True)
-    same = tuning.prepared.config.objective.same_distance
-    rewards: dict[str, list[list[float]]] = {m: [] for m in visit.judged}
-    for k in range(len(visit.images)):
-        repeated = visit.images[k : k + 1].expand(group, -1, -1, -1)
+    same = tuning.state.config.objective.albedo_threshold
+    rewards: dict[str, list[list[float]]] = {m: [] for m in batch.judged}
+    for k in range(len(batch.images)):
+        repeated = batch.images[k : k + 1].expand(group, -1, -1, -1)
         with torch.no_grad():
             codes = policy.predictor.codes(policy.network, repeated)
             old = policy.predictor.codes(policy.network, repeated)
@@ -53,12 +53,12 @@ def loop_over_photos(tuning: Tuning) -> Found:
                 base = policy.predictor.codes(policy.network, repeated)
         new = policy.predictor.codes(policy.network, repeated)
         losses = []
-        for modality, judged in visit.judged.items():
-            after, std, maps = _sampled_maps(policy, codes[modality], modality, visit.seeds[k], group)
+        for modality, judged in batch.judged.items():
+            after, std, maps = _sampled_maps(policy, codes[modality], modality, batch.seeds[k], group)
             earned = _rewards(maps, judged.of(slice(k, k + 1)), same)
             rewards[modality].append(earned)
             new_mean, old_mean, base_mean = (_coefficients(policy, c[modality]) for c in (new, old, base))
-            losses.append(_loss(tuning, visit, _Step(after, new_mean, old_mean, base_mean, std, earned), steps=1))
+            losses.append(_loss(tuning, batch, _Step(after, new_mean, old_mean, base_mean, std, earned), steps=1))
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
     return Found(rewards, gradient(policy.network))
 
@@ -86,18 +86,18 @@ def _coefficients(policy: FeedForward, code: Tensor) -> Tensor:
 
 def loop_over_chains(tuning: Tuning) -> Found:
     """Of a flow."""
-    policy, visit, group = tuning.prepared.policy, tuning.visit(), tuning.group
+    policy, batch, group = tuning.state.policy, tuning.batch(), tuning.group
     assert isinstance(policy, FlowPolicy)
     policy.network.zero_grad(set_to_none=True)
-    same = tuning.prepared.config.objective.same_distance
-    rewards: dict[str, list[list[float]]] = {m: [] for m in visit.judged}
+    same = tuning.state.config.objective.albedo_threshold
+    rewards: dict[str, list[list[float]]] = {m: [] for m in batch.judged}
     scored = policy.chain.scored(0)
-    for k in range(len(visit.images)):
-        images = visit.images[k : k + 1].expand(group, -1, -1, -1)
-        for modality, judged in visit.judged.items():
-            states, stds = _chain(policy, images, modality, visit.seeds[k])
+    for k in range(len(batch.images)):
+        images = batch.images[k : k + 1].expand(group, -1, -1, -1)
+        for modality, judged in batch.judged.items():
+            states, stds = _chain(policy, images, modality, batch.seeds[k])
             with torch.no_grad():
-                maps = policy.decode(policy.flow.code(states[-1][0], modality), modality)
+                maps = policy.decode(from_state(states[-1][0], modality), modality)
             earned = _rewards(maps, judged.of(slice(k, k + 1)), same)
             rewards[modality].append(earned)
             for place in scored:
@@ -107,7 +107,7 @@ def loop_over_chains(tuning: Tuning) -> Found:
                         base = _mean(policy, images, states, place, modality)
                 new = _mean(policy, images, states, place, modality)
                 taken = _Step(states[place + 1], new, old, base, stds[place], earned)
-                _loss(tuning, visit, taken, steps=len(scored)).backward()  # type: ignore[no-untyped-call]
+                _loss(tuning, batch, taken, steps=len(scored)).backward()  # type: ignore[no-untyped-call]
     return Found(rewards, gradient(policy.network))
 
 
@@ -135,9 +135,9 @@ def _mean(policy: FlowPolicy, images: Tensor, states: list[Tensor], place: int, 
 
 def _estimate(policy: FlowPolicy, images: Tensor, state: Tensor, place: int, modality: str) -> Estimate:
     """Of the network that is given photos and states together, as if it kept nothing of a photo."""
-    told = state.new_full((len(images),), policy.chain.schedule.told[place])
+    timestep = state.new_full((len(images),), policy.chain.schedule.timesteps[place])
     index = torch.full((len(images),), MODALITIES.index(modality))
-    velocity = policy.network(images, state[0], told, index)
+    velocity = policy.network(images, state[0], timestep, index)
     return from_velocity(state, velocity[None], policy.chain.schedule.times[place])
 
 
@@ -182,9 +182,9 @@ class _Step:
     earned: list[float]
 
 
-def _loss(tuning: Tuning, visit: Visit, taken: _Step, *, steps: int) -> Tensor:
+def _loss(tuning: Tuning, batch: Batch, taken: _Step, *, steps: int) -> Tensor:
     """Clipped policy loss and KL of the samples of one photo, its share of the step's."""
-    objective = tuning.prepared.config.objective
+    objective = tuning.state.config.objective
     reward = torch.tensor(taken.earned)
     advantage = (reward - reward.mean()).clamp(-objective.advantage_clip, objective.advantage_clip)
     elements = taken.after[0, 0].numel()
@@ -192,5 +192,5 @@ def _loss(tuning: Tuning, visit: Visit, taken: _Step, *, steps: int) -> Tensor:
     ratio, eps = ((new - old) / elements).exp(), objective.clip_range_sum / elements
     loss = torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1 - eps, 1 + eps)) * elements
     divergence = ((taken.mean - taken.base) ** 2 / (2 * taken.std**2)).flatten(2).sum(2)[0] / elements
-    share = len(visit.images) * len(taken.earned) * steps * len(visit.judged)
+    share = len(batch.images) * len(taken.earned) * steps * len(batch.judged)
     return (loss + objective.kl * divergence).sum() / share

@@ -15,12 +15,12 @@ from benchmarks.speed.photos import every_question, photo
 from reasonx_eval.io.seeding import rng
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.questions import read_questions
+from reasonx_ft.grpo.batch import Batch
 from reasonx_ft.judges.base import AnswerBatch, JudgeInfo
-from reasonx_ft.policies.base import Visit
 from reasonx_ft.training.determinism import deterministic
-from reasonx_ft.tuning import train
-from reasonx_ft.tuning.prepare import Prepared, Sources, prepare
 from reasonx_ft.tuning.settings import read_settings
+from reasonx_ft.tuning.state import Sources, TrainState, prepare
+from reasonx_ft.tuning.train import Run
 
 #: height and width of the photos, the size that the embedded networks work at
 SIZE = (96, 128)
@@ -28,11 +28,11 @@ _STEPS = 100_000
 #: one advantage a map, its noise shared by all points, a KL to the base: what published recipes do
 _SETTINGS: dict[str, Any] = {
     "objective.grpo": 1.0, "objective.ranking": 0.0, "objective.expected": 0.0, "objective.rehearsal": 0.0,
-    "objective.kl": 0.02, "objective.credit": "image", "objective.scale": "none", "objective.units": "sum",
-    "objective.balanced": False, "objective.same_space": "linear", "objective.same_distance": 0.05,
-    "data.at_once": "all", "data.held_out": 0.0, "data.mirror": False,
+    "objective.kl": 0.02, "objective.credit": "image", "objective.scale_rewards": "none", "objective.units": "sum",
+    "objective.balanced": False, "objective.albedo_space": "linear", "objective.albedo_threshold": 0.05,
+    "data.modalities_per_step": "all", "data.held_out": 0.0, "data.flip": False,
     "data.min_confidence": 0.0, "optimiser.steps": _STEPS, "machine.dtype": "float32", "machine.workers": 1,
-    "guard.canaries": [],
+    "guard.unrewarded_metrics": [],
 }  # fmt: skip
 _POLICY = {"tiny": {"policy.noise": "lowrank"}, "tiny-flow": {}}
 
@@ -41,23 +41,23 @@ _POLICY = {"tiny": {"policy.noise": "lowrank"}, "tiny-flow": {}}
 class Tuning:
     """A run that takes one step at a time."""
 
-    run: Any
-    prepared: Prepared
+    run: Run
+    state: TrainState
     done: int = 0
 
     def step(self) -> dict[str, Any]:
         """The next optimiser step; its line for the log."""
-        line = train._step(self.run, self.done)
+        line = self.run.step(self.done)
         self.done += 1
         return line
 
     @property
     def group(self) -> int:
-        return self.prepared.config.objective.group
+        return self.state.config.objective.num_generations
 
-    def visit(self) -> Visit:
-        """What the first step sees."""
-        return self.prepared.visits.at(0)
+    def batch(self) -> Batch:
+        """Of the first step."""
+        return self.state.batches.at(0)
 
 
 @contextmanager
@@ -70,14 +70,14 @@ def tuning(
     if not photos.is_dir():
         photos.mkdir(parents=True)
         _write(photos, store, count=2 * images, pairs=pairs)
-    flags = {**_SETTINGS, **_POLICY[base], "data.images": images, "data.pairs": pairs, "objective.group": group,
-             "data.modalities": modalities, "machine.threads": threads}  # fmt: skip
-    prepared = prepare(Sources(base, str(photos), store), read_settings(base=base, flags=flags))
+    flags = {**_SETTINGS, **_POLICY[base], "data.batch_size": images, "data.pairs": pairs,
+             "objective.num_generations": group, "data.modalities": modalities, "machine.threads": threads}  # fmt: skip
+    state = prepare(Sources(base, str(photos), store), read_settings(base=base, flags=flags))
     try:
         with deterministic(threads):
-            yield Tuning(train._start(prepared, folder / "run", prepared.facts(None)), prepared)
+            yield Tuning(Run(state, folder / "run", state.facts(None)), state)
     finally:
-        prepared.close()
+        state.close()
 
 
 def _write(photos: Path, store: Path, *, count: int, pairs: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.study.design import JUDGES, TRAIN
+from benchmarks.study.evaluation import Remembered
 from reasonx_eval.io.files import write_bytes
 from reasonx_eval.io.results import Selection
 from reasonx_eval.registry import get_dataset
@@ -18,7 +19,6 @@ from reasonx_ft.annotation.annotate import Plan, annotate, raise_if_partial
 from reasonx_ft.annotation.photos import Photos, Recent
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.judges.load import load_judge, needs_targets
-from reasonx_ft.tuning.evaluation import Remembered
 
 #: (what is being done, done, total)
 Progress = Callable[[str, int, int], None]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.study.evaluation import DOMAINS, MEASURES, Measure
 from benchmarks.study.summary import Figure, Interval, StudyRow
 from reasonx_eval.metrics.table import metric_info
-from reasonx_ft.tuning.evaluation import DOMAINS, MEASURES, Measure
 
 _DIGITS: Final = {"normals": 2}
 

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from benchmarks.study.collect import Collector, Progress
 from benchmarks.study.design import BASES, JUDGES, METHODS, TRAIN, Cell, cells
+from benchmarks.study.evaluation import evaluate
 from benchmarks.study.report import markdown, plot
 from benchmarks.study.settings import StudySettings
 from benchmarks.study.summary import StudyRow, figures
@@ -23,7 +24,6 @@ from reasonx_eval import __version__
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.files import write_json, write_text
 from reasonx_ft.training.interrupts import worker_pool
-from reasonx_ft.tuning.evaluation import evaluate
 
 SETTINGS = "settings.json"
 
@@ -132,8 +132,8 @@ def _do(task: _Task) -> None:
 
 
 def _tuned(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
-    from reasonx_ft.tuning.prepare import Sources
     from reasonx_ft.tuning.settings import read_settings
+    from reasonx_ft.tuning.state import Sources
     from reasonx_ft.tuning.train import tune
 
     cell = task.cell
@@ -143,7 +143,7 @@ def _tuned(task: _Task, folder: Path) -> tuple[str, dict[str, Any]]:
     # to the end and without guardrails: a run that is stopped and falls back to its base would show no effect at all
     fixed = {"seed": cell.seed, "machine.threads": 1, "machine.device": "cpu", "watch.export": "last",
              "watch.check_every": 0, "guard.flatness": (0.0, 1e9), "guard.agreement_drop": 1.0,
-             "guard.away": 1.0, "guard.canaries": (),
+             "guard.normals_away": 1.0, "guard.unrewarded_metrics": (),
              "optimiser.steps": task.settings.steps_of(cell.base, cell.method)}  # fmt: skip
     method = None if cell.method == "default" else cell.method
     config = read_settings(method=method, base=cell.base, flags={**fixed, **task.settings.sets})
@@ -201,9 +201,9 @@ def _finished(out: Path, name: str) -> list[Finished]:
     """Cells of all seeds, in their order."""
     found = []
     for path in (out / "cells").glob(f"{name}-s*/done.json"):
-        folder, told = path.parent, json.loads(path.read_text(encoding="utf-8"))
-        runs = {k: folder / v for k, v in told["runs"].items()}
-        found.append((int(folder.name.rpartition("-s")[2]), runs, told["cpu_seconds"]))
+        folder, timestep = path.parent, json.loads(path.read_text(encoding="utf-8"))
+        runs = {k: folder / v for k, v in timestep["runs"].items()}
+        found.append((int(folder.name.rpartition("-s")[2]), runs, timestep["cpu_seconds"]))
     return sorted(found, key=lambda cell: cell[0])
 
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.study.evaluation import DOMAINS, MEASURES, Measure
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.records import read_records
 from reasonx_eval.io.results import load_result
 from reasonx_eval.io.seeding import rng
 from reasonx_eval.metrics.table import metric_info
-from reasonx_ft.tuning.evaluation import DOMAINS, MEASURES, Measure
 
 RESAMPLES: Final = 10_000
 _LEVELS: Final = (0.025, 0.975)

@@ -6,7 +6,22 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 #: kind of file -> old name of a field -> today's name
-OLD_NAMES: Final[Mapping[str, Mapping[str, str]]] = {}
+OLD_NAMES: Final[Mapping[str, Mapping[str, str]]] = {
+    "tuning": {
+        "images": "batch_size", "at_once": "modalities_per_step", "mirror": "flip", "group": "num_generations",
+        "inner": "num_iterations", "scale": "scale_rewards", "floor": "std_floor", "same_distance": "albedo_threshold",
+        "same_space": "albedo_space", "rehearsal_images": "rehearsal_batch_size", "clip": "max_grad_norm",
+        "warmup": "warmup_steps", "micro": "microbatch", "level": "noise_level", "away": "normals_away",
+        "canaries": "unrewarded_metrics",
+    },
+}  # fmt: skip
+#: kind of file -> key that is gone -> the one value that it may still have, which is what happens now
+RETIRED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "tuning": {
+        "min_distance": 0.0, "tie": 0.0, "correction": False, "schedule": "cosine", "betas": [0.9, 0.999],
+        "tensorboard": False, "cell": 8, "shared_start": False, "step_weighting": "none",
+    },
+}  # fmt: skip
 
 
 def current_names(kind: str, document: Any) -> Any:

@@ -29,7 +29,7 @@ def command(run: Path, out: Path, weights: str, interpolate: float | None, name:
     reasonx-eval run --model tuned-last --dataset scenes-wild
     """
     from reasonx_eval.cli.common import print_json, prints_to_stderr
-    from reasonx_ft.tuning.export_run import export_run
+    from reasonx_ft.tuning.export import export_run
 
     with prints_to_stderr():
         card = export_run(run, out, weights=weights, name=name, interpolate=interpolate, force=force)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from reasonx_ft.tuning.train import Outcome
+    from reasonx_ft.tuning.train import TrainResult
 
 
 @click.command("tune")
@@ -53,9 +53,9 @@ def command(base: str, photos: str, judgements: Path, out: Path, preset: str, me
     """
     from reasonx_eval.cli.common import parse_options, prints_to_stderr
     from reasonx_ft.cli.progress import stage_bars
-    from reasonx_ft.tuning.prepare import Sources
-    from reasonx_ft.tuning.run_files import claim_run
+    from reasonx_ft.tuning.checkpoint import claim_run
     from reasonx_ft.tuning.settings import read_settings
+    from reasonx_ft.tuning.state import Sources
     from reasonx_ft.tuning.train import tune
 
     given: dict[str, Any] = parse_options(settings, "--set")
@@ -111,9 +111,9 @@ def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _print(outcome: Outcome, out: Path, as_json: bool) -> None:
+def _print(outcome: TrainResult, out: Path, as_json: bool) -> None:
     from reasonx_eval.cli.common import print_json
-    from reasonx_ft.tuning.run_files import LOG
+    from reasonx_ft.tuning.checkpoint import LOG
 
     if as_json:
         print_json({"folder": str(outcome.folder), "step": outcome.step, "steps": outcome.steps,
@@ -129,7 +129,7 @@ def _print(outcome: Outcome, out: Path, as_json: bool) -> None:
     click.echo(f"try    reasonx-eval run --model {outcome.folder} --dataset scenes-wild")
 
 
-def _exit(outcome: Outcome, out: Path) -> int:
+def _exit(outcome: TrainResult, out: Path) -> int:
     from reasonx_eval.errors import RegressionFound
 
     if outcome.stopped is not None:

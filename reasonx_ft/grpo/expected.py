@@ -10,48 +10,48 @@ difference of two colours as isotropic with its exact moments (albedo).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from reasonx_eval.errors import UsageError
 from reasonx_eval.io.color import LUMINANCE
-from reasonx_ft.grpo.albedo_threshold import PUBLISHED, Sameness
-from reasonx_ft.grpo.rewards import target_of
-from reasonx_ft.policies.base import Judged, Policy
-from reasonx_ft.policies.feedforward import FeedForward
-from reasonx_ft.policies.noise import Covariance
+from reasonx_ft.grpo.batch import Judged
+from reasonx_ft.grpo.rewards import PUBLISHED, AlbedoThreshold, target_of
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Of the noise at the two points of each pair, [B, N] each: variances, and the covariance of the two.
+
+    In squared units of the code of normals, of the logarithm of the other maps.
+    """
+
+    first: Tensor = field(repr=False)
+    second: Tensor = field(repr=False)
+    both: Tensor = field(repr=False)
+
+    def times(self, factor: float) -> Covariance:
+        """In other units."""
+        return Covariance(factor * self.first, factor * self.second, factor * self.both)
 
 
 def expected_agreement(
-    policy: Policy, code: Tensor, judged: Judged, *, hard: bool = False, balanced: bool = True,
-    same: Sameness = PUBLISHED,
+    values: Tensor, noise: Covariance, judged: Judged, *, hard: bool = False, balanced: bool = True,
+    threshold: AlbedoThreshold = PUBLISHED,
 ) -> Tensor:  # fmt: skip
     """Mean over noise of `rewards.agreement`'s reward, [B] in [0, 1]; NaN for images without a pair that counts.
 
     Parameters
     ----------
-    policy : gives the noise's place and level
-    code : [B, C, H, W], the policy's answer, with gradient
-    hard, balanced, same : see `rewards.agreement`
-
-    Raises
-    ------
-    UsageError
-        Not a feed-forward policy: what a chain of steps ends in has no closed form.
+    values : [B, N, 2, C], the policy's answer at the judged points, in the units of the map, with gradient
+    noise : of the policy at these points
+    hard, balanced, threshold : see `rewards.agreement`
     """
-    if not isinstance(policy, FeedForward):
-        raise UsageError("the expected agreement has a closed form for feed-forward policies only", where=policy.base,
-                         fix="weights of grpo or ranking instead")  # fmt: skip
-    modality = judged.modality
-    covariance = policy.noise.covariance(code.shape[-2], code.shape[-1], judged)
-    values, sigma = policy.values(code, judged), policy.sigma[modality]
-    if modality == "normals":
-        yes, no = _facing(values, sigma, covariance)
+    if judged.modality == "albedo":
+        yes, no = _same(values, noise, threshold)
     else:
-        sigma *= abs(policy.predictor.log_slope[modality])
-        of = {"depth": _depth, "irradiance": _light}.get(modality)
-        yes, no = of(values, sigma, covariance) if of else _same(values, sigma, covariance, same)
+        yes, no = {"depth": _depth, "irradiance": _light, "normals": _facing}[judged.modality](values, noise)
     target = target_of(judged, hard=hard, balanced=balanced)
     return target.mean(target.probability * yes + (1 - target.probability) * no)
 
@@ -65,26 +65,26 @@ def _ordered(difference: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
     return yes, no
 
 
-def _depth(values: Tensor, sigma: float, noise: Covariance) -> tuple[Tensor, Tensor]:
+def _depth(values: Tensor, noise: Covariance) -> tuple[Tensor, Tensor]:
     log = values[..., 0].log()
-    return _ordered(log[..., 1] - log[..., 0], sigma**2 * (noise.first + noise.second - 2 * noise.both))
+    return _ordered(log[..., 1] - log[..., 0], noise.first + noise.second - 2 * noise.both)
 
 
-def _light(values: Tensor, sigma: float, noise: Covariance) -> tuple[Tensor, Tensor]:
+def _light(values: Tensor, noise: Covariance) -> tuple[Tensor, Tensor]:
     parts = values * values.new_tensor(LUMINANCE)
     total = parts.sum(-1)
     share = parts / total[..., None]
     first, second = share[..., 0, :], share[..., 1, :]
     # of the logarithm of a sum of exponentials: slope the shares, curvature share (1 - share)
     curvature = 0.5 * (1 - share.square().sum(-1))
-    mean = total.log() + sigma**2 * curvature * torch.stack([noise.first, noise.second], dim=-1)
+    mean = total.log() + curvature * torch.stack([noise.first, noise.second], dim=-1)
     variance = noise.first * first.square().sum(-1) + noise.second * second.square().sum(-1)
     variance = variance - 2 * noise.both * (first * second).sum(-1)
-    return _ordered(mean[..., 0] - mean[..., 1], sigma**2 * variance)
+    return _ordered(mean[..., 0] - mean[..., 1], variance)
 
 
-def _facing(values: Tensor, sigma: float, noise: Covariance) -> tuple[Tensor, Tensor]:
-    own = sigma**2 * torch.stack([noise.first, noise.second], dim=-1)
+def _facing(values: Tensor, noise: Covariance) -> tuple[Tensor, Tensor]:
+    own = torch.stack([noise.first, noise.second], dim=-1)
     facing = -values[..., 2]
     # a unit vector shrinks by the noise beside it; where it faces the camera only that is left of it
     mean = facing * (1 - own)
@@ -92,17 +92,17 @@ def _facing(values: Tensor, sigma: float, noise: Covariance) -> tuple[Tensor, Te
     # slopes of facing, -(z - n_z n), are perpendicular to the vectors
     axis = values.new_tensor([0.0, 0.0, 1.0])
     slope = axis - values[..., 2:] * values
-    variance = variance - 2 * sigma**2 * noise.both * (slope[..., 0, :] * slope[..., 1, :]).sum(-1)
+    variance = variance - 2 * noise.both * (slope[..., 0, :] * slope[..., 1, :]).sum(-1)
     return _ordered(mean[..., 0] - mean[..., 1], variance)
 
 
-def _same(values: Tensor, sigma: float, noise: Covariance, same: Sameness) -> tuple[Tensor, Tensor]:
-    one, two, both = (sigma**2 * v[..., None] for v in (noise.first, noise.second, noise.both))
-    if same.space == "log":
+def _same(values: Tensor, noise: Covariance, threshold: AlbedoThreshold) -> tuple[Tensor, Tensor]:
+    one, two, both = (v[..., None] for v in (noise.first, noise.second, noise.both))
+    if threshold.space == "log":
         # Gaussian but for what is added to keep black from having no logarithm
-        first, second = same.slope(values).unbind(-2)
+        first, second = threshold.slope(values).unbind(-2)
         moment = first.square() * one + second.square() * two - 2 * first * second * both
-        placed = same.place(values)
+        placed = threshold.place(values)
         difference = placed[..., 0, :] - placed[..., 1, :]
     else:
         first, second = values[..., 0, :] * (0.5 * one).exp(), values[..., 1, :] * (0.5 * two).exp()
@@ -114,7 +114,7 @@ def _same(values: Tensor, sigma: float, noise: Covariance, same: Sameness) -> tu
     along = (difference.square() * moment).sum(-1) + mean_variance**2
     # two points of one pixel differ by nothing and always will
     variance = along / (squares + mean_variance).clamp_min(1e-12)
-    near = _within(squares, variance, same.distance)
+    near = _within(squares, variance, threshold.distance)
     return near, 1 - near
 
 

@@ -5,16 +5,15 @@ variance-preserving state alpha clean + sigma noise is the same thing divided by
 t = sigma / (alpha + sigma); the map is linear with a constant Jacobian, so ratios and divergences don't change under
 it, and the published SDE for flows applies to Marigold-type models as it stands.
 
-With a network's estimates of clean map and noise, every kernel is
+With a network's estimates of clean map and noise, both kernels are
 
     x' ~ N((1 - t') clean + w noise, s^2)
 
-and kernels differ in w and s alone. `step` both samples (noise given) and replays (next state given), so that the two
+and differ in w and s alone. `step` both samples (noise given) and replays (next state given), so that the two
 can't drift apart. Times are plain numbers and the coefficients float64; tensors should be float32, whatever the
 network computes in: a state rounded to bfloat16 shifts the ratio by more than a usual clip range.
 
-Sources: Flow-GRPO (arXiv 2505.05470) for flow-sde, DanceGRPO (2505.07818) for dance, DDIM (2010.02502), coefficient-
-preserving sampling (2509.05952) for cps, Precise (2605.23522).
+Sources: Flow-GRPO (arXiv 2505.05470) for flow-sde, DDIM (2010.02502) for ddim.
 """
 
 from __future__ import annotations
@@ -28,12 +27,10 @@ from torch import Tensor
 
 from reasonx_eval.errors import UsageError, unknown
 
-Name = Literal["flow-sde", "dance", "ddim", "cps", "precise"]
+Name = Literal["flow-sde", "ddim"]
 Prediction = Literal["v_prediction", "epsilon", "sample"]
 
 NAMES: Final[tuple[Name, ...]] = get_args(Name)
-#: kernels whose noise level is a share: more would take more variance than the next state has
-_SHARES: Final = ("ddim", "cps")
 # from here on, predicted noise says nothing of the map: an error of it comes back a thousandfold
 _PURE_NOISE: Final = 0.999
 # of a step; a time nearer to 1 counts as 1: some checkpoints write an alpha of 2e-4 where they mean zero
@@ -44,27 +41,26 @@ _NEAR_ONE: Final = 0.1
 class Kernel:
     """How much noise a step adds, and how its drift makes up for it.
 
-    name : flow-sde (g = a sqrt(t / (1 - t)), s = g sqrt(dt)), dance (g constant, s = g sqrt(dt)), ddim
-        (s = eta t' sqrt(1 - r^2), r the quotient of the noise-to-map ratios after and before), cps
-        (s = t' sin(a pi/2)), precise (s = t' sqrt(1 - r^(eta^2)))
-    level : a or eta of these formulas, >= 0; 0 makes every kernel the deterministic step
+    name : flow-sde (g = a sqrt(t / (1 - t)), s = g sqrt(dt)) or ddim (s = eta t' sqrt(1 - r^2), r the quotient of the
+        noise-to-map ratios after and before)
+    noise_level : a or eta of these formulas, >= 0; 0 makes both the deterministic step
 
     Raises
     ------
     UsageError
-        An unknown name; a level below 0, or above 1 where it is a share (ddim, cps).
+        An unknown name; a level below 0, or above 1 for ddim, where it is a share of the next state's variance.
     """
 
     name: Name
-    level: float
+    noise_level: float
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise unknown("kernel", self.name, NAMES)
-        highest = 1.0 if self.name in _SHARES else math.inf
-        if not (0 <= self.level <= highest and math.isfinite(self.level)):
-            limit = "0 to 1" if self.name in _SHARES else "a finite number from 0 on"
-            raise UsageError(f"noise level {self.level} of kernel '{self.name}'; needs {limit}")
+        highest = 1.0 if self.name == "ddim" else math.inf
+        if not (0 <= self.noise_level <= highest and math.isfinite(self.noise_level)):
+            limit = "0 to 1" if self.name == "ddim" else "a finite number from 0 on"
+            raise UsageError(f"noise level {self.noise_level} of kernel '{self.name}'; needs {limit}")
 
 
 #: the deterministic step
@@ -149,25 +145,14 @@ def coefficients(kernel: Kernel, t: float, t_next: float) -> tuple[float, float,
     if not 0 <= t_next < t <= 1:
         raise ValueError(f"a step goes down in time within [0, 1], not from {t} to {t_next}")
     dt = t - t_next
-    if kernel.name in ("flow-sde", "dance"):
-        if kernel.name == "dance":
-            variance_rate = kernel.level**2
-        else:  # singular at t = 1; there the published code takes the next time in the denominator
-            variance_rate = kernel.level**2 * t / (1 - t if 1 - t > _NEAR_ONE * dt else 1 - t_next)
+    if kernel.name == "flow-sde":
+        # singular at t = 1; there the published code takes the next time in the denominator
+        variance_rate = kernel.noise_level**2 * t / (1 - t if 1 - t > _NEAR_ONE * dt else 1 - t_next)
         # reverse SDE of the same marginals: dx = (v + g^2 noise / (2 t)) dt + g dW, dt < 0
         return 1 - t_next, t_next - variance_rate * dt / (2 * t), math.sqrt(variance_rate * dt)
-    std = t_next * _share(kernel, t, t_next)
-    return 1 - t_next, math.sqrt(max(t_next**2 - std**2, 0.0)), std
-
-
-def _share(kernel: Kernel, t: float, t_next: float) -> float:
-    """Share of the next state's noise that is drawn anew, as a standard deviation, in [0, 1]."""
-    if kernel.name == "cps":
-        return math.sin(kernel.level * math.pi / 2)
     quotient = t_next * (1 - t) / (t * (1 - t_next))
-    if kernel.name == "precise":
-        return math.sqrt(1 - quotient ** (kernel.level**2)) if kernel.level else 0.0
-    return kernel.level * math.sqrt(1 - quotient**2)
+    std = t_next * kernel.noise_level * math.sqrt(1 - quotient**2)
+    return 1 - t_next, math.sqrt(max(t_next**2 - std**2, 0.0)), std
 
 
 def transition(kernel: Kernel, estimate: Estimate, t: float, t_next: float) -> tuple[Tensor, float]:

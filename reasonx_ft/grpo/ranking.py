@@ -16,29 +16,28 @@ from torch.nn import functional
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.metrics.ordinal import compared
-from reasonx_ft.grpo.albedo_threshold import PUBLISHED, Sameness
-from reasonx_ft.grpo.rewards import Target, target_of
-from reasonx_ft.policies.base import Judged
+from reasonx_ft.grpo.batch import Judged
+from reasonx_ft.grpo.rewards import PUBLISHED, AlbedoThreshold, Target, target_of
 
-Kind = Literal["mixture", "logistic", "probit", "hinge", "sigmoid"]
+RankingKind = Literal["mixture", "sigmoid"]
 
-KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+KINDS: Final[tuple[RankingKind, ...]] = get_args(RankingKind)
 #: of a `separation` that decides: the odds are then e to 1
 TEMPERATURES: Final[Mapping[str, float]] = {"depth": 0.09, "normals": 0.1, "irradiance": 0.15, "albedo": 0.4}
 
 
-def separation(values: Tensor, modality: str, *, same: Sameness = PUBLISHED) -> Tensor:
+def separation(values: Tensor, modality: str, *, threshold: AlbedoThreshold = PUBLISHED) -> Tensor:
     """How far two points are on the side of FIRST (albedo: SAME), [...] of values [..., 2, C]; 0 is undecided.
 
     depth : log of the ratio of distances; irradiance : log of the ratio of luminances; normals : difference of facing;
-    albedo : 1 minus the distance of the colours in units of that of `same`. The sign is `related`'s. Logarithms make
-    it a matter of ratios, so that contrast in distant or bright places alone wins nothing.
+    albedo : 1 minus the distance of the colours in units of that of `threshold`. The sign is `related`'s. Logarithms
+    make it a matter of ratios, so that contrast in distant or bright places alone wins nothing.
     """
     if modality == "albedo":
         # rounded off at the tip, where the root has no slope
-        placed = same.place(values)
+        placed = threshold.place(values)
         squares = (placed[..., 0, :] - placed[..., 1, :]).square().sum(-1)
-        return 1 - (squares / same.distance**2 + 4e-4).sqrt()
+        return 1 - (squares / threshold.distance**2 + 4e-4).sqrt()
     each: Tensor = values[..., 0] if modality == "depth" else compared(values, modality)
     if modality == "normals":
         return each[..., 0] - each[..., 1]
@@ -47,8 +46,9 @@ def separation(values: Tensor, modality: str, *, same: Sameness = PUBLISHED) -> 
 
 
 def ranking_loss(
-    values: Tensor, judged: Judged, *, kind: Kind = "mixture", temperature: float | Mapping[str, float] | None = None,
-    hard: bool = False, balanced: bool = True, same: Sameness = PUBLISHED,
+    values: Tensor, judged: Judged, *, kind: RankingKind = "mixture",
+    temperature: float | Mapping[str, float] | None = None, hard: bool = False, balanced: bool = True,
+    threshold: AlbedoThreshold = PUBLISHED,
 ) -> Tensor:  # fmt: skip
     """Mean loss of each image [B], >= 0; NaN, without gradient, for images without a pair that counts.
 
@@ -56,8 +56,8 @@ def ranking_loss(
     ----------
     values : [B, N, 2, C] at the judged points, with gradient, in the units of the map
     kind : mixture is minus the log-likelihood of the answers of a judge who is right with the probability given: what
-        the network contradicts firmly is taken for the judge's mistake and stops pulling. logistic and probit ask the
-        network to be as unsure as the judge is; hinge for a margin; sigmoid is the expected disagreement
+        the network contradicts firmly is taken for the judge's mistake and stops pulling. sigmoid is the expected
+        disagreement
     temperature : of `separation`; default `TEMPERATURES`
     hard, balanced : see `rewards.target_of`
 
@@ -69,7 +69,7 @@ def ranking_loss(
     if kind not in KINDS:
         raise unknown("ranking loss", kind, KINDS)
     target = target_of(judged, hard=hard, balanced=balanced)
-    apart = separation(values, judged.modality, same=same)
+    apart = separation(values, judged.modality, threshold=threshold)
     return target.mean(_LOSSES[kind](apart / temperature_of(judged.modality, temperature), target))
 
 
@@ -89,27 +89,9 @@ def _mixture(z: Tensor, target: Target) -> Tensor:
     return torch.maximum(p, 1 - p).log() - likelihood
 
 
-def _logistic(z: Tensor, target: Target) -> Tensor:
-    loss: Tensor = functional.binary_cross_entropy_with_logits(z, target.probability, reduction="none")
-    return loss
-
-
-def _probit(z: Tensor, target: Target) -> Tensor:
-    p = target.probability
-    likelihood: Tensor = p * torch.special.log_ndtr(z) + (1 - p) * torch.special.log_ndtr(-z)
-    return -likelihood
-
-
-def _hinge(z: Tensor, target: Target) -> Tensor:
-    p = target.probability
-    return p * functional.relu(1 - z) + (1 - p) * functional.relu(1 + z)
-
-
 def _sigmoid(z: Tensor, target: Target) -> Tensor:
     p = target.probability
     return p * torch.sigmoid(-z) + (1 - p) * torch.sigmoid(z)
 
 
-_LOSSES: Final[Mapping[Kind, Callable[[Tensor, Target], Tensor]]] = {
-    "mixture": _mixture, "logistic": _logistic, "probit": _probit, "hinge": _hinge, "sigmoid": _sigmoid,
-}  # fmt: skip
+_LOSSES: Final[Mapping[RankingKind, Callable[[Tensor, Target], Tensor]]] = {"mixture": _mixture, "sigmoid": _sigmoid}

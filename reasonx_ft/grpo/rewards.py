@@ -2,22 +2,56 @@
 
 The relation of a prediction is that of the evaluation (`reasonx_eval.metrics.ordinal.related`, at margin 0). Which
 pairs count, and how much, is decided by the judge's answers alone: a rule that saw the prediction would let a policy
-move its mistakes out of what is counted. So near-ties of a prediction count, an exact tie earns no more than a guess,
-and base-colour pairs can be weighted so that a constant map earns exactly one half.
+move its mistakes out of what is counted. So near-ties of a prediction count, an exact tie earns nothing, and
+base-colour pairs can be weighted so that a constant map earns exactly one half.
+
+Where a map draws the line between the same and different base colours decides what the answers ask of the map. In
+linear RGB the line of a bright colour is some percent away and that of a dark one is beyond black: a map can satisfy it
+by growing darker and flatter. In logarithms it is the same ratio everywhere, whatever the map's scale, as WHDR has it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.errors import unknown
 from reasonx_eval.metrics.ordinal import MODALITIES, related
-from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND
-from reasonx_ft.grpo.albedo_threshold import PUBLISHED, Sameness
-from reasonx_ft.policies.base import Judged
+from reasonx_eval.types import DIFFERENT, FIRST, SAME, SECOND
+from reasonx_ft.grpo.batch import Judged
+
+Space: TypeAlias = Literal["linear", "log"]
+#: added before logarithms are taken: below a hundredth of white, ratios are noise
+_DARK: Final = 0.01
+
+
+@dataclass(frozen=True)
+class AlbedoThreshold:
+    """Two colours are the SAME if they are closer than this.
+
+    distance : Euclidean, > 0; space : of linear RGB, or of its natural logarithm
+    """
+
+    distance: float = 0.05
+    space: Space = "linear"
+
+    def place(self, colours: Tensor) -> Tensor:
+        """Where linear RGB [..., 3] lies in the space; NaN stays NaN."""
+        return (colours.clamp_min(0) + _DARK).log() if self.space == "log" else colours
+
+    def slope(self, colours: Tensor) -> Tensor:
+        """Of `place` by the colour's own logarithm, [..., 3]: what a small relative change of a colour moves it by."""
+        return colours / (colours + _DARK) if self.space == "log" else colours
+
+    def __str__(self) -> str:
+        return f"{self.distance:g}" if self.space == "linear" else f"{self.distance:g}-log"
+
+
+#: that of the published question's ground truth
+PUBLISHED: Final = AlbedoThreshold()
 
 
 @dataclass(frozen=True)
@@ -89,7 +123,7 @@ def _balanced(probability: Tensor, weight: Tensor) -> Target:
     return Target(torch.where(total > 0, same / torch.where(total > 0, total, 1.0), 0.5), total / 2)
 
 
-def relations(values: Tensor, modality: str, same: Sameness = PUBLISHED) -> Tensor:
+def relations(values: Tensor, modality: str, threshold: AlbedoThreshold = PUBLISHED) -> Tensor:
     """Relations int64 [...] of values [..., 2, C] at pairs of points; codes of `reasonx_eval.types`, LEFT_OUT for ties.
 
     Raises
@@ -99,14 +133,14 @@ def relations(values: Tensor, modality: str, same: Sameness = PUBLISHED) -> Tens
     """
     if modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
-    placed = same.place(values) if modality == "albedo" else values
-    found: Tensor = related(placed[..., 0, :], placed[..., 1, :], modality, same_distance=same.distance)
+    placed = threshold.place(values) if modality == "albedo" else values
+    found: Tensor = related(placed[..., 0, :], placed[..., 1, :], modality, same_distance=threshold.distance)
     return found
 
 
 def agreement(
-    values: Tensor, judged: Judged, *, hard: bool = False, tie: float = 0.0, balanced: bool = True,
-    same: Sameness = PUBLISHED,
+    values: Tensor, judged: Judged, *, hard: bool = False, balanced: bool = True,
+    threshold: AlbedoThreshold = PUBLISHED,
 ) -> Agreement:  # fmt: skip
     """How far samples agree with the judge.
 
@@ -115,23 +149,21 @@ def agreement(
     values : [B, G, N, 2, C], the sampled maps at the judged points, in the units of the map. NaN or infinity agrees
         with nothing
     hard : a pair earns 1 or 0, as published; otherwise the probability that the judge gave to what the sample says
-    tie : what an exact tie earns, as a share of the likelier answer's; up to one half, or flat maps would beat a guess
     balanced : see `target_of`
-    same : which base colours are the SAME
+    threshold : within which base colours are the SAME
 
-    Raises
-    ------
-    UsageError
-        `tie` outside [0, 0.5].
+    Examples
+    --------
+    >>> places = torch.zeros(1, 1, 2, dtype=torch.long)
+    >>> judged = Judged("depth", places, places, torch.tensor([[0.9]]), torch.ones(1, 1))
+    >>> nearer_first = torch.tensor([1.0, 2.0]).view(1, 1, 1, 2, 1)
+    >>> agreement(torch.cat([nearer_first, nearer_first.flip(-2)], dim=1), judged).reward
+    tensor([[0.9000, 0.1000]])
     """
-    if not 0 <= tie <= 0.5:
-        raise UsageError(f"a tie earns {tie} of an answer; needs 0 to 0.5: above, a flat map beats a guess")
     target = target_of(judged, hard=hard, balanced=balanced)
-    relation = relations(values, judged.modality, same)
+    relation = relations(values, judged.modality, threshold)
     yes, no = (SAME, DIFFERENT) if judged.modality == "albedo" else (FIRST, SECOND)
     p = target.probability[:, None]
     earned = p * (relation == yes) + (1 - p) * (relation == no)
-    if tie > 0:
-        earned = earned + tie * torch.maximum(p, 1 - p) * (relation == LEFT_OUT)
     pairs = earned * values.isfinite().flatten(-2).all(-1)
     return Agreement(pairs, target.weight, target.mean(pairs))

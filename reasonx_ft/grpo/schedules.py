@@ -26,20 +26,20 @@ class Schedule:
     """Times of T steps.
 
     times : T + 1 rectified-flow times, falling, in [0, 1]; the last is where sampling ends
-    told : T numbers, the time of each step as the network is told it
+    timesteps : T numbers, the time of each step as the network's input
     """
 
     times: tuple[float, ...]
-    told: tuple[float, ...]
+    timesteps: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.times) < 2 or len(self.told) != len(self.times) - 1:
-            raise ValueError(f"{len(self.times)} times and {len(self.told)} steps; needs one time more than steps")
+        if len(self.times) < 2 or len(self.timesteps) != len(self.times) - 1:
+            raise ValueError(f"{len(self.times)} times and {len(self.timesteps)} steps; needs one time more than steps")
         if not all(1 >= t > s >= 0 for t, s in itertools.pairwise(self.times)):
             raise ValueError(f"times must fall within [0, 1]: {self.times}")
 
     def __len__(self) -> int:
-        return len(self.told)
+        return len(self.timesteps)
 
     def __iter__(self) -> Iterator[tuple[float, float]]:
         """(time, next time) of each step."""
@@ -53,21 +53,8 @@ def linear(steps: int) -> Schedule:
     return of_times([1 - i / steps for i in range(steps)] + [0.0])
 
 
-def shifted(steps: int, shift: float) -> Schedule:
-    """Equal steps, pushed towards noise by t -> shift t / (1 + (shift - 1) t), as large images need it.
-
-    Raises
-    ------
-    UsageError
-        A shift that is not above 0.
-    """
-    if not shift > 0:
-        raise UsageError(f"the shift of a schedule is {shift}; needs a number above 0")
-    return of_times([shift * t / (1 + (shift - 1) * t) for t in linear(steps).times])
-
-
 def of_times(times: Sequence[float]) -> Schedule:
-    """A rectified flow's own times, of which the network is told as they are."""
+    """A rectified flow's own times, which are the network's input as they are."""
     return Schedule(tuple(times), tuple(times[:-1]))
 
 
@@ -111,19 +98,6 @@ def _grid(total: int, steps: int, spacing: Spacing, offset: int) -> list[int]:
     return [int(i) for i in found[:steps]]
 
 
-def scaled_linear(total: int = 1000, start: float = 0.00085, end: float = 0.012) -> list[float]:
-    """Cumulative alphas [total] of Stable Diffusion's noise schedule: betas whose square roots are equally spaced."""
-    betas = np.linspace(start**0.5, end**0.5, total) ** 2
-    return [float(a) for a in np.cumprod(1 - betas)]
-
-
-def zero_terminal_snr(alphas_cumprod: Sequence[float]) -> list[float]:
-    """Cumulative alphas, rescaled so that the last training time is pure noise (arXiv 2305.08891, algorithm 1)."""
-    root = np.sqrt(np.asarray(alphas_cumprod, dtype=np.float64))
-    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    return [float(a) for a in root**2]
-
-
 def scored_steps(steps: int, *, window: int | None, within: float = 1.0, seed: int = 0, step: int = 0) -> range:
     """Which steps of a rollout are noisy and scored; never the last.
 
@@ -151,4 +125,3 @@ def scored_steps(steps: int, *, window: int | None, within: float = 1.0, seed: i
     places = max(1, min(math.ceil(within * steps), steps - 1) - window + 1)
     start = int(rng(seed, "window", str(step)).integers(places))
     return range(start, start + window)
-

@@ -1,124 +1,34 @@
-"""What a predictor must offer to be tuned: sample G answers, replay their transitions with gradient, answer once.
+"""A predictor that can be tuned: it draws G samples for a photo, replays them with a gradient, and answers once.
 
-A policy turns a photo into maps by a chain of Gaussian transitions (a flow's or a diffusion's SDE steps; one step for a
-feed-forward network with noise of its own). GRPO needs three things of it: a *rollout* without gradient, from which
-only the values at the judged points are kept; a *replay*, the means of the same transitions by the present weights; and
-the means of the frozen base. Everything else (rewards, advantages, ratio, loss) is the same for all of them and knows
-no network.
+A policy explores in one of two places. In its *output*, it is Gaussian around the answer: samples are the answer plus
+noise at the judged points (`reasonx_ft.policies.noise`), one pass of the network serves all of them, and a network that
+answers at once has no other place. In its *steps*, a sampler of many steps takes some of them at random
+(`reasonx_ft.policies.chain`), as Flow-GRPO publishes it; each sample is then a chain of passes of its own.
 
-Shapes: B images, G samples each, N judged pairs an image, C channels of a map. A transition's variable may live where
-the policy likes ([B, G, ...]: pixels, latents, coefficients); its log-density sums over all axes but the first two.
+GRPO needs three things either way: a *rollout* without gradient, of which the values at the judged points are kept; a
+*replay*, the means of the same transitions by the present weights; and the means of the frozen base. Rewards,
+advantages, ratio and loss are the same for all policies and know no network.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Judged:
-    """Judged pairs of one modality, at the size of the policy's maps.
-
-    rows, cols : int64 [B, N, 2], pixel of the first and the second point
-    probability : float32 [B, N], that FIRST is closer, faces more, has more light; for albedo that both are the SAME
-    weight : float32 [B, N], 0 where there is no judgement (images with fewer pairs are filled up)
-    """
-
-    modality: str
-    rows: Tensor = field(repr=False)
-    cols: Tensor = field(repr=False)
-    probability: Tensor = field(repr=False)
-    weight: Tensor = field(repr=False)
-
-    def at_points(self, maps: Tensor) -> Tensor:
-        """Values [B, N, 2, C] of maps [B, C, H, W], or [B, G, N, 2, C] of maps [B, G, C, H, W]."""
-        batch = maps.shape[0]
-        flat = maps.flatten(-2).movedim(-2, -1)
-        index = (self.rows * maps.shape[-1] + self.cols).view(batch, *([1] * (flat.ndim - 3)), -1, 1)
-        found = flat.gather(-2, index.expand(*flat.shape[:-2], index.shape[-2], flat.shape[-1]))
-        return found.view(*flat.shape[:-2], -1, 2, flat.shape[-1])
-
-    def of(self, images: slice) -> Judged:
-        """The pairs of some of the images."""
-        return Judged(self.modality, self.rows[images], self.cols[images], self.probability[images],
-                      self.weight[images])  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Visit:
-    """Images of one optimiser step on one process, with what a judge said of them.
-
-    images : float32 [B, 3, H, W] in [0, 1], sRGB, at the policy's working size, on its device
-    judged : modality -> pairs; only modalities that are tuned in this step
-    seeds : of each image's noise in this step, keyed by (run seed, step, photo) and nothing else
-    """
-
-    images: Tensor = field(repr=False)
-    judged: Mapping[str, Judged]
-    seeds: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Transition:
-    """A scored Gaussian step of a rollout, x' ~ N(mean, std^2), all float32.
-
-    index : place among the scored steps; step : place in the whole chain, from noise
-    state : [B, G or 1, ...] what the network saw; None where it saw the photo alone
-    after : [B, G, ...] the sample x'
-    mean : [B, G or 1, ...] of the policy that made the rollout
-    std : of each element, > 0; a number, or a tensor that broadcasts against `after`
-    reference : [B, G or 1, ...] mean of the frozen base at the same state; None where nothing asks for it
-    at_points : the variable is [B, G, N, 2, C], what was drawn for the points of each judged pair: its log-density can
-        be summed by pair
-    kl_scale : weight of ||mean - reference||^2 / (2 std^2) in the KL; other than 1 under a named weighting
-    weight : of this step in the policy loss; the scored steps average 1
-    """
-
-    index: int
-    state: Tensor | None = field(repr=False)
-    after: Tensor = field(repr=False)
-    mean: Tensor = field(repr=False)
-    std: float | Tensor
-    reference: Tensor | None = field(default=None, repr=False)
-    kl_scale: float = 1.0
-    at_points: bool = False
-    weight: float = 1.0
-    step: int = 0
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """G samples for each image, of one modality.
-
-    values : float32 [B, G, N, 2, C], the sampled maps at the judged points, in the units of the map
-    transitions : the scored steps; the last step of a chain is never one of them
-    spread : float, mean standard deviation over a group of the sampled codes: what exploration there is
-    """
-
-    modality: str
-    values: Tensor = field(repr=False)
-    transitions: tuple[Transition, ...]
-    spread: float
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of a rollout that is replayed at once: images and samples of one transition of one modality."""
-
-    modality: str
-    transition: int
-    images: slice
-    samples: slice
-
-    def of(self, value: Tensor) -> Tensor:
-        """Its part of [B, G or 1, ...]."""
-        return value[self.images, self.samples if value.shape[1] > 1 else slice(None)]
+from reasonx_eval.errors import UsageError
+from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.models.loading.runtime import Runtime
+from reasonx_ft.grpo.batch import Batch, Judged, Microbatch, Rollout, Transition
+from reasonx_ft.grpo.expected import Covariance
+from reasonx_ft.policies.adapters import without_adapters
+from reasonx_ft.policies.frozen import one_path
+from reasonx_ft.policies.noise import Noise, sigmas
 
 
 @dataclass(frozen=True)
@@ -133,49 +43,84 @@ class Saved:
     path: str
 
 
-class Policy(ABC):
-    """A predictor that can be tuned.
+@dataclass(frozen=True)
+class Compute:
+    """How a network is called.
 
-    Attributes
-    ----------
-    base : name or hub id of the model that it starts as; licence : of its weights, None if unknown
-    modalities : what it predicts, in a fixed order
-    network : the module with the trained parameters; what an optimiser, an EMA and a checkpoint see
-    local_noise : whether the sampled value at a point depends on noise of its own: pair-level credit is exact then
-    code_range : where decoding cuts the values of codes off, (least, greatest); None where it does not
-    micro : network inputs in one pass, None is all at once; rollouts and replays must agree on it, because a batch of
+    dtype : in which it computes where it may (autocast); codes, states, means and densities are float32 in any case
+    microbatch : network inputs in one pass, None is all at once; rollouts and replays agree on it, because a batch of
         another size may round differently
     """
 
-    base: str
-    licence: str | None = None
+    dtype: torch.dtype = torch.float32
+    microbatch: int | None = None
+
+    def autocast(self, like: Tensor) -> torch.autocast:
+        return torch.autocast(like.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a policy's weights come from.
+
+    name : of the model, as a card names its base
+    microbatch : network inputs in one pass, None is all at once
+    path : a weights file of an embedded network
+    checkpoint : a transformers or diffusers folder
+    """
+
+    name: str
+    runtime: Runtime
+    microbatch: int | None
+    path: Path | None = None
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def compute(self) -> Compute:
+        return Compute(self.runtime.torch_dtype, self.microbatch)
+
+
+class Policy(ABC):
+    """A predictor that can be tuned.
+
+    Parameters
+    ----------
+    network : in any mode; it is put in evaluation mode, in which tuning keeps it. The module with the trained
+        parameters, as an optimiser and a checkpoint see them
+    frozen : a copy of it that stays the base, or None where the network has adapters, and is its base without them
+    base : name or hub id of the model that it starts as; licence : of its weights, None if unknown
+    noise : around the answer; None explores in the steps of a chain
+    sigma : of the noise, one for all modalities or one each; default `noise.SIGMA`
+
+    Attributes
+    ----------
+    modalities : that it predicts, in a fixed order
+    code_range : where decoding cuts the values of codes off, (least, greatest); None where it does not
+    log_slope : modality -> d log(map) / d code, where that is a constant
+    is_base : whether the network is the base just now
+    """
+
     modalities: tuple[str, ...]
-    network: nn.Module
-    local_noise: bool = False
     code_range: tuple[float, float] | None = None
-    micro: int | None = None
+    log_slope: Mapping[str, float] = {}
+
+    def __init__(
+        self, network: nn.Module, frozen: nn.Module | None, *, base: str, licence: str | None = None,
+        noise: Noise | None = None, sigma: float | Mapping[str, float] | None = None, compute: Compute | None = None,
+    ) -> None:  # fmt: skip
+        self.network, self.frozen = one_path(network).eval(), frozen
+        self.base, self.licence, self.compute = base, licence, compute or Compute()
+        self.noise, self.sigma = noise, sigmas(sigma, self.modalities)
+        self.is_base = False
+
+    @property
+    def local_noise(self) -> bool:
+        """Whether the sampled value at a point depends on noise of its own: pair-level credit is exact then."""
+        return self.noise is not None and self.noise.local
 
     @abstractmethod
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         """Size at which the policy sees photos of a size and writes maps."""
-
-    @abstractmethod
-    def rollout(self, visit: Visit, group: int, step: int, *, reference: bool) -> dict[str, Rollout]:
-        """Sample `group` answers per image for each modality of the visit; no gradient, network in evaluation mode.
-
-        Parameters
-        ----------
-        step : optimiser step, which decides the window of scored steps (the same for all samples)
-        reference : also compute the frozen base's means
-        """
-
-    @abstractmethod
-    def pieces(self, rollouts: Mapping[str, Rollout], micro: int | None) -> list[list[Piece]]:
-        """All transitions in portions; one portion is one forward and one backward pass of at most `micro` samples."""
-
-    @abstractmethod
-    def replay(self, visit: Visit, rollouts: Mapping[str, Rollout], portion: Sequence[Piece]) -> list[Tensor]:
-        """Means by the present weights, with gradient, of each piece: [b, g or 1, ...]; arithmetic of the rollout's."""
 
     @abstractmethod
     def answer(self, images: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
@@ -186,15 +131,95 @@ class Policy(ABC):
 
     @abstractmethod
     def decode(self, code: Tensor, modality: str) -> Tensor:
-        """Maps of codes [..., C, H, W]: metres or any positive depth unit, unit vectors, linear RGB."""
+        """Maps of codes [..., C, H, W], pixel by pixel: metres or any positive depth unit, unit vectors, linear RGB."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> Saved:
+        """Write the present weights into a folder, as `reasonx_eval` runs them; same weights, same bytes."""
+
+    def decode_points(self, codes: Tensor, modality: str) -> Tensor:
+        """Values [..., N, 2, C] of codes at points: pairs are rows of a map two pixels wide."""
+        return self.decode(codes.movedim(-1, -3), modality).movedim(-3, -1)
 
     def values(self, code: Tensor, judged: Judged) -> Tensor:
         """Values [B, N, 2, C], in the units of the map, of an answer's codes [B, C, H, W] at the judged points."""
-        return judged.at_points(self.decode(code, judged.modality))
+        return self.decode_points(judged.at_points(code), judged.modality)
 
-    @abstractmethod
-    def as_base(self) -> AbstractContextManager[None]:
+    def covariance(self, code: Tensor, judged: Judged) -> Covariance:
+        """Of the output's noise at the judged points, as `expected_agreement` takes it.
+
+        Raises
+        ------
+        UsageError
+            The noise is not in the output, or not in the logarithm of the map: there is no closed form.
+        """
+        slope = 1.0 if judged.modality == "normals" else self.log_slope.get(judged.modality)
+        if self.noise is None or slope is None:
+            raise UsageError("the expected agreement has a closed form for noise in the output of codes that are "
+                             "logarithms", where=self.base, fix="weights of grpo or ranking instead")  # fmt: skip
+        found = self.noise.covariance(code.shape[-2], code.shape[-1], judged)
+        return found.times((self.sigma[judged.modality] * slope) ** 2)
+
+    def rollout(self, batch: Batch, num_generations: int, step: int, *, reference: bool) -> dict[str, Rollout]:
+        """Sample `num_generations` answers per photo for each modality of the batch; no gradient.
+
+        Parameters
+        ----------
+        step : optimiser step, which decides the window of scored steps of a chain (the same for all samples)
+        reference : also compute the frozen base's means
+        """
+        with torch.no_grad():
+            codes = self.answer(batch.images, list(batch.judged))
+        return self.rollout_around(codes, batch, num_generations, reference=reference)
+
+    def rollout_around(
+        self, codes: Mapping[str, Tensor], batch: Batch, num_generations: int, *, reference: bool
+    ) -> dict[str, Rollout]:
+        """`rollout` around an answer that is there already; it may have a gradient, the samples have none."""
+        noise = self.noise
+        assert noise is not None
+        found = {}
+        with torch.no_grad():
+            with self.as_base():
+                frozen = self.answer(batch.images, list(batch.judged)) if reference else {}
+            for modality, judged in batch.judged.items():
+                drawn = noise.sample(codes[modality], judged, self.sigma[modality], batch.seeds, num_generations)
+                base = noise.coordinates(frozen[modality], judged) if reference else None
+                found[modality] = Rollout(
+                    modality, self.decode_points(drawn.codes, modality),
+                    (Transition(0, None, drawn.after, drawn.mean, drawn.std, base),),
+                    float(drawn.codes.std(dim=1, correction=0).mean()),
+                )  # fmt: skip
+        return found
+
+    def microbatches(self, rollouts: Mapping[str, Rollout], size: int | None) -> list[Microbatch]:
+        """All transitions in parts of at most `size` inputs of the network, each replayed by one pass."""
+        photos, samples = next(iter(rollouts.values())).values.shape[:2]
+        return [Microbatch(tuple(rollouts), 0, part, slice(0, samples)) for part in portions(photos, size)]
+
+    def replay(self, batch: Batch, rollouts: Mapping[str, Rollout], part: Microbatch) -> dict[str, Tensor]:
+        """Means by the present weights, with gradient, by modality: [b, g or 1, ...]; arithmetic of the rollout's."""
+        codes = self.answer(batch.images[part.photos], part.modalities)
+        return {m: self.means_of(codes, batch.judged[m].of(part.photos)) for m in part.modalities}
+
+    def means_of(self, codes: Mapping[str, Tensor], judged: Judged) -> Tensor:
+        """What `replay` gives for all samples around an answer that is there already."""
+        assert self.noise is not None
+        return self.noise.coordinates(codes[judged.modality], judged)
+
+    @contextmanager
+    def as_base(self) -> Iterator[None]:
         """Inside, the network is the frozen base; put back afterwards, also after an exception."""
+        self.is_base = True
+        try:
+            if self.frozen is None:
+                with without_adapters(self.network):
+                    yield
+            else:
+                with self.exchanged(self.frozen):
+                    yield
+        finally:
+            self.is_base = False
 
     @contextmanager
     def exchanged(self, network: nn.Module) -> Iterator[None]:
@@ -205,10 +230,8 @@ class Policy(ABC):
         finally:
             self.network = tuned
 
-    @abstractmethod
-    def save(self, folder: Path) -> Saved:
-        """Write the present weights into a folder, as `reasonx_eval` runs them; same weights, same bytes."""
 
-    def elements(self, rollout: Rollout) -> int:
-        """Number of elements D of a transition's variable: clip ranges convert by it."""
-        return int(rollout.transitions[0].after[0, 0].numel())
+def portions(count: int, size: int | None) -> list[slice]:
+    """0 to `count` in slices of `size`, the last may be shorter."""
+    step = size or max(count, 1)
+    return [slice(start, min(start + step, count)) for start in range(0, count, step)]

@@ -19,17 +19,23 @@ from torch.nn import functional
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.files import write_json
 from reasonx_eval.models.adapters.depth_processors import Processing, target_size
+from reasonx_eval.models.adapters.transformers_depth import TransformersDepth
+from reasonx_eval.models.adapters.transformers_weights import load_network
+from reasonx_eval.models.loading.catalogue import entry_of
 from reasonx_eval.models.loading.checkpoint import Checkpoint, read_json
 from reasonx_eval.types import Kind
-from reasonx_ft.policies.adapters import adapted_layers, merged_state
-from reasonx_ft.policies.base import Saved
-from reasonx_ft.policies.predictor import Predictor
+from reasonx_ft.policies.adapters import adapted_layers, add_adapters, merged_state
+from reasonx_ft.policies.base import Policy, Saved, Source
+from reasonx_ft.policies.feedforward import FeedForward, Predictor
+from reasonx_ft.policies.noise import NoiseName, make_noise
 
 #: kinds whose code is a logarithm; the others are standardised
 _POSITIVE: Final = ("depth_metric", "depth_scale")
 #: families that are tuned as they are run
 _FAMILIES: Final = ("dpt", "glpn", "tipsv2_dpt")
 _PROCESSORS: Final = ("preprocessor_config.json", "processor_config.json")
+#: projections of attention layers, as the libraries' depth networks name them
+_QUERIES_AND_VALUES: Final = ("query", "value", "q_proj", "v_proj")
 #: metres; nothing is nearer to a camera
 _NEAREST: Final = 1e-3
 FOLDER: Final = "network"
@@ -45,7 +51,7 @@ class DepthPredictor(Predictor):
     ----------
     kind : what the output means
     processing : settings of the image processor
-    checkpoint : where the processor's file is copied from
+    checkpoint : where the processor's file is clone_state from
 
     Raises
     ------
@@ -120,3 +126,33 @@ def _standardised(raw: Tensor) -> Tensor:
     """Maps [B, 1, H, W] with mean 0 and variance 1 each; flat maps are 0."""
     centred = raw - raw.mean(dim=(-2, -1), keepdim=True)
     return centred / centred.square().mean(dim=(-2, -1), keepdim=True).add(1e-12).sqrt()
+
+
+def load_depth_network(
+    source: Source, *, kind: str | None = None, noise: NoiseName = "lowrank", frequencies: int = 16,
+    sigma: float | Mapping[str, float] | None = None, lora: int | None = None, lora_alpha: int | None = None,
+    lora_targets: tuple[str, ...] = _QUERIES_AND_VALUES, seed: int = 0,
+) -> Policy:  # fmt: skip
+    """A checkpoint of AutoModelForDepthEstimation.
+
+    Parameters
+    ----------
+    kind : what its output means; default: what the checkpoint says
+    noise, frequencies, sigma : see `reasonx_ft.policies.noise`
+    lora, lora_alpha, lora_targets, seed : see `adapters.add_adapters`; without lora, the whole network is trained
+    """
+    from transformers import AutoModelForDepthEstimation
+
+    checkpoint, runtime = source.checkpoint, source.runtime
+    assert checkpoint is not None
+    model = TransformersDepth(checkpoint, runtime=runtime, kind=kind)
+    predictor = DepthPredictor(model.kinds["depth"][0], model.processing, checkpoint)
+    network = load_network(checkpoint, AutoModelForDepthEstimation, dtype=torch.float32,
+                           trust_remote_code=runtime.trust_remote_code)  # fmt: skip
+    if lora is not None:
+        add_adapters(network, rank=lora, alpha=lora_alpha or 2 * lora, targets=lora_targets, seed=seed)
+    # of the catalogue: the model's own info would read all weights for their digest
+    known = entry_of(checkpoint.hub_id)
+    return FeedForward(predictor, network.to(runtime.torch_device), make_noise(noise, frequencies),
+                       adapted=lora is not None, base=source.name, licence=known.licence if known else None,
+                       sigma=sigma, compute=source.compute)  # fmt: skip

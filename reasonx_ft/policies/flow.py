@@ -1,160 +1,120 @@
-"""A rectified flow as a policy: from noise to a map in a few steps, of which some are made random and scored.
+"""The embedded rectified flow as a policy: from noise to a map in a few steps, or the estimate of a single one.
 
-All samples of all images take the same steps at random, or a group's rewards would differ for more reasons than the
-noise. The last step is deterministic and never scored: its noise would stay in the map. What is known of a photo is
-encoded once and serves all samples and modalities.
-
-The answer is the estimate of one step, which for the embedded network scores as well as any. It starts from noise that
-is keyed by the photo's pixels, as the evaluation draws noise for every photo: a loss on answers to one noise for all
-photos would teach the network that noise by heart.
+The photo's features are encoded once and serve all samples and modalities. The answer is the estimate of one step,
+which scores as well as any. It starts from noise that is keyed by the photo's pixels, as the evaluation draws noise for
+every photo: a loss on answers to one noise for all photos would teach the network that noise by heart.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reasonx_ft.grpo.kernels import Estimate, from_velocity
-from reasonx_ft.policies.base import Piece, Policy, Rollout, Saved, Visit
-from reasonx_ft.policies.chain import Chain, Estimator, in_parts, parts_of, photo_seeds
-from reasonx_ft.policies.feedforward import portions
-from reasonx_ft.policies.flow_network import FlowNetwork
+from reasonx_eval.models.embedded.card import TinyCard
+from reasonx_eval.models.embedded.tiny_net import MODALITIES, TinyFlow, from_state
+from reasonx_ft.grpo.batch import Judged
+from reasonx_ft.grpo.kernels import Estimate, Kernel, Name, from_velocity
+from reasonx_ft.grpo.loss import KlWeighting
+from reasonx_ft.grpo.schedules import linear
+from reasonx_ft.policies.base import Policy, Saved, Source, portions
+from reasonx_ft.policies.chain import Chain, ChainPolicy, Encoder, photo_seeds
+from reasonx_ft.policies.embedded import LOG_SLOPES, Embedded, read_embedded
+from reasonx_ft.policies.frozen import frozen_copy
 from reasonx_ft.policies.noise import standard_normal
 
-#: what is known of some of a visit's images, made once
-Encoder = Callable[[slice], tuple[Tensor, ...]]
 
-
-class FlowPolicy(Policy):
-    """A network that turns noise into maps.
+class FlowPolicy(ChainPolicy):
+    """`reasonx_eval.models.embedded.tiny_net.TinyFlow`: the flow lives in the pixels of codes.
 
     Parameters
     ----------
-    network : in any mode; it is put in evaluation mode, in which tuning keeps it
-    chain : how rollouts step and explore
-    base : name of the model that it starts as
-    micro : states in one pass
-    dtype : in which the network computes where it may (autocast); states, means and codes are float32 in any case
+    card : of the base's weights
+    options : see `ChainPolicy`
     """
 
-    def __init__(
-        self, flow: FlowNetwork, network: nn.Module, chain: Chain, *, base: str, licence: str | None = None,
-        micro: int | None = None, dtype: torch.dtype = torch.float32,
-    ) -> None:  # fmt: skip
-        self.flow, self.chain = flow, chain
-        self.base, self.licence, self.micro, self.modalities = base, licence, micro, flow.modalities
-        self.code_range = flow.code_range
-        self.network = network.eval()
-        self._base_network = copy.deepcopy(network).requires_grad_(False)
-        self._dtype = dtype
+    modalities = MODALITIES
+    log_slope = LOG_SLOPES
+
+    def __init__(self, card: TinyCard, network: TinyFlow, **options: Any) -> None:
+        self._maps = Embedded(card)
+        super().__init__(network, frozen_copy(network), **options)
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
-        return self.flow.working_size(height, width)
+        return self._maps.working_size(height, width)
 
-    def rollout(self, visit: Visit, group: int, step: int, *, reference: bool) -> dict[str, Rollout]:
-        shape = self.flow.state_shape(visit.images.shape[-2], visit.images.shape[-1])
-        found = {}
-        with torch.no_grad():
-            tuned, frozen = self._encoder(visit.images), self._encoder(visit.images)
-            for modality, judged in visit.judged.items():
-                final, transitions = self.chain.sample(
-                    self._estimator(modality, tuned), shape, visit.seeds, group, step, device=visit.images.device,
-                    reference=self._of_base(self._estimator(modality, frozen)) if reference else None, keys=(modality,),
-                )  # fmt: skip
-                codes = judged.at_points(self._code(final, modality))
-                values, spread = self.flow.decode_points(codes, modality), codes.std(dim=1, correction=0).mean()
-                found[modality] = Rollout(modality, values, transitions, float(spread))
-        return found
+    def tracks(self, modalities: Sequence[str]) -> list[tuple[str, ...]]:
+        return [(m,) for m in modalities]
 
-    def pieces(self, rollouts: Mapping[str, Rollout], micro: int | None) -> list[list[Piece]]:
-        """A portion is one step of one modality, for as many images and samples as a pass takes."""
-        found = []
-        for modality, rollout in rollouts.items():
-            for transition in rollout.transitions:
-                found += [[Piece(modality, transition.index, *part)] for part in parts_of(transition, micro)]
-        return found
+    def state_shape(self, height: int, width: int) -> tuple[int, ...]:
+        return 3, height, width
 
-    def replay(self, visit: Visit, rollouts: Mapping[str, Rollout], portion: Sequence[Piece]) -> list[Tensor]:
-        encoder, means = self._encoder(visit.images), []
-        for piece in portion:
-            transition = rollouts[piece.modality].transitions[piece.transition]
-            assert transition.state is not None
-            seen = self._pass(piece.of(transition.state), transition.step, piece.modality, encoder(piece.images))
-            means.append(self.chain.mean(seen, transition.step))
-        return means
-
-    def answer(self, images: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
-        seeds, shape = photo_seeds(images), self.flow.state_shape(images.shape[-2], images.shape[-1])
-        found: dict[str, list[Tensor]] = {m: [] for m in modalities}
-        for part in portions(len(images), self.micro):
-            condition = self._encode(images[part])
-            for modality, codes in found.items():
-                noise = standard_normal(seeds[part], shape, "answer", modality, device=images.device)
-                clean = noise - self._velocity(noise, 1.0, modality, condition)
-                codes.append(self.flow.code(clean, modality))
-        return {m: torch.cat(codes) for m, codes in found.items()}
-
-    def decode(self, code: Tensor, modality: str) -> Tensor:
-        return self.flow.decode(code, modality)
-
-    def as_base(self) -> AbstractContextManager[None]:
-        return self.exchanged(self._base_network)
-
-    def save(self, folder: Path) -> Saved:
-        return self.flow.save(self.network, folder)
-
-    def _encoder(self, images: Tensor) -> Encoder:
-        """Encodes images when they are first asked for, by the network that is asked."""
+    def encoder(self, images: Tensor) -> Encoder:
         known: dict[tuple[int, int], tuple[Tensor, ...]] = {}
 
         def encode(part: slice) -> tuple[Tensor, ...]:
             key = part.start, part.stop
             if key not in known:
-                known[key] = self._encode(images[part])
+                with self.compute.autocast(images):
+                    known[key] = tuple(self._net.encode(images[part]))
             return known[key]
 
         return encode
 
-    def _estimator(self, modality: str, encoder: Encoder) -> Estimator:
-        def estimate(state: Tensor, place: int) -> Estimate:
-            def one(images: slice, samples: slice) -> Estimate:
-                return self._pass(state[images, samples], place, modality, encoder(images))
-
-            return in_parts(one, state, self.micro)
-
-        return estimate
-
-    def _of_base(self, estimate: Estimator) -> Estimator:
-        def frozen(state: Tensor, place: int) -> Estimate:
-            with self.as_base():
-                return estimate(state, place)
-
-        return frozen
-
-    def _pass(self, state: Tensor, place: int, modality: str, condition: Sequence[Tensor]) -> Estimate:
-        """The network's estimate for states [b, g, ...]: one pass, each image's condition repeated for its samples."""
-        t, told = self.chain.schedule.times[place], self.chain.schedule.told[place]
+    def estimate(
+        self, state: Tensor, t: float, timestep: float, track: tuple[str, ...], condition: Sequence[Tensor]
+    ) -> Estimate:
         repeated = [c.repeat_interleave(state.shape[1], dim=0) for c in condition]
-        velocity = self._velocity(state.flatten(0, 1), told, modality, repeated)
+        velocity = self._velocity(state.flatten(0, 1), timestep, track[0], repeated)
         return from_velocity(state, velocity.reshape(state.shape), t)
 
-    def _encode(self, images: Tensor) -> tuple[Tensor, ...]:
-        with self._autocast(images):
-            return self.flow.encode(self.network, images)
+    def at_points(self, final: Tensor, judged: Judged, size: tuple[int, int]) -> Tensor:
+        code = from_state(final.flatten(0, 1), judged.modality)
+        return self.decode_points(judged.at_points(code.unflatten(0, final.shape[:2])), judged.modality)
+
+    def answer(self, images: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
+        seeds, shape = photo_seeds(images), self.state_shape(images.shape[-2], images.shape[-1])
+        found: dict[str, list[Tensor]] = {m: [] for m in modalities}
+        encode = self.encoder(images)
+        for part in portions(len(images), self.compute.microbatch):
+            for modality, codes in found.items():
+                noise = standard_normal(seeds[part], shape, "answer", modality, device=images.device)
+                clean = noise - self._velocity(noise, 1.0, modality, encode(part))
+                codes.append(from_state(clean, modality))
+        return {m: torch.cat(codes) for m, codes in found.items()}
+
+    def decode(self, code: Tensor, modality: str) -> Tensor:
+        return self._maps.decode(code, modality)
+
+    def save(self, folder: Path) -> Saved:
+        return self._maps.save(self.network, folder)
+
+    @property
+    def _net(self) -> TinyFlow:
+        assert isinstance(self.network, TinyFlow)
+        return self.network
 
     def _velocity(self, state: Tensor, t: float, modality: str, condition: Sequence[Tensor]) -> Tensor:
-        with self._autocast(state):
-            return self.flow.velocity(self.network, state, t, modality, condition)
+        index = torch.full((len(state),), MODALITIES.index(modality), device=state.device)
+        with self.compute.autocast(state):
+            return self._net.velocity(state, state.new_full((len(state),), t), index, condition).float()
 
-    def _code(self, state: Tensor, modality: str) -> Tensor:
-        """Codes [B, G, C, H, W] of states [B, G, ...] at t = 0."""
-        code = self.flow.code(state.flatten(0, 1), modality)
-        return code.reshape(*state.shape[:2], *code.shape[1:])
 
-    def _autocast(self, like: Tensor) -> torch.autocast:
-        return torch.autocast(like.device.type, self._dtype, enabled=self._dtype != torch.float32)
+def load_tiny_flow(
+    source: Source, *, kernel: Name = "flow-sde", noise_level: float = 0.7, steps: int = 2, window: int | None = None,
+    within: float = 1.0, seed: int = 0, kl_weighting: KlWeighting = "exact",
+) -> Policy:  # fmt: skip
+    """`tiny-flow`, or a tuned form of it.
+
+    Parameters
+    ----------
+    kernel, noise_level : see `kernels.Kernel`
+    steps : of a rollout; window, within, kl_weighting, seed : see `Chain`
+    """
+    card, network, options = read_embedded(source)
+    assert isinstance(network, TinyFlow)
+    chain = Chain(linear(steps), Kernel(kernel, noise_level), window, within, kl_weighting, seed)
+    return FlowPolicy(card, network, chain=chain, **options)

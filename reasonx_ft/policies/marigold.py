@@ -139,7 +139,7 @@ class LatentMaps:
         return value / torch.where(length > 0, length, 1.0).sqrt()
 
     def _empty_prompt(self) -> Tensor:
-        """Embedding float32 [1, L, D] of the empty prompt, which is all that the network is ever told."""
+        """Embedding float32 [1, L, D] of the empty prompt, which is all that the network is ever timestep."""
         pipe = self.pipe
         if pipe.empty_text_embedding is None:
             tokens = pipe.tokenizer("", padding="do_not_pad", max_length=pipe.tokenizer.model_max_length,

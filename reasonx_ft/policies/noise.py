@@ -1,54 +1,50 @@
-"""Noise that makes a deterministic predictor a Gaussian policy: which numbers are drawn, and how they move a map.
+"""Noise around an answer: which numbers are drawn, and how they move a map.
 
-A predictor's code f becomes y = f + sigma B z, z standard normal, and the density is that of z's coordinates. Only the
-values of y at judged points are ever made. `sigma` is the root mean square of the noise at a pixel, in units of the
-code, whatever B is.
+An answer's code f becomes y = f + sigma B z, z standard normal, and the density is that of z's coordinates. Only the
+values of y at judged points are ever made, so samples cost no pass of the network. `sigma` is the root mean square of
+the noise at a pixel, in units of the code, whatever B is.
 
-Two kinds. *Cells* (a pixel, or squares of some pixels) are independent of each other, so what a pair of points earns
-depends on the noise of its own two cells, and nothing else is drawn: the sampled variable is the pair's. Sampling each
-pair by itself gives the expected gradient of sampling maps (the reward is a sum over pairs, of which each sees its own
-marginal) with less variance. *Low frequencies* move whole regions smoothly, as a network's own mistakes do; their
-coefficients are shared by all pairs of a map.
+Two kinds. *Pixel* noise is independent everywhere, so the reward of a pair of points depends on the noise at its own
+two pixels, and no other is drawn: the sampled variable is the pair's. Sampling each pair by itself gives the expected
+gradient of sampling maps (the reward is a sum over pairs, each a function of its own marginal) with less variance.
+*Low frequencies* move whole regions smoothly, as a network's own mistakes do; their coefficients are shared by all
+pairs of a map.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from reasonx_eval.errors import UsageError
+from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.io.seeding import stream_seed
-from reasonx_ft.policies.base import Judged
+from reasonx_ft.grpo.batch import Judged
+from reasonx_ft.grpo.expected import Covariance
 
+NoiseName = Literal["pixel", "lowrank"]
 
-@dataclass(frozen=True)
-class Covariance:
-    """Of the noise at the two points of each pair, [B, N], in units of sigma^2."""
-
-    first: Tensor = field(repr=False)
-    second: Tensor = field(repr=False)
-    both: Tensor = field(repr=False)
+#: root mean square of the noise at a pixel, in units of the codes (normals: about radians)
+SIGMA: Final[Mapping[str, float]] = {"depth": 0.1, "normals": 0.15, "albedo": 0.03, "irradiance": 0.1}
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A group of samples of each image.
+    """A group of samples of each photo.
 
-    mean : of the sampled variable [B, 1, ...]; after : the sample [B, G, ...]
-    std : of the variable's elements, a number or [B, 1, ...]
+    mean : of the sampled variable [B, 1, ...]; after : the sample [B, G, ...]; std : of the variable's elements
     codes : [B, G, N, 2, C], the sampled codes at the judged points
     """
 
     mean: Tensor = field(repr=False)
     after: Tensor = field(repr=False)
-    std: float | Tensor
+    std: float
     codes: Tensor = field(repr=False)
 
 
@@ -65,10 +61,29 @@ def standard_normal(seeds: Sequence[int], shape: Sequence[int], *keys: str, devi
     return torch.stack(rows).to(device)
 
 
-class Noise(ABC):
-    """Where the noise of a policy lives.
+def sigmas(given: float | Mapping[str, float] | None, modalities: Sequence[str]) -> dict[str, float]:
+    """A noise level for each modality, from one for all, some of them, or `SIGMA`.
 
-    local : whether each sampled point has noise of its own: the variable is [B, G, N, 2, C]
+    Raises
+    ------
+    UsageError
+        A level that is not above 0, or of a modality that is not among these.
+    """
+    named = dict(given) if isinstance(given, Mapping) else {}
+    for modality in named:
+        if modality not in modalities:
+            raise unknown("modality", modality, modalities, where="sigma")
+    found = {m: float(given) if isinstance(given, (int, float)) else named.get(m, SIGMA[m]) for m in modalities}
+    for modality, level in found.items():
+        if not level > 0:
+            raise UsageError(f"the noise level of {modality} is {level}; needs a number above 0", where="sigma")
+    return found
+
+
+class Noise(ABC):
+    """Where the noise lies.
+
+    local : whether each judged point has noise of its own: the variable is then [B, G, N, 2, C]
     """
 
     local: bool
@@ -78,54 +93,33 @@ class Noise(ABC):
         """Mean of the sampled variable, [B, 1, ...], of codes [B, C, H, W]; passes the gradient on."""
 
     @abstractmethod
-    def sample(self, code: Tensor, judged: Judged, sigma: float, seeds: Sequence[int], group: int) -> Sampled:
-        """`group` samples of codes [B, C, H, W], keyed by the images' seeds and the modality."""
+    def sample(self, code: Tensor, judged: Judged, sigma: float, seeds: Sequence[int], num_generations: int) -> Sampled:
+        """`num_generations` samples of codes [B, C, H, W], keyed by the photos' seeds and the modality."""
 
     @abstractmethod
     def covariance(self, height: int, width: int, judged: Judged) -> Covariance:
-        """Of the noise at the judged points of maps of a size."""
+        """Of the noise at the judged points of maps of a size, in units of sigma^2."""
 
 
-class Cells(Noise):
-    """Independent noise on squares of `size` x `size` pixels, the same in all pixels of one; 1 is pixel noise.
-
-    The variable is the mean of the code over each point's square. Where both points of a pair share one, they share
-    its noise, and each holds half of its log-density.
-    """
+class PixelNoise(Noise):
+    """Independent noise at every pixel."""
 
     local = True
 
-    def __init__(self, size: int) -> None:
-        if size < 1:
-            raise UsageError(f"cells of {size} pixels; needs 1 or more")
-        self.size = size
-
-    def _shared(self, judged: Judged) -> Tensor:
-        """Whether both points of a pair lie in one cell, bool [B, N]."""
-        rows, cols = judged.rows // self.size, judged.cols // self.size
-        return (rows[..., 0] == rows[..., 1]) & (cols[..., 0] == cols[..., 1])
-
     def coordinates(self, code: Tensor, judged: Judged) -> Tensor:
-        if self.size == 1:
-            return judged.at_points(code)[:, None]
-        means = functional.avg_pool2d(code, self.size, ceil_mode=True)
-        cells = Judged(judged.modality, judged.rows // self.size, judged.cols // self.size, judged.probability,
-                       judged.weight)  # fmt: skip
-        return cells.at_points(means)[:, None]
+        return judged.at_points(code)[:, None]
 
-    def sample(self, code: Tensor, judged: Judged, sigma: float, seeds: Sequence[int], group: int) -> Sampled:
-        mean, shared = self.coordinates(code, judged), self._shared(judged)[:, None, :, None, None]
-        # pairs first: images that are filled up with empty pairs keep their noise
-        shape = (judged.rows.shape[1], group, 2, code.shape[1])
+    def sample(self, code: Tensor, judged: Judged, sigma: float, seeds: Sequence[int], num_generations: int) -> Sampled:
+        mean = self.coordinates(code, judged)
+        # pairs first: photos that are filled up with empty pairs keep their noise
+        shape = (judged.rows.shape[1], num_generations, 2, code.shape[1])
         drawn = standard_normal(seeds, shape, "noise", judged.modality, device=code.device).transpose(1, 2)
-        step = sigma * torch.cat([drawn[..., :1, :], torch.where(shared, drawn[..., :1, :], drawn[..., 1:, :])], dim=-2)
-        # one variable that is listed twice: with twice the variance, the two densities make up one
-        std = sigma * (1 + shared.to(code.dtype)).sqrt()
-        return Sampled(mean, mean + step, std, judged.at_points(code)[:, None] + step)
+        after = mean + sigma * drawn
+        return Sampled(mean, after, sigma, after)
 
     def covariance(self, height: int, width: int, judged: Judged) -> Covariance:
         one = torch.ones_like(judged.weight)
-        return Covariance(one, one, self._shared(judged).to(one.dtype))
+        return Covariance(one, one, torch.zeros_like(one))
 
 
 class LowFrequencies(Noise):
@@ -152,11 +146,11 @@ class LowFrequencies(Noise):
         rows, cols = self.basis(code.shape[-2], code.shape[-1], code)
         return (rows.T @ code @ cols)[:, None]
 
-    def sample(self, code: Tensor, judged: Judged, sigma: float, seeds: Sequence[int], group: int) -> Sampled:
+    def sample(self, code: Tensor, judged: Judged, sigma: float, seeds: Sequence[int], num_generations: int) -> Sampled:
         rows, cols = self.basis(code.shape[-2], code.shape[-1], code)
         mean = self.coordinates(code, judged)
         std = sigma * math.sqrt(code.shape[-2] * code.shape[-1]) / self.k
-        shape = (group, code.shape[1], self.k, self.k)
+        shape = (num_generations, code.shape[1], self.k, self.k)
         drawn = standard_normal(seeds, shape, "noise", judged.modality, device=code.device).to(code.dtype)
         step = std * torch.einsum("bnpu,bgcuv,bnpv->bgnpc", rows[judged.rows], drawn, cols[judged.cols])
         return Sampled(mean, mean + std * drawn, std, judged.at_points(code)[:, None] + step)
@@ -171,6 +165,13 @@ class LowFrequencies(Noise):
             return scale * of_rows * (at_cols[..., a, :] * at_cols[..., b, :]).sum(-1)
 
         return Covariance(product(0, 0), product(1, 1), product(0, 1))
+
+
+def make_noise(noise: NoiseName, frequencies: int = 8) -> Noise:
+    """The noise of a name: pixel, or lowrank with `frequencies` along each side."""
+    if noise not in ("pixel", "lowrank"):
+        raise unknown("noise", noise, ("pixel", "lowrank"))
+    return LowFrequencies(frequencies) if noise == "lowrank" else PixelNoise()
 
 
 @lru_cache(maxsize=64)

@@ -7,13 +7,14 @@ from typing import Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from reasonx_ft.grpo.albedo_threshold import Sameness, Space
+from reasonx_ft.grpo.loss import ScaleRewards
+from reasonx_ft.grpo.ranking import RankingKind
+from reasonx_ft.grpo.rewards import AlbedoThreshold, Space
 
 Method: TypeAlias = Literal["grpo", "ranking", "expected"]
 METHODS: Final[tuple[Method, ...]] = ("grpo", "ranking", "expected")
 #: modality -> number, or one number for all
 PerModality: TypeAlias = float | dict[str, float]
-RankingKind: TypeAlias = Literal["mixture", "logistic", "probit", "hinge", "sigmoid"]
 
 
 def largest(value: PerModality) -> float:
@@ -38,32 +39,30 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    """Which photos and pairs a step sees.
+    """Which photos and pairs a step takes.
 
-    images : photos of a step, over all processes
+    batch_size : photos of a step, over all processes
     pairs : judged pairs of a photo and modality in a step, drawn from the stored ones
-    modalities : what is tuned; None is all that the model predicts and the store judges
-    at_once : all of them in every step, or one that is drawn for the step
-    mirror : mirror half of the photos, with their pairs
+    modalities : that are tuned; None is all that the model predicts and the store judges
+    modalities_per_step : all of them in every step, or one that is drawn for the step
+    flip : mirror half of the photos, with their pairs
     held_out : share of the photos, by their digests, that is never trained on and measures agreement
     judge, template : whose answers, where the store has several
     min_confidence : least abs(2 p - 1) of a stored probability
     max_gap : greatest difference between the two colour orders; more is a contradiction, and left out
-    min_distance : of a pair's points, in pixels of the canonical 512
     limit : only N photos, spread evenly
     """
 
-    images: int = Field(8, ge=1)
+    batch_size: int = Field(8, ge=1)
     pairs: int = Field(40, ge=1)
     modalities: tuple[str, ...] | None = None
-    at_once: Literal["all", "one"] = "all"
-    mirror: bool = True
+    modalities_per_step: Literal["all", "one"] = "all"
+    flip: bool = True
     held_out: float = Field(0.1, ge=0, lt=1)
     judge: str | None = None
     template: str | None = None
     min_confidence: float = Field(0.0, ge=0, lt=1)
     max_gap: float = Field(0.5, gt=0, le=1)
-    min_distance: float = Field(0.0, ge=0)
     limit: int | None = Field(None, ge=1)
 
 
@@ -75,23 +74,21 @@ class Objective(Section):
     kl : weight of the exact Gaussian KL to the frozen base (samples it needs are those of grpo)
     distance : weight of the distance of the deterministic answer to the base's
     rehearsal : weight of supervision on rendered scenes with known maps, against forgetting
-    rehearsal_data, rehearsal_scenes, rehearsal_images : dataset and split of it, how many scenes, how many a step
-    group : samples of a photo
-    inner : optimiser steps on one set of samples; with 1 the ratio is always 1 and nothing is clipped
-    scale : what centred rewards of whole maps are divided by: nothing, the deviation of the group, that or `floor` if
-        it is larger, that of the batch, or a running one of the modality
-    floor : least deviation under "floored"
+    rehearsal_data, rehearsal_scenes, rehearsal_batch_size : dataset and split of it, how many scenes, how many a step
+    num_generations : samples of a photo, G
+    num_iterations : optimiser updates on one set of samples; with 1 the ratio is always 1 and nothing is clipped
+    scale_rewards : what centred rewards of whole maps are divided by: nothing, the standard deviation of the group, or
+        that or `std_floor` if it is larger
+    std_floor : least standard deviation under "floored"
     advantage_clip : largest absolute advantage
     credit : one advantage for a whole map, or one for each pair, where the noise is local
     reward : 0 or 1 by the likelier answer, or the judge's probability of what the map says
-    tie : what an exact tie of a map earns, as a share of the likelier answer's
     balanced : same and different pairs count alike in albedo, however many there are
-    same_distance, same_space : colour distance below which a map says "same", of linear RGB or of its logarithm: see
-        `reasonx_ft.grpo.albedo_threshold`
+    albedo_threshold, albedo_space : colour distance below which a map says "same", of linear RGB or of its logarithm:
+        see `reasonx_ft.grpo.rewards`
     clip_range_sum : how far a log-ratio, summed over the elements of a step, may go; the range of a mean over D
         elements is this divided by D
     units : the policy gradient of a log-density summed over elements (that of the expected reward), or of their mean
-    correction : remove the ratio's negative bias before clipping
     ranking_kind, temperature : of the ranking loss, see `reasonx_ft.grpo.ranking`, one for all modalities or a table;
         what a table leaves out is mixture, and the default temperature
     """
@@ -104,28 +101,26 @@ class Objective(Section):
     rehearsal: float = Field(0.0, ge=0)
     rehearsal_data: str = "scenes-synthetic/train"
     rehearsal_scenes: int = Field(500, ge=1)
-    rehearsal_images: int = Field(4, ge=1)
-    group: int = Field(8, ge=2)
-    inner: int = Field(1, ge=1)
-    scale: Literal["none", "group", "floored", "batch", "modality"] = "floored"
-    floor: float = Field(0.05, ge=0)
+    rehearsal_batch_size: int = Field(4, ge=1)
+    num_generations: int = Field(8, ge=2)
+    num_iterations: int = Field(1, ge=1)
+    scale_rewards: ScaleRewards = "floored"
+    std_floor: float = Field(0.05, ge=0)
     advantage_clip: float = Field(5.0, gt=0)
     credit: Literal["image", "pairs"] = "image"
     reward: Literal["hard", "soft"] = "soft"
-    tie: float = Field(0.0, ge=0, le=0.5)
     balanced: bool = True
-    same_distance: float = Field(0.05, gt=0)
-    same_space: Space = "linear"
+    albedo_threshold: float = Field(0.05, gt=0)
+    albedo_space: Space = "linear"
     clip_range_sum: float = Field(1.0, gt=0)
     units: Literal["sum", "mean"] = "sum"
-    correction: bool = False
     ranking_kind: RankingKind | dict[str, RankingKind] = "mixture"
     temperature: float | dict[str, float] | None = None
 
     @property
-    def same(self) -> Sameness:
+    def threshold(self) -> AlbedoThreshold:
         """When two base colours of a map are the same."""
-        return Sameness(self.same_distance, self.same_space)
+        return AlbedoThreshold(self.albedo_threshold, self.albedo_space)
 
     @model_validator(mode="after")
     def _something(self) -> Objective:
@@ -137,17 +132,17 @@ class Objective(Section):
             raise ValueError("one of grpo, ranking, expected needs a weight above 0")
         if self.kl and not largest(self.grpo):
             raise ValueError("kl is measured on grpo's samples: use distance, or a small weight of grpo")
-        if self.credit == "pairs" and self.scale != "none":
-            raise ValueError("credit by pairs needs scale none: a pair has no deviation of its own")
+        if self.credit == "pairs" and self.scale_rewards != "none":
+            raise ValueError("credit by pairs needs scale_rewards none: a pair has no deviation of its own")
         return self
 
 
 class Optimiser(Section):
-    """How weights change.
+    """How weights change: AdamW, a linear rise of the learning rate, then half a cosine to 0.
 
-    steps : optimiser steps (of `inner` updates each); None is `epochs` passes over the photos
-    learning_rate, warmup, schedule : the peak, steps of a linear rise to it, and what comes after
-    clip : longest gradient that is taken as it is
+    steps : optimiser steps (of `num_iterations` updates each); None is `epochs` passes over the photos
+    learning_rate, warmup_steps : its peak, and the steps of the rise
+    max_grad_norm : longest gradient that is taken as it is
     ema : decay of the averaged weights that are evaluated and exported, each step; 0 takes the weights as they are
     interpolate : how much of the way from the base's weights to the tuned (and averaged) ones is evaluated and
         exported. Between the two a network keeps most of what it learned and forgets little (WiSE-FT, Wortsman et al.
@@ -157,16 +152,14 @@ class Optimiser(Section):
     steps: int | None = Field(None, ge=1)
     epochs: float = Field(3.0, gt=0)
     learning_rate: float = Field(1e-4, gt=0, le=1)
-    warmup: int = Field(10, ge=0)
-    schedule: Literal["cosine", "constant"] = "cosine"
-    betas: tuple[float, float] = (0.9, 0.999)
+    warmup_steps: int = Field(10, ge=0)
     weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0)
     ema: float = Field(0.0, ge=0, lt=1)
     interpolate: float = Field(1.0, gt=0, le=1)
 
 
-class Canary(Section):
+class UnrewardedMetric(Section):
     """A metric that is not rewarded, on data with ground truth: the run stops where it gets much worse than the base's.
 
     dataset : NAME or NAME/SPLIT, of any dataset of reasonx-eval; protocol : that accepts it; metric : of the protocol
@@ -192,16 +185,16 @@ class Guard(Section):
     agreement_drop : held-out agreement this far below its best, or below the base, at `patience` checks in a row
     flatness : least and greatest quotient of the maps' contrast (mean deviation, and mean step between neighbours of
         the codes) to the base's
-    away : by how much the share of pixels whose normals point away from the camera may exceed the least so far, the
-        base's included; some truly do, near the edges of wide views (5 % of the rendered scenes' pixels)
-    canaries : by task, among those that are tuned; see Canary
+    normals_away : by how much the share of pixels whose normals point away from the camera may exceed the least so far,
+        the base's included; some truly do, near the edges of wide views (5 % of the rendered scenes' pixels)
+    unrewarded_metrics : by task, among those that are tuned; see UnrewardedMetric
     """
 
     agreement_drop: float = Field(0.02, gt=0)
     patience: int = Field(3, ge=1)
     flatness: tuple[float, float] = (0.4, 2.5)
-    away: float = Field(0.07, gt=0)
-    canaries: tuple[Canary, ...] = ()
+    normals_away: float = Field(0.07, gt=0)
+    unrewarded_metrics: tuple[UnrewardedMetric, ...] = ()
 
     @model_validator(mode="after")
     def _range(self) -> Guard:
@@ -214,9 +207,11 @@ class Watch(Section):
     """What is kept and shown; changes no weights, and may be changed when a run goes on.
 
     save_every, keep : steps between checkpoints, and how many of the last are kept; 0 saves only on interrupts
-    check_every, check_photos : steps between checks (held-out agreement, canaries, shape of maps), photos in each
+    check_every, check_photos : steps between checks (held-out agreement, unrewarded metrics, shape of maps), photos in
+        each
     grid_every, grid_photos : steps between pictures of fixed photos; 0 is never
-    tensorboard : write event files beside the JSON lines
+    report_to : trackers beside the JSON lines, of those that `accelerate.tracking` knows and that are installed:
+        tensorboard, wandb, trackio, mlflow
     export : the weights that are exported, those of the best check or the last
     """
 
@@ -226,14 +221,21 @@ class Watch(Section):
     check_photos: int = Field(64, ge=1)
     grid_every: int = Field(0, ge=0)
     grid_photos: int = Field(3, ge=1)
-    tensorboard: bool = False
+    report_to: tuple[str, ...] = ()
     export: Literal["best", "last"] = "best"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and isinstance(values.get("report_to"), str):
+            return {**values, "report_to": [values["report_to"]]}
+        return values
 
 
 class Machine(Section):
     """Where and how it is computed; decides last bits only, and may be changed when a run goes on.
 
-    micro : samples that go through the network with gradient at a time; None is all
+    microbatch : samples that go through the network with gradient at a time; None is all
     shard : share the weights out among the processes; None is what `accelerate launch` was told (--use_fsdp)
     threads : of the arithmetic on a CPU
     workers : threads that read photos; cache_gib : memory for photos at working size
@@ -241,7 +243,7 @@ class Machine(Section):
 
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
-    micro: int | None = Field(None, ge=1)
+    microbatch: int | None = Field(None, ge=1)
     shard: bool | None = None
     threads: int = Field(2, ge=1)
     workers: int = Field(2, ge=1)

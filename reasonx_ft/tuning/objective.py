@@ -1,132 +1,140 @@
-"""What a step makes small, term by term, in portions that fit the memory.
+"""The parts of a step: samples, what they earn, how they compare, and the loss, term by term.
 
 loss = grpo * (clipped policy loss) + kl * KL(policy, base) + ranking * (ordinal loss) + expected * (1 - expected
 agreement) + distance * (distance to the base's answer) + rehearsal * (supervision on known maps)
 
 Every term is a mean over the photos of all processes that have a judgement, and over modalities. Normalisers are known
-before the first backward pass, so gradients of portions, and of processes, simply add up to those of one big batch.
+before the first backward pass, so gradients of microbatches, and of processes, add up to those of one big batch.
 
 Units: with "sum" the policy gradient is advantage * gradient of the log-density, an estimate of the gradient of the
 expected agreement, of the same size as that of `expected`; with "mean", as published codes have it, that divided by the
 number D of elements. The KL is per element in both.
 
-A feed-forward policy's samples, their densities and the supervised terms all come from one answer, so one forward and
-one backward pass serve them all. Chains of steps are replayed one by one, and their answers are a pass of their own.
+Where a policy explores in its output, the samples, their densities and the supervised terms all come from one answer:
+the pass that the samples are drawn around keeps its graph, and the first update goes backward through it. Chains of
+steps are replayed one by one, and their answers are a pass of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from reasonx_eval.errors import ReasonXError
+from reasonx_ft.grpo.batch import Batch, Microbatch, Rollout, Transition
 from reasonx_ft.grpo.expected import expected_agreement
 from reasonx_ft.grpo.loss import (
-    RunningSpread,
     advantages,
     clipped_loss,
     kl_divergence,
     log_ratio,
     log_ratio_of_elements,
     pair_advantages,
-    ratio_bias,
 )
 from reasonx_ft.grpo.ranking import ranking_loss
-from reasonx_ft.grpo.rewards import agreement
-from reasonx_ft.policies.base import Piece, Policy, Rollout, Transition, Visit
-from reasonx_ft.policies.feedforward import FeedForward, portions
-from reasonx_ft.pretraining.batches import Batch
-from reasonx_ft.tuning.clock import Clock
+from reasonx_ft.grpo.rewards import Agreement, agreement
+from reasonx_ft.policies.base import Policy, portions
+from reasonx_ft.pretraining.batches import Batch as Scenes
+from reasonx_ft.tuning.batches import rehearsal_loss
 from reasonx_ft.tuning.config import Objective, kind_of, per_modality
-from reasonx_ft.tuning.processes import Processes
-from reasonx_ft.tuning.rehearsal import rehearsal_loss
+from reasonx_ft.tuning.parallel import Processes
 
 
 @dataclass(frozen=True)
-class Worth:
-    """What the samples of one modality are worth.
+class Answers:
+    """Codes of one pass, with its graph.
 
-    reward : [B, G], NaN for photos without a pair that counts; of this process
+    codes : of photos, by modality; scenes : of the rehearsal's, where they fit into the same pass
+    """
+
+    codes: Mapping[str, Tensor] = field(repr=False)
+    scenes: Mapping[str, Tensor] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """The samples of one step.
+
+    by_modality : of those with a weight of grpo
+    answers : the pass that they were drawn around, until the first update has gone backward through it; else None
+    """
+
+    by_modality: Mapping[str, Rollout]
+    answers: Answers | None = None
+
+
+@dataclass(frozen=True)
+class Advantages:
+    """How the samples of one modality compare with the others of their photo.
+
+    reward : [B, G] of this process, NaN for photos without a pair that counts; everyone : of all, [world * B, G]
     advantage : [B, G]; credit : [B, G, N] where pairs are credited, else None
-    groups : photos with a reward, of all processes; dead : those whose samples all earn the same
-    everyone : rewards of all processes, [world * B, G]
+    groups : photos with a reward, of all processes
+    zero_variance_groups : those of them whose samples all earn the same
     """
 
     reward: Tensor = field(repr=False)
     advantage: Tensor = field(repr=False)
     credit: Tensor | None = field(repr=False)
     groups: int
-    dead: int
+    zero_variance_groups: int
     everyone: Tensor = field(repr=False)
 
 
-@dataclass
-class Draw:
-    """The samples of one step: made once, by whoever comes first, and used by all its updates.
-
-    rollouts, worth : by modality, of those with a weight of grpo; empty before `take`
-    """
-
-    policy: Policy
-    visit: Visit
-    objective: Objective
-    spread: RunningSpread
-    processes: Processes
-    clock: Clock
-    step: int
-    rollouts: Mapping[str, Rollout] = field(default_factory=dict)
-    worth: Mapping[str, Worth] = field(default_factory=dict)
-
-    def take(self, codes: Mapping[str, Tensor] | None = None) -> None:
-        """Draw and judge, if that has not been done.
-
-        Parameters
-        ----------
-        codes : of all the visit's photos by the present weights, for a feed-forward policy that has them already
-        """
-        if self.rollouts:
-            return
-        sampled = {m: j for m, j in self.visit.judged.items() if per_modality(self.objective.grpo, m)}
-        if not sampled:
-            return
-        visit, group = replace(self.visit, judged=sampled), self.objective.group
-        with self.clock.phase("rollout"):
-            reference = self.objective.kl > 0
-            if codes is not None and isinstance(self.policy, FeedForward):
-                self.rollouts = self.policy.rollout_of(codes, visit, group, reference=reference)
-            else:
-                self.rollouts = self.policy.rollout(visit, group, self.step, reference=reference)
-        with self.clock.phase("reward"):
-            self.worth = judge(visit, self.rollouts, self.objective, self.spread, self.processes)
+def answer(policy: Policy, images: Tensor, modalities: Sequence[str], scenes: Scenes | None) -> Answers:
+    """One pass for photos, and for the rehearsal's scenes where they have the same size."""
+    if scenes is None or images.shape[1:] != scenes.images.shape[1:]:
+        return Answers(policy.answer(images, modalities))
+    codes = policy.answer(torch.cat([images, scenes.images]), list(policy.modalities))
+    return Answers({m: codes[m][: len(images)] for m in modalities}, {m: c[len(images) :] for m, c in codes.items()})
 
 
-def judge(
-    visit: Visit, rollouts: Mapping[str, Rollout], objective: Objective, spread: RunningSpread, processes: Processes
-) -> dict[str, Worth]:
-    """Rewards and advantages of all samples; `spread` takes the rewards in."""
+def draw(
+    policy: Policy, batch: Batch, scenes: Scenes | None, objective: Objective, step: int, *, microbatch: int | None
+) -> Rollouts:
+    """Samples of all photos; none where no modality has a weight of grpo."""
+    sampled = {m: j for m, j in batch.judged.items() if per_modality(objective.grpo, m)}
+    if not sampled:
+        return Rollouts({})
+    wanted, group, reference = replace(batch, judged=sampled), objective.num_generations, objective.kl > 0
+    if policy.noise is None or len(batch.images) > (microbatch or len(batch.images)):
+        return Rollouts(policy.rollout(wanted, group, step, reference=reference))
+    answers = answer(policy, batch.images, list(batch.judged), scenes)
+    return Rollouts(policy.rollout_around(answers.codes, wanted, group, reference=reference), answers)
+
+
+def reward(batch: Batch, rollouts: Rollouts, objective: Objective) -> dict[str, Agreement]:
+    """How far each sample agrees with the judge, by modality."""
+    return {
+        m: agreement(rollout.values, batch.judged[m], hard=objective.reward == "hard", balanced=objective.balanced,
+                     threshold=objective.threshold)
+        for m, rollout in rollouts.by_modality.items()
+    }  # fmt: skip
+
+
+def compare(rewards: Mapping[str, Agreement], objective: Objective, processes: Processes) -> dict[str, Advantages]:
+    """Advantages of all samples, by modality."""
     found = {}
-    for modality, rollout in rollouts.items():
-        judged = visit.judged[modality]
-        agreed = agreement(rollout.values, judged, hard=objective.reward == "hard", tie=objective.tie,
-                           balanced=objective.balanced, same=objective.same)  # fmt: skip
-        everyone = processes.gather(agreed.reward)
-        spread.update(modality, everyone)
-        advantage = advantages(everyone, scale=objective.scale, floor=objective.floor, spread=spread.of(modality),
-                               clip=objective.advantage_clip)  # fmt: skip
-        mine = advantage[processes.rows(len(agreed.reward))]
-        credit = pair_advantages(agreed.pairs, agreed.weight) if objective.credit == "pairs" else None
+    for modality, earned in rewards.items():
+        everyone = processes.gather(earned.reward)
         known = ~everyone.isnan().any(1)
-        dead = known & (everyone.amax(1) == everyone.amin(1))
-        found[modality] = Worth(agreed.reward, mine, credit, int(known.sum()), int(dead.sum()), everyone)
+        equal = known & (everyone.amax(1) == everyone.amin(1))
+        found[modality] = Advantages(
+            earned.reward,
+            advantages(earned.reward, scale_rewards=objective.scale_rewards, std_floor=objective.std_floor,
+                       clip=objective.advantage_clip),
+            pair_advantages(earned.pairs, earned.weight) if objective.credit == "pairs" else None,
+            int(known.sum()), int(equal.sum()), everyone,
+        )  # fmt: skip
     return found
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one transition of one piece looked like; tensors without gradient.
+class TransitionStatistics:
+    """A replayed transition; tensors without gradient.
 
     log_ratio : [b, g or more], summed over its elements; kl : [b, g or 1] in nats, or None
     high, low : which were clipped
@@ -142,193 +150,174 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Term:
-    """A part of the loss, to go backward from.
+class Loss:
+    """Of one microbatch: its terms by name, weighted, with gradient; and what was replayed."""
 
-    value : with gradient; losses : its parts by name, for the log; seen : of transitions
-    """
+    terms: Mapping[str, Tensor]
+    replayed: Sequence[TransitionStatistics] = ()
 
-    value: Tensor
-    losses: Mapping[str, float]
-    seen: Sequence[Seen] = ()
-
-
-def terms(draw: Draw, rehearsed: Batch | None, micro: int | None) -> Iterator[Term]:
-    """All parts of the loss of one update, one at a time, each with a graph of its own."""
-    if isinstance(draw.policy, FeedForward):
-        yield from _of_answers(draw, draw.policy, rehearsed, micro)
-    else:
-        yield from _of_chains(draw, micro)
-        yield from _of_answers(draw, None, rehearsed, micro)
-
-
-def _of_chains(draw: Draw, micro: int | None) -> Iterator[Term]:
-    """Policy loss and KL, portion by portion."""
-    draw.take()
-    if not draw.rollouts:
-        return
-    for portion in draw.policy.pieces(draw.rollouts, micro):
-        means = draw.policy.replay(draw.visit, draw.rollouts, portion)
-        found = [_piece(draw, piece, mean) for piece, mean in zip(portion, means, strict=True)]
-        yield _joined([f[0] for f in found], {}, [f[1] for f in found])
-
-
-def _of_answers(draw: Draw, direct: FeedForward | None, rehearsed: Batch | None, micro: int | None) -> Iterator[Term]:
-    """What is a function of answers: supervised terms, rehearsal, and for a feed-forward policy everything."""
-    count, modalities = len(draw.visit.images), list(draw.visit.judged)
-    objective = draw.objective
-    weights = [objective.ranking, objective.expected, objective.distance]
-    wanted = any(per_modality(w, m) for w in weights for m in modalities)
-    sampling = direct is not None and any(per_modality(objective.grpo, m) for m in modalities)
-    parts = portions(count, micro) if wanted or sampling else []
-    if sampling and len(parts) > 1:
-        draw.take()  # advantages may compare all photos
-    scale = _Scale.of(draw)
-    for part in parts:
-        # the very tensor where it is whole: what a policy has encoded of it is known by it
-        images = draw.visit.images if len(parts) == 1 else draw.visit.images[part]
-        # one pass for both, where they go together
-        beside = rehearsed if rehearsed is not None and len(parts) == 1 and _fits(images, rehearsed.images) else None
-        named = modalities if beside is None else list(draw.policy.modalities)
-        codes = draw.policy.answer(images if beside is None else torch.cat([images, beside.images]), named)
-        mine = {m: c[: len(images)] for m, c in codes.items()}
-        found: list[tuple[Tensor, Seen]] = []
-        if direct is not None and sampling:
-            draw.take(mine)
-            found = [_piece(draw, Piece(m, 0, part, slice(None)), direct.means_of(mine, draw.visit.judged[m].of(part)))
-                     for m in draw.rollouts]  # fmt: skip
-        losses = _supervised(draw, part, images, mine, scale) if wanted else {}
-        if beside is not None:
-            rehearsed = None
-            losses["rehearsal"] = _rehearsed(draw, {m: c[len(images) :] for m, c in codes.items()}, beside)
-        yield _joined([f[0] for f in found], losses, [f[1] for f in found])
-    if rehearsed is not None:
-        answers = draw.policy.answer(rehearsed.images, list(draw.policy.modalities))
-        yield _joined([], {"rehearsal": _rehearsed(draw, answers, rehearsed)}, [])
-
-
-def _joined(policy: Sequence[Tensor], losses: Mapping[str, Tensor], seen: Sequence[Seen]) -> Term:
-    named = {"policy": torch.stack(list(policy)).sum(), **losses} if policy else dict(losses)
-    return Term(torch.stack(list(named.values())).sum(), {k: float(v.detach()) for k, v in named.items()}, seen)
-
-
-def _fits(images: Tensor, others: Tensor) -> bool:
-    return images.shape[1:] == others.shape[1:]
-
-
-def _rehearsed(draw: Draw, codes: Mapping[str, Tensor], batch: Batch) -> Tensor:
-    return draw.objective.rehearsal * rehearsal_loss(codes, batch, draw.policy.modalities) / draw.processes.world
-
-
-def _piece(draw: Draw, piece: Piece, mean: Tensor) -> tuple[Tensor, Seen]:
-    """Policy loss and KL of one piece."""
-    objective, rollout, worth = draw.objective, draw.rollouts[piece.modality], draw.worth[piece.modality]
-    step = _part(rollout.transitions[piece.transition], piece)
-    reward = worth.reward[piece.images, piece.samples]
-    # a photo without a reward takes no part, neither in the policy loss nor in the KL
-    share = (~reward.isnan()).to(mean.dtype) / max(worth.groups, 1)
-    share = share / (rollout.values.shape[1] * len(rollout.transitions) * len(draw.visit.judged))
-    if worth.credit is not None:
-        loss, ratio, high, low, elements = _by_pair(step, mean, worth.credit[piece.images, piece.samples], objective)
-    else:
-        loss, ratio, high, low, elements = _by_map(step, mean, worth.advantage[piece.images, piece.samples], objective)
-    term = per_modality(objective.grpo, piece.modality) * step.weight * (share * loss).sum()
-    divergence = None
-    if objective.kl and step.reference is not None:
-        divergence = kl_divergence(mean, step.reference, step.std, step.kl_scale)
-        term = term + objective.kl * (share * divergence).sum() / step.after[0, 0].numel()
-    return term, Seen(piece.modality, piece.transition, ratio.detach(),
-                      None if divergence is None else divergence.detach(), high, low, elements)  # fmt: skip
-
-
-def _by_map(
-    step: Transition, mean: Tensor, advantage: Tensor, objective: Objective
-) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """Loss [b, g] with one advantage a map."""
-    elements = step.after[0, 0].numel()
-    ratio = log_ratio(step.after, mean, step.mean, step.std)
-    correction = ratio_bias(mean, step.mean, step.std) if objective.correction else None
-    found = clipped_loss(ratio, advantage, elements=elements, clip_range_sum=objective.clip_range_sum,
-                         correction=correction)  # fmt: skip
-    loss = found.loss * (elements if objective.units == "sum" else 1)
-    return loss, ratio, found.high, found.low, elements
-
-
-def _by_pair(
-    step: Transition, mean: Tensor, credit: Tensor, objective: Objective
-) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """Loss [b, g], summed over pairs, each with its own advantage, ratio and clipping."""
-    shape = credit.shape
-    elements = step.after.shape[-1] * step.after.shape[-2]
-    ratio = log_ratio_of_elements(step.after, mean, step.mean, step.std).flatten(-2).sum(-1)
-    correction = None
-    if objective.correction:
-        correction = ratio_bias(mean.flatten(1, 2)[:, :, None], step.mean.flatten(1, 2)[:, :, None], step.std)
-        correction = correction.view(*mean.shape[:3]).expand(shape).flatten(1)
-    found = clipped_loss(ratio.flatten(1), credit.flatten(1), elements=elements,
-                         clip_range_sum=objective.clip_range_sum, correction=correction)  # fmt: skip
-    loss = found.loss.view(shape).sum(-1) * (elements if objective.units == "sum" else 1)
-    return loss, ratio, found.high, found.low, elements
-
-
-def _part(step: Transition, piece: Piece) -> Transition:
-    """The images and samples of a piece."""
-    std, reference = step.std, step.reference
-    if isinstance(std, Tensor) and std.ndim == step.after.ndim and std.shape[0] > 1:
-        std = std[piece.images]
-    return replace(step, state=None, after=piece.of(step.after), mean=piece.of(step.mean), std=std,
-                   reference=None if reference is None else piece.of(reference))  # fmt: skip
+    @property
+    def total(self) -> Tensor:
+        return torch.stack(list(self.terms.values())).sum()
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """What sums over photos are divided by.
+class Part:
+    """What of the loss goes through the network together.
 
-    groups : modality -> photos of all processes with a judgement; photos : of all processes
+    replayed : transitions of a chain; answered : photos whose answers are asked for; rehearsed : whether the scenes'
     """
 
-    groups: Mapping[str, int]
-    photos: int
-
-    @classmethod
-    def of(cls, draw: Draw) -> _Scale:
-        """The numbers of a step."""
-        judged, total = draw.visit.judged, draw.processes.total
-        return cls({m: total(int((j.weight > 0).any(1).sum())) for m, j in judged.items()},
-                   total(len(draw.visit.images)))  # fmt: skip
+    replayed: Microbatch | None = None
+    answered: slice | None = None
+    rehearsed: bool = False
 
 
-def _supervised(
-    draw: Draw, part: slice, images: Tensor, codes: Mapping[str, Tensor], scale: _Scale
-) -> dict[str, Tensor]:
-    """Ranking loss, expected agreement and distance to the base of the answers to some photos, weighted."""
-    objective, policy, modalities = draw.objective, draw.policy, list(draw.visit.judged)
-    hard, balanced, same = objective.reward == "hard", objective.balanced, objective.same
-    far = {m: per_modality(objective.distance, m) for m in modalities}
-    base = _base_codes(policy, images, modalities) if any(far.values()) else {}
-    found: dict[str, list[Tensor]] = {}
-    for m in modalities:
-        judged, groups = draw.visit.judged[m].of(part), max(scale.groups[m], 1)
-        if weight := per_modality(objective.ranking, m):
-            each = ranking_loss(policy.values(codes[m], judged), judged, kind=kind_of(objective.ranking_kind, m),
-                                temperature=objective.temperature, hard=hard, balanced=balanced,
-                                same=same)  # fmt: skip
-            found.setdefault("ranking", []).append(weight * torch.nansum(each) / groups)
-        if weight := per_modality(objective.expected, m):
-            each = 1 - expected_agreement(policy, codes[m], judged, hard=hard, balanced=balanced, same=same)
-            found.setdefault("expected", []).append(weight * torch.nansum(each) / groups)
-        if far[m]:
-            apart = (codes[m] - base[m]).square().mean(dim=(1, 2, 3)).sum()
-            found.setdefault("distance", []).append(far[m] * apart / scale.photos)
-    return {name: torch.stack(values).sum() / len(modalities) for name, values in found.items()}
+@dataclass
+class StepLoss:
+    """The loss of one optimiser step, microbatch by microbatch."""
+
+    policy: Policy
+    batch: Batch
+    scenes: Scenes | None
+    objective: Objective
+    rollouts: Rollouts
+    advantages: Mapping[str, Advantages]
+    processes: Processes
+
+    def __post_init__(self) -> None:
+        judged, total = self.batch.judged, self.processes.total
+        # sums over photos are divided by these, of all processes
+        self._groups = {m: max(total(int((j.weight > 0).any(1).sum())), 1) for m, j in judged.items()}
+        self._photos = total(len(self.batch.images))
+
+    @property
+    def _around(self) -> bool:
+        """Whether the samples lie around the answer."""
+        return self.policy.noise is not None and bool(self.rollouts.by_modality)
+
+    def microbatches(self, size: int | None) -> list[Part]:
+        """All parts, of at most `size` inputs of the network."""
+        found = []
+        if self.rollouts.by_modality and not self._around:
+            found += [Part(replayed=m) for m in self.policy.microbatches(self.rollouts.by_modality, size)]
+        rules = self.objective
+        weights = (rules.ranking, rules.expected, rules.distance)
+        if self._around or any(per_modality(w, m) for w in weights for m in self.batch.judged):
+            found += [Part(answered=part) for part in portions(len(self.batch.images), size)]
+        if self.scenes is not None:
+            fits = self.batch.images.shape[1:] == self.scenes.images.shape[1:]
+            if fits and found and found[-1].answered == slice(0, len(self.batch.images)):
+                found[-1] = replace(found[-1], rehearsed=True)  # one pass for both
+            else:
+                found.append(Part(rehearsed=True))
+        return found
+
+    def of(self, part: Part) -> Loss:
+        """The terms of a part."""
+        if part.replayed is not None:
+            means = self.policy.replay(self.batch, self.rollouts.by_modality, part.replayed)
+            return self._policy_terms(part.replayed, means)
+        if part.answered is None:
+            assert self.scenes is not None
+            codes = self.policy.answer(self.scenes.images, list(self.policy.modalities))
+            return Loss({"rehearsal": self._rehearsal(codes)})
+        answers, self.rollouts = self.rollouts.answers, replace(self.rollouts, answers=None)
+        # the very tensor where it is whole: a policy knows by it what it has encoded
+        whole = part.answered == slice(0, len(self.batch.images))
+        images = self.batch.images if whole else self.batch.images[part.answered]
+        if answers is None:
+            answers = answer(self.policy, images, list(self.batch.judged), self.scenes if part.rehearsed else None)
+        found = Loss({})
+        if self._around:
+            sampled = self.rollouts.by_modality
+            group = next(iter(sampled.values())).values.shape[1]
+            means = {m: self.policy.means_of(answers.codes, self.batch.judged[m].of(part.answered)) for m in sampled}
+            found = self._policy_terms(Microbatch(tuple(sampled), 0, part.answered, slice(0, group)), means)
+        terms = {**found.terms, **self._supervised(part.answered, images, answers.codes)}
+        if answers.scenes is not None:
+            terms["rehearsal"] = self._rehearsal(answers.scenes)
+        return Loss(terms, found.replayed)
+
+    def _policy_terms(self, part: Microbatch, means: Mapping[str, Tensor]) -> Loss:
+        """Policy loss and KL of some transitions."""
+        policy, divergences, replayed = [], [], []
+        for modality, mean in means.items():
+            rollout, worth = self.rollouts.by_modality[modality], self.advantages[modality]
+            step = _part(rollout.transitions[part.transition], part)
+            earned = worth.reward[part.photos, part.samples]
+            # a photo without a reward takes no part, neither in the policy loss nor in the KL
+            share = (~earned.isnan()).to(mean.dtype) / max(worth.groups, 1)
+            share = share / (rollout.values.shape[1] * len(rollout.transitions) * len(self.batch.judged))
+            divergence = None
+            if self.objective.kl and step.reference is not None:
+                divergence = kl_divergence(mean, step.reference, step.std, step.kl_scale)
+                divergences.append(self.objective.kl * (share * divergence).sum() / step.elements)
+            loss, seen = self._clipped(step, mean, part, worth, modality)
+            policy.append(per_modality(self.objective.grpo, modality) * (share * loss).sum())
+            replayed.append(replace(seen, kl=None if divergence is None else divergence.detach()))
+        terms = {"policy": torch.stack(policy).sum()}
+        if divergences:
+            terms["kl"] = torch.stack(divergences).sum()
+        return Loss(terms, replayed)
+
+    def _clipped(
+        self, step: Transition, mean: Tensor, part: Microbatch, worth: Advantages, modality: str
+    ) -> tuple[Tensor, TransitionStatistics]:
+        """Loss [b, g] with one advantage a map, or summed over pairs, each with an advantage and ratio of its own."""
+        if worth.credit is None:
+            elements = step.elements
+            ratio, advantage = log_ratio(step.after, mean, step.mean, step.std), worth.advantage
+        else:
+            elements = step.after.shape[-1] * step.after.shape[-2]
+            each = log_ratio_of_elements(step.after, mean, step.mean, step.std)
+            ratio, advantage = each.flatten(-2).sum(-1), worth.credit
+        found = clipped_loss(ratio, advantage[part.photos, part.samples], elements=elements,
+                             clip_range_sum=self.objective.clip_range_sum)  # fmt: skip
+        loss = found.loss if worth.credit is None else found.loss.sum(-1)
+        loss = loss * (elements if self.objective.units == "sum" else 1)
+        return loss, TransitionStatistics(modality, part.transition, ratio.detach(), None, found.high, found.low,
+                                          elements)  # fmt: skip
+
+    def _supervised(self, part: slice, images: Tensor, codes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Ranking loss, expected agreement and distance to the base of the answers to some photos."""
+        rules, policy, modalities = self.objective, self.policy, list(self.batch.judged)
+        hard, balanced, threshold = rules.reward == "hard", rules.balanced, rules.threshold
+        far = {m: per_modality(rules.distance, m) for m in modalities}
+        base: Mapping[str, Tensor] = {}
+        if any(far.values()):
+            with torch.no_grad(), policy.as_base():
+                base = policy.answer(images, modalities)
+        found: dict[str, list[Tensor]] = {}
+        for m in modalities:
+            judged = self.batch.judged[m].of(part)
+            if weight := per_modality(rules.ranking, m):
+                each = ranking_loss(policy.values(codes[m], judged), judged, kind=kind_of(rules.ranking_kind, m),
+                                    temperature=rules.temperature, hard=hard, balanced=balanced,
+                                    threshold=threshold)  # fmt: skip
+                found.setdefault("ranking", []).append(weight * torch.nansum(each) / self._groups[m])
+            if weight := per_modality(rules.expected, m):
+                each = 1 - expected_agreement(policy.values(codes[m], judged), policy.covariance(codes[m], judged),
+                                              judged, hard=hard, balanced=balanced, threshold=threshold)  # fmt: skip
+                found.setdefault("expected", []).append(weight * torch.nansum(each) / self._groups[m])
+            if far[m]:
+                apart = (codes[m] - base[m]).square().mean(dim=(1, 2, 3)).sum()
+                found.setdefault("distance", []).append(far[m] * apart / self._photos)
+        return {name: torch.stack(values).sum() / len(modalities) for name, values in found.items()}
+
+    def _rehearsal(self, codes: Mapping[str, Tensor]) -> Tensor:
+        assert self.scenes is not None
+        loss = rehearsal_loss(codes, self.scenes, self.policy.modalities)
+        return self.objective.rehearsal * loss / self.processes.world
 
 
-def _base_codes(policy: Policy, images: Tensor, modalities: list[str]) -> dict[str, Tensor]:
-    with torch.no_grad(), policy.as_base():
-        return policy.answer(images, modalities)
+def _part(step: Transition, part: Microbatch) -> Transition:
+    """The photos and samples of a microbatch."""
+    return replace(step, state=None, after=part.of(step.after), mean=part.of(step.mean),
+                   reference=None if step.reference is None else part.of(step.reference))  # fmt: skip
 
 
-def check_first(seen: Seen, clip_range_sum: float, exact: bool) -> None:
+def check_first(seen: TransitionStatistics, clip_range_sum: float, exact: bool) -> None:
     """Before the first update the replay must repeat the rollout: the log-ratio is 0.
 
     Parameters

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.io.documents import parse_toml
+from reasonx_eval.io.old_names import RETIRED, current_names
 from reasonx_eval.io.validation import explain
 from reasonx_ft.training.config import config_table
 from reasonx_ft.tuning.config import METHODS, TuneConfig, largest
@@ -63,17 +64,41 @@ def read_settings(
     where = f"preset {preset}"
     _check_keys(values, TuneConfig, where)
     if file is not None:
-        given = config_table(file)
+        given = todays(config_table(file), str(file))
         _check_keys(given, TuneConfig, str(file))
         values, where = _merged(values, given), str(file)
     if flags:
-        given = _nested(flags)
+        given = todays(_nested(flags), "--set")
         _check_keys(given, TuneConfig, "--set")
         values, where = _merged(values, given), "--set" if file is None else f"{file} and --set"
     try:
         return TuneConfig.model_validate({**values, "preset": preset})
     except ValidationError as error:
         raise UsageError(explain(error), where=where) from None
+
+
+def todays(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values of a configuration that may have old names, under today's.
+
+    Raises
+    ------
+    UsageError
+        A key that is gone has another value than the one that is left.
+    """
+    found = {}
+    for key, value in current_names("tuning", dict(values)).items():
+        table = isinstance(value, Mapping)
+        found[key] = {k: v for k, v in value.items() if not _retired(k, v, where)} if table else value
+    return found
+
+
+def _retired(key: str, value: Any, where: str) -> bool:
+    gone = RETIRED["tuning"]
+    if key not in gone:
+        return False
+    if value != gone[key]:
+        raise UsageError(f"'{key}' can't be set any more: it is {gone[key]!r}, and here {value!r}", where=where)
+    return True
 
 
 def about(preset: str) -> About:

@@ -20,13 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from reasonx_eval.errors import UsageError
 from reasonx_ft.policies.base import Policy
 from reasonx_ft.policies.flow import FlowPolicy
-from reasonx_ft.policies.flow_network import TinyFlowNetwork
-from reasonx_ft.tuning.weights import whole
-
-
-def asked_for() -> bool:
-    """Whether `accelerate launch --use_fsdp` started this process."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
+from reasonx_ft.tuning.parallel import gather
 
 
 class Shards:
@@ -46,7 +40,7 @@ class Shards:
         if world < 2:
             raise UsageError("sharding needs several processes", where="machine.shard",
                              fix="accelerate launch --use_fsdp --num_processes 8 ...")  # fmt: skip
-        if isinstance(policy, FlowPolicy) and isinstance(policy.flow, TinyFlowNetwork):
+        if isinstance(policy, FlowPolicy):
             raise UsageError("tiny-flow is called by methods of its own, and sharding brings weights together for a "
                              "call of the whole network; it fits any device", where=policy.base, fix="no --use_fsdp")
         if os.environ.get("FSDP_OFFLOAD_PARAMS", "false").lower() in ("true", "1"):
@@ -65,13 +59,13 @@ class Shards:
             module.set_force_sum_reduction_for_comms(True)
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def gathered(self) -> Iterator[None]:
         """Inside, the policy's network is a whole one on the CPU with the present weights; all processes come here."""
         sharded = self._policy.network
         parameters = dict(self._whole.named_parameters())
         with torch.no_grad():
             for name, value in sharded.named_parameters():
-                parameters[name].copy_(whole(value))
+                parameters[name].copy_(gather(value))
         self._policy.network = self._whole
         try:
             yield

@@ -1,7 +1,7 @@
 """Trained weights as names and tensors, their running average, and what lies between it and the base.
 
-Where a network is shared out among processes (see `reasonx_ft.tuning.sharding`), weights are `DTensor`s, of which a
-process holds a part. What is written to files is whole; all processes must come to what makes it so.
+Where a network is shared out among processes (see `reasonx_ft.tuning.sharding`), a process holds a part of the weights.
+Files hold whole ones; all processes must call the functions that gather them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
+
+from reasonx_ft.tuning.parallel import gather, local, part_of
 
 #: of the names that peft gives
 _LOW_RANK_DOWN: Final = "lora_A"
@@ -24,46 +25,28 @@ def trained(network: nn.Module) -> dict[str, nn.Parameter]:
     return {k: p for k, p in network.named_parameters() if p.requires_grad}
 
 
-def whole(value: Tensor) -> Tensor:
-    """A tensor with the parts of all processes; on its device, and the same memory where it was whole."""
-    return value.full_tensor().detach() if isinstance(value, DTensor) else value.detach()
-
-
-def local(value: Tensor) -> Tensor:
-    """The part of a tensor that this process holds; the same memory, without gradient."""
-    return value.to_local().detach() if isinstance(value, DTensor) else value.detach()
-
-
-def part_of(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, shared out as another of its shape is; one that is shared out already stays as it is."""
-    if not isinstance(like, DTensor) or isinstance(value, DTensor):
-        return value
-    # all processes have read the same file: nothing is sent
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
-
-
-def copied(network: nn.Module) -> dict[str, Tensor]:
+def clone_state(network: nn.Module) -> dict[str, Tensor]:
     """Copies of the trained weights, whole and on the CPU."""
-    return {k: whole(p).to("cpu", copy=True) for k, p in trained(network).items()}
+    return {k: gather(p).to("cpu", copy=True) for k, p in trained(network).items()}
 
 
-def whole_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """Its `state_dict`, with whole tensors on the CPU."""
     state = optimiser.state_dict()
-    state["state"] = {k: {n: whole(v).cpu() if isinstance(v, Tensor) else v for n, v in values.items()}
+    state["state"] = {k: {n: gather(v).cpu() if isinstance(v, Tensor) else v for n, v in values.items()}
                       for k, values in state["state"].items()}  # fmt: skip
     return state
 
 
-def load_whole_state(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Take what `whole_state` gave, each process its part."""
+def load_optimiser_state(optimiser: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Take what `optimiser_state` gave, each process its part."""
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     shared = {k: {n: part_of(v, parameters[k]) if isinstance(v, Tensor) and v.ndim else v for n, v in values.items()}
               for k, values in state["state"].items()}  # fmt: skip
     optimiser.load_state_dict({**state, "state": shared})
 
 
-def put(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+def load(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Set the trained weights.
 
     Raises
@@ -78,8 +61,8 @@ def put(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def relative_change(before: Sequence[Tensor], now: Sequence[Tensor]) -> float:
     """Length of the change of weights over their length before; NaN where that is 0."""
-    apart = whole(nn.utils.get_total_norm([b.detach() - a for a, b in zip(before, now, strict=True)]))
-    length = float(whole(nn.utils.get_total_norm(before)))
+    apart = gather(nn.utils.get_total_norm([b.detach() - a for a, b in zip(before, now, strict=True)]))
+    length = float(gather(nn.utils.get_total_norm(before)))
     return float(apart) / length if length else math.nan
 
 
@@ -93,7 +76,7 @@ def between(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], share: floa
 
 
 class Average:
-    """What is evaluated and exported: an exponential moving average of the trained weights, or on the way to it.
+    """The weights that are evaluated and exported: an exponential moving average, or a point on the way to it.
 
     The decay of the n-th update is min(decay, n / (n + 9)), so that a short run is no average with the base.
 
@@ -127,11 +110,11 @@ class Average:
             return
         weights = {k: p.detach().clone() for k, p in trained(self._network).items()}
         mean = self._mean or weights
-        put(self._network, between(self._base, mean, self._share) if self._base else mean)
+        load(self._network, between(self._base, mean, self._share) if self._base else mean)
         try:
             yield
         finally:
-            put(self._network, weights)
+            load(self._network, weights)
 
     def distance(self) -> float:
         """Length of the difference between the weights and their average, over the length of the weights."""
@@ -140,7 +123,7 @@ class Average:
         return relative_change([w.detach() for w in trained(self._network).values()], list(self._mean.values()))
 
     def state_dict(self) -> dict[str, object]:
-        return {"updates": self._updates, "mean": {k: whole(v).to("cpu", copy=True) for k, v in self._mean.items()}}
+        return {"updates": self._updates, "mean": {k: gather(v).to("cpu", copy=True) for k, v in self._mean.items()}}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         updates, mean = state["updates"], state["mean"]

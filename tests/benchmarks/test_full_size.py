@@ -95,15 +95,15 @@ def test_work_of_the_published_recipe() -> None:
 
 def test_hours() -> None:
     adapters = Setting(lora=4)
-    visit = work(adapters, EACH)
-    alone = hours(visit, adapters, EACH, 1, 0.4)
-    assert alone == pytest.approx(30_000 * visit.total / (989 * 0.4) / 3600)
-    assert hours(visit, adapters, EACH, 64, 0.4) == pytest.approx(alone / 64)
-    assert hours(visit, adapters, EACH, 8, 0.2) == pytest.approx(alone / 4)
+    batch = work(adapters, EACH)
+    alone = hours(batch, adapters, EACH, 1, 0.4)
+    assert alone == pytest.approx(30_000 * batch.total / (989 * 0.4) / 3600)
+    assert hours(batch, adapters, EACH, 64, 0.4) == pytest.approx(alone / 64)
+    assert hours(batch, adapters, EACH, 8, 0.2) == pytest.approx(alone / 4)
     whole = Setting(lora=None)
-    visit = work(whole, EACH)
+    batch = work(whole, EACH)
     exchange = 30_000 / 64 * (2 * 63 / 64 * 4e9 / 25e9) / 3600
-    assert hours(visit, whole, EACH, 64, 0.4) == pytest.approx(hours(visit, whole, EACH, 1, 0.4) / 64 + exchange)
+    assert hours(batch, whole, EACH, 64, 0.4) == pytest.approx(hours(batch, whole, EACH, 1, 0.4) / 64 + exchange)
 
 
 def test_phases_of_a_measured_step(measured: Measured) -> None:
@@ -132,14 +132,14 @@ def test_networks_are_told_apart(measured: Measured, monkeypatch: pytest.MonkeyP
         undo = full_size._instrument(policy, watch)
         weights = [w for w in policy.network.parameters() if w.requires_grad]
         optimiser = torch.optim.AdamW(weights, lr=1e-5)
-        visit = full_size.make_visit(setting, torch.device("cpu"))
-        full_size._one_step(policy, visit, setting, weights, optimiser, watch)
+        batch = full_size.make_batch(setting, torch.device("cpu"))
+        full_size._one_step(policy, batch, setting, weights, optimiser, watch)
         assert [passes.count(n) for n in NETWORK] == [3, base, 2, 2]
         assert passes.count("decode") == passes.count("encode photo") == 1
         seen = len(passes)
         for each in undo:
             each()
-        policy.rollout(visit, 2, 0, reference=False)
+        policy.rollout(batch, 2, 0, reference=False)
         assert len(passes) == seen
 
 

@@ -29,4 +29,4 @@ def test_another_gradient_is_found_out(tmp_path: Path) -> None:
     with tuning(tmp_path, "tiny", images=1, group=3, pairs=10) as found:
         with pytest.raises(AssertionError):
             check(found, longer)
-        assert any(g.any() for g in gradient(found.prepared.policy.network))
+        assert any(g.any() for g in gradient(found.state.policy.network))

@@ -12,11 +12,11 @@ import pytest
 from benchmarks.study import summary
 from benchmarks.study.__main__ import command as cli
 from benchmarks.study.design import Cell, cells
+from benchmarks.study.evaluation import DOMAINS, MEASURES
 from benchmarks.study.report import brief, markdown, plot
 from benchmarks.study.summary import StudyRow, figure
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_ft.tuning.evaluation import DOMAINS, MEASURES
 
 WHDR = MEASURES[0]
 DELTA1 = MEASURES[2]

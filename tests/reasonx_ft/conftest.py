@@ -20,6 +20,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_networks() -> Iterator[None]:
     """Tuning and export start from a network of 10,000 weights instead of `tiny`."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("prepare", "export_run"):
+        for module in ("state", "export"):
             patch.setattr(f"reasonx_ft.tuning.{module}.make_policy", small_policy)
         yield

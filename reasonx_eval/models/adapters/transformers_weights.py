@@ -12,7 +12,7 @@ import torch
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.models.loading.checkpoint import Checkpoint, tensor_shapes, weight_files
-from reasonx_eval.models.loading.runtime import aligned, quiet
+from reasonx_eval.models.loading.runtime import quiet
 
 _SAFE: Final = "model.safetensors"
 _PICKLED: Final = "pytorch_model.bin"
@@ -52,7 +52,7 @@ def load_network(checkpoint: Checkpoint, auto_class: Any, *, dtype: torch.dtype,
         except Exception as error:
             raise _failure(error, folder, safe, checkpoint.source) from None
     refuse_incomplete(info, checkpoint.source)
-    return aligned(network).eval()
+    return network.eval()
 
 
 def check_weights(folder: Path, source: str) -> bool:

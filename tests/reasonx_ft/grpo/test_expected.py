@@ -10,23 +10,24 @@ import torch
 from torch import Tensor
 
 from reasonx_eval.errors import UsageError
-from reasonx_ft.grpo.expected import expected_agreement
+from reasonx_ft.grpo.batch import Judged
+from reasonx_ft.grpo.expected import Covariance, expected_agreement
 from reasonx_ft.grpo.loss import advantages, log_ratio, log_ratio_of_elements, pair_advantages
 from reasonx_ft.grpo.rewards import agreement
-from reasonx_ft.policies.base import Judged
 from reasonx_ft.policies.feedforward import FeedForward
 from reasonx_ft.policies.load import make_policy
-from reasonx_ft.policies.noise import Cells, LowFrequencies, Noise
+from reasonx_ft.policies.noise import LowFrequencies, Noise, PixelNoise
 from tests.reasonx_ft.policies.policy_fakes import (
     CHANNELS,
+    batch_of,
+    expected_of,
     judged_of,
     map_policy,
     random_codes,
     random_judged,
-    visit_of,
 )
 
-NOISES = (Cells(1), Cells(4), LowFrequencies(3))
+NOISES = (PixelNoise(), LowFrequencies(3))
 
 
 def _repeated(judged: Judged, images: int) -> Judged:
@@ -41,12 +42,12 @@ def test_oracle_27_two_points_half_a_noise_apart() -> None:
     code[0, 0, 1] = 0.05
     policy = map_policy({"depth": code}, sigma=0.1)
     judged = Judged("depth", torch.tensor([[[0, 0]]]), torch.tensor([[[0, 1]]]), torch.ones(1, 1), torch.ones(1, 1))
-    assert expected_agreement(policy, code[None], judged).item() == pytest.approx(0.63816, abs=1e-5)
-    sampled = policy.rollout(visit_of({"depth": judged}, 1, 2), 200_000, 0, reference=False)["depth"]
+    assert expected_of(policy, code[None], judged).item() == pytest.approx(0.63816, abs=1e-5)
+    sampled = policy.rollout(batch_of({"depth": judged}, 1, 2), 200_000, 0, reference=False)["depth"]
     assert agreement(sampled.values, judged).reward.mean().item() == pytest.approx(0.63816, abs=4e-3)
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=("pixel", "cells", "lowrank"))
+@pytest.mark.parametrize("noise", NOISES, ids=("pixel", "lowrank"))
 @pytest.mark.parametrize(("modality", "error"), [("depth", 0.004), ("normals", 0.012), ("irradiance", 0.006),
                                                  ("albedo", 0.02)])  # fmt: skip
 def test_oracle_27_equals_the_mean_over_samples(modality: str, error: float, noise: Noise) -> None:
@@ -55,9 +56,9 @@ def test_oracle_27_equals_the_mean_over_samples(modality: str, error: float, noi
     judged = random_judged(modality, 1, 60)
     with torch.no_grad():
         code = policy.answer(torch.zeros(1, 3, 8, 8), [modality])[modality]
-        exact = expected_agreement(policy, code, judged, balanced=False)
-        each = torch.cat([expected_agreement(policy, code, _one(judged, n), balanced=False) for n in range(60)])
-    values = policy.rollout(visit_of({modality: judged}), 20_000, 0, reference=False)[modality].values
+        exact = expected_of(policy, code, judged, balanced=False)
+        each = torch.cat([expected_of(policy, code, _one(judged, n), balanced=False) for n in range(60)])
+    values = policy.rollout(batch_of({modality: judged}), 20_000, 0, reference=False)[modality].values
     pairs = agreement(values, judged, balanced=False).pairs.mean(1)[0]
     assert exact.item() == pytest.approx(pairs.mean().item(), abs=error / 2)
     # pair by pair as well, not only on average
@@ -77,20 +78,18 @@ def test_little_noise_is_the_reward_of_the_answer() -> None:
         policy.network.requires_grad_(False)
         code = policy.answer(torch.zeros(1, 3, 8, 8), [modality])[modality]
         reward = agreement(policy.values(code, judged)[:, None], judged).reward[:, 0]
-        torch.testing.assert_close(expected_agreement(policy, code, judged), reward, rtol=0, atol=2e-3)
+        torch.testing.assert_close(expected_of(policy, code, judged), reward, rtol=0, atol=2e-3)
 
 
 def test_points_that_move_together_have_no_slope() -> None:
-    code = torch.tensor([[[[0.1, 0.2, 0.0, 0.0]]]], requires_grad=True)
-    policy = map_policy({"depth": code[0].detach()}, Cells(2))
-    judged = Judged("depth", torch.zeros(1, 1, 2, dtype=torch.long), torch.tensor([[[0, 1]]]), torch.tensor([[0.8]]),
-                    torch.ones(1, 1))  # fmt: skip
-    found = expected_agreement(policy, code, judged)
+    values = torch.tensor([[[[0.1], [0.2]]]], requires_grad=True)
+    one = torch.ones(1, 1)
+    found = expected_agreement(values, Covariance(one, one, one), judged_of("depth", [[0.8]]))
     assert found.item() == pytest.approx(0.8)
-    assert torch.autograd.grad(found.sum(), code)[0].abs().max() == 0
+    assert torch.autograd.grad(found.sum(), values)[0].abs().max() == 0
 
 
-@pytest.mark.parametrize("noise", NOISES, ids=("pixel", "cells", "lowrank"))
+@pytest.mark.parametrize("noise", NOISES, ids=("pixel", "lowrank"))
 @pytest.mark.parametrize("modality", CHANNELS)
 def test_one_pixel_asked_about_twice_and_equal_values_have_finite_slopes(modality: str, noise: Noise) -> None:
     codes = {modality: random_codes(modalities=[modality])[modality][:, :1, :1].expand(-1, 8, 8)}
@@ -104,7 +103,7 @@ def test_one_pixel_asked_about_twice_and_equal_values_have_finite_slopes(modalit
 
 def _slope(policy: FeedForward, judged: Judged, *, balanced: bool = True) -> Tensor:
     code = policy.answer(torch.zeros(1, 3, 8, 8), [judged.modality])[judged.modality]
-    return _of(policy, expected_agreement(policy, code, judged, balanced=balanced).sum())
+    return _of(policy, expected_of(policy, code, judged, balanced=balanced).sum())
 
 
 def _of(policy: FeedForward, value: Tensor) -> Tensor:
@@ -117,21 +116,21 @@ Surrogate = Callable[[FeedForward, Judged, int, int], Tensor]
 
 def _whole_image(policy: FeedForward, judged: Judged, images: int, group: int) -> Tensor:
     """Advantage of the image's reward times the log-ratio of all that was drawn."""
-    visit = visit_of({judged.modality: _repeated(judged, images)})
-    rollouts = policy.rollout(visit, group, 0, reference=False)
+    batch = batch_of({judged.modality: _repeated(judged, images)})
+    rollouts = policy.rollout(batch, group, 0, reference=False)
     step = rollouts[judged.modality].transitions[0]
-    credit = advantages(agreement(rollouts[judged.modality].values, visit.judged[judged.modality]).reward, scale="none")
-    (mean,) = policy.replay(visit, rollouts, policy.pieces(rollouts, None)[0])
+    reward = agreement(rollouts[judged.modality].values, batch.judged[judged.modality]).reward
+    credit = advantages(reward, scale_rewards="none")
+    (mean,) = policy.replay(batch, rollouts, policy.microbatches(rollouts, None)[0]).values()
     return credit * log_ratio(step.after, mean, step.mean, step.std)
 
 
 def _by_pair(policy: FeedForward, judged: Judged, images: int, group: int) -> Tensor:
-    visit = visit_of({judged.modality: _repeated(judged, images)})
-    rollouts = policy.rollout(visit, group, 0, reference=False)
+    batch = batch_of({judged.modality: _repeated(judged, images)})
+    rollouts = policy.rollout(batch, group, 0, reference=False)
     step = rollouts[judged.modality].transitions[0]
-    assert step.at_points
-    found = agreement(rollouts[judged.modality].values, visit.judged[judged.modality])
-    (mean,) = policy.replay(visit, rollouts, policy.pieces(rollouts, None)[0])
+    found = agreement(rollouts[judged.modality].values, batch.judged[judged.modality])
+    (mean,) = policy.replay(batch, rollouts, policy.microbatches(rollouts, None)[0]).values()
     each = log_ratio_of_elements(step.after, mean, step.mean, step.std).sum((-1, -2))
     return (pair_advantages(found.pairs, found.weight) * each).sum(-1)
 
@@ -147,14 +146,14 @@ def _projections(policy: FeedForward, judged: Judged, surrogate: Surrogate, imag
 
 
 @pytest.mark.parametrize(("modality", "noise", "surrogate"), [
-    ("depth", Cells(1), _whole_image), ("depth", Cells(1), _by_pair), ("depth", Cells(3), _by_pair),
-    ("depth", LowFrequencies(3), _whole_image), ("irradiance", Cells(1), _by_pair), ("normals", Cells(1), _by_pair),
-    ("albedo", Cells(1), _by_pair),
+    ("depth", PixelNoise(), _whole_image), ("depth", PixelNoise(), _by_pair),
+    ("depth", LowFrequencies(3), _whole_image), ("irradiance", PixelNoise(), _by_pair),
+    ("normals", PixelNoise(), _by_pair), ("albedo", PixelNoise(), _by_pair),
 ])  # fmt: skip
 def test_oracle_27_grpo_follows_the_closed_form(modality: str, noise: Noise, surrogate: Surrogate) -> None:
     """The mean gradient is (G - 1) / G of the exact one; the estimate's own spread says how near it must be.
 
-    With cells, the exact gradient is projected to what the cells can see of it: a network that knows nothing finer.
+    With low frequencies, the exact gradient is projected to them: the gradient of a network that has nothing finer.
     """
     group, codes = 4, random_codes(modalities=[modality], seed=5, spread=0.1)
     policy, judged = map_policy(codes, noise, sigma=0.1), random_judged(modality, 1, 25, seed=1)
@@ -172,10 +171,6 @@ def _seen_by(noise: Noise, slope: Tensor) -> Tensor:
     if isinstance(noise, LowFrequencies):
         rows, cols = noise.basis(8, 8, slope)
         return rows @ (rows.T @ slope @ cols) @ cols.T
-    if isinstance(noise, Cells) and noise.size > 1:
-        means = torch.nn.functional.avg_pool2d(slope[None], noise.size, ceil_mode=True)
-        wide = means.repeat_interleave(noise.size, -1).repeat_interleave(noise.size, -2)
-        return wide[0, :, :8, :8]
     return slope
 
 
@@ -207,7 +202,7 @@ def test_ascent_agrees_with_the_judge() -> None:
         code = policy.answer(torch.zeros(1, 3, 8, 8), ["depth"])["depth"]
         rewards.append(agreement(policy.values(code, judged)[:, None], judged, hard=True).reward.item())
         optimiser.zero_grad()
-        (-expected_agreement(policy, code, judged)).sum().backward()
+        (-expected_of(policy, code, judged)).sum().backward()
         optimiser.step()
     assert rewards[0] < 0.6
     assert rewards[-1] > 0.93
@@ -217,11 +212,11 @@ def test_images_without_a_pair_have_no_value_and_no_slope() -> None:
     code = torch.zeros(2, 1, 1, 1, requires_grad=True)
     policy = map_policy({"depth": torch.zeros(1, 1, 1)})
     judged = judged_of("depth", [[0.9], [0.9]], [[0.0], [1.0]])
-    found = expected_agreement(policy, code, judged)
+    found = expected_of(policy, code, judged)
     assert found.isnan().tolist() == [True, False]
     assert torch.autograd.grad(found.nanmean(), code)[0].isfinite().all()
 
 
 def test_flows_have_no_closed_form() -> None:
-    with pytest.raises(UsageError, match="feed-forward policies only"):
-        expected_agreement(make_policy("tiny-flow"), torch.zeros(1, 1, 8, 8), judged_of("depth", [[0.5]]))
+    with pytest.raises(UsageError, match="has a closed form for noise in the output"):
+        make_policy("tiny-flow").covariance(torch.zeros(1, 1, 8, 8), judged_of("depth", [[0.5]]))

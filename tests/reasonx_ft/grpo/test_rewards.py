@@ -12,9 +12,8 @@ from torch import Tensor
 from reasonx_eval.errors import UsageError
 from reasonx_eval.metrics.ordinal import relation
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND
-from reasonx_ft.grpo.albedo_threshold import PUBLISHED, Sameness
-from reasonx_ft.grpo.rewards import agreement, relations, target_of
-from reasonx_ft.policies.base import Judged
+from reasonx_ft.grpo.batch import Judged
+from reasonx_ft.grpo.rewards import PUBLISHED, AlbedoThreshold, agreement, relations, target_of
 from tests.reasonx_ft.policies.policy_fakes import CHANNELS, generator, judged_of, random_judged
 
 ORDINAL = ("depth", "normals", "irradiance")
@@ -28,7 +27,7 @@ def _maps(modality: str, images: int = 3, group: int = 2, *, seed: int = 0) -> T
     return maps
 
 
-def _true(maps: Tensor, judged: Judged, *, same: Sameness = PUBLISHED) -> Judged:
+def _true(maps: Tensor, judged: Judged, *, same: AlbedoThreshold = PUBLISHED) -> Judged:
     """The same pairs, answered by what the maps [B, C, H, W] say."""
     found = relations(judged.at_points(maps), judged.modality, same)
     yes = (found == (SAME if judged.modality == "albedo" else FIRST)).to(torch.float32)
@@ -109,22 +108,17 @@ def test_what_counts_is_decided_by_the_judge_alone() -> None:
     assert empty.reward.isnan().all()
 
 
-def test_a_tie_earns_no_more_than_a_guess() -> None:
+def test_a_tie_earns_nothing() -> None:
     flat, judged = torch.ones(1, 1, 3, 2, 1), judged_of("depth", [[0.9, 0.5, 0.2]])
     assert relations(flat, "depth").tolist() == [[[LEFT_OUT] * 3]]
     assert agreement(flat, judged).reward.item() == 0
-    torch.testing.assert_close(agreement(flat, judged, tie=0.5).pairs, torch.tensor([[[0.45, 0.25, 0.4]]]))
-    assert (agreement(flat, judged, tie=0.5, hard=True).pairs <= 0.5).all()
-    for tie in (-0.1, 0.51):
-        with pytest.raises(UsageError, match="flat map"):
-            agreement(flat, judged, tie=tie)
 
 
 def test_values_that_are_no_numbers_agree_with_nothing() -> None:
     for modality, channels in CHANNELS.items():
         for value in (math.nan, math.inf):
             values = torch.full((1, 1, 2, 2, channels), value)
-            found = agreement(values, judged_of(modality, [[0.9, 0.1]]), tie=0.5)
+            found = agreement(values, judged_of(modality, [[0.9, 0.1]]))
             assert found.pairs.tolist() == [[[0, 0]]]
             assert found.reward.item() == 0
 
@@ -187,7 +181,6 @@ def test_cheats_do_not_pay() -> None:
                 assert (agreement(squeezed, judged).reward <= honest + 1e-6).all()
         flat = values[:, :, :1, :1].expand_as(values)
         assert (agreement(flat, judged).reward < honest).all()
-        assert (agreement(flat, judged, tie=0.5).reward < honest).all()
     # base colours: true map with true answers; more or less contrast turns SAME into DIFFERENT or back
     base = torch.tensor([0.2, 0.22, 0.5, 0.8])[torch.randint(0, 4, (3, 1, 40, 2), generator=generator(7))]
     values = base[..., None].expand(-1, -1, -1, -1, 3)

@@ -15,9 +15,9 @@ from reasonx_eval.io.seeding import rng
 from reasonx_ft.annotation.coordinates import View
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.questions import read_questions
+from reasonx_ft.grpo.batch import Judged
 from reasonx_ft.grpo.rewards import agreement
 from reasonx_ft.judges.base import CANONICAL, ORDERS, Answer, Judge, JudgeInfo, Photo, Question, photo_digest
-from reasonx_ft.policies.base import Judged
 from tests.reasonx_ft.policies.policy_fakes import CHANNELS, generator
 
 SIZE = (24, 32)

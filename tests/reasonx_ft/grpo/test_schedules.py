@@ -2,55 +2,39 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from reasonx_eval.errors import UsageError
 from reasonx_ft.grpo.kernels import rf_time
-from reasonx_ft.grpo.schedules import (
-    Schedule,
-    linear,
-    scaled_linear,
-    scored_steps,
-    shifted,
-    variance_preserving,
-    zero_terminal_snr,
-)
+from reasonx_ft.grpo.schedules import Schedule, linear, scored_steps, variance_preserving
+from tests.reasonx_ft.grpo.schedule_data import alphas_of_stable_diffusion
 
-
-@pytest.mark.parametrize("zero_snr", [False, True])
-def test_noise_schedule_is_diffusers(zero_snr: bool) -> None:
-    from diffusers import DDIMScheduler
-
-    theirs = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
-                           rescale_betas_zero_snr=zero_snr).alphas_cumprod  # fmt: skip
-    ours = zero_terminal_snr(scaled_linear()) if zero_snr else scaled_linear()
-    np.testing.assert_allclose(ours, theirs.double(), atol=2e-6)
+ALPHAS, ZERO_SNR = alphas_of_stable_diffusion(), alphas_of_stable_diffusion(zero_snr=True)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 7, 10, 15, 50, 999, 1000])
 @pytest.mark.parametrize("spacing", ["trailing", "leading", "linspace"])
-def test_told_times_are_diffusers(spacing: str, steps: int) -> None:
+def test_timesteps_are_diffusers(spacing: str, steps: int) -> None:
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(timestep_spacing=spacing, steps_offset=0)
     scheduler.set_timesteps(steps)
-    told = [int(t) for t in scheduler.timesteps]
+    timestep = [int(t) for t in scheduler.timesteps]
     if spacing == "linspace" and steps == 1:
-        assert told == [0]  # no noise at all to begin with: useless, but what the library does
-    ours = variance_preserving(scaled_linear(), steps, spacing)  # type: ignore[arg-type]
-    assert list(ours.told) == told
-    assert ours.times[0] == rf_time(scaled_linear()[told[0]])
+        assert timestep == [0]  # no noise at all to begin with: useless, but what the library does
+    ours = variance_preserving(ALPHAS, steps, spacing)  # type: ignore[arg-type]
+    assert list(ours.timesteps) == timestep
+    assert ours.times[0] == rf_time(ALPHAS[timestep[0]])
 
 
 @pytest.mark.parametrize("steps", range(1, 51))
 def test_oracle_08_a_step_goes_to_the_next_time_of_the_list(steps: int) -> None:
-    bars = zero_terminal_snr(scaled_linear())
+    bars = ZERO_SNR
     grid = variance_preserving(bars, steps)
     assert len(list(grid)) == len(grid) == steps
     for i, (_, t_next) in enumerate(grid):
-        assert t_next == (rf_time(bars[int(grid.told[i + 1])]) if i + 1 < steps else grid.times[-1])
-    strays = sum(int(t) - 1000 // steps != s for t, s in zip(grid.told, grid.told[1:], strict=False))
+        assert t_next == (rf_time(bars[int(grid.timesteps[i + 1])]) if i + 1 < steps else grid.times[-1])
+    strays = sum(int(t) - 1000 // steps != s for t, s in zip(grid.timesteps, grid.timesteps[1:], strict=False))
     if steps == 15:  # where a stride would lead
         assert strays == 9
     if steps in (4, 10, 20, 50):
@@ -58,31 +42,27 @@ def test_oracle_08_a_step_goes_to_the_next_time_of_the_list(steps: int) -> None:
 
 
 def test_ends() -> None:
-    bars = zero_terminal_snr(scaled_linear())
+    bars = ZERO_SNR
     assert variance_preserving(bars, 15).times[0] == 1
     assert variance_preserving(bars, 15).times[-1] == pytest.approx(0.0283, abs=5e-5)
     assert variance_preserving(bars, 15, final_alpha=1.0).times[-1] == 0
     assert variance_preserving(bars, 10, "leading").times[-2:] == (rf_time(bars[0]), 0)
-    assert variance_preserving(bars, 10, "leading", offset=1).told[-1] == 1
+    assert variance_preserving(bars, 10, "leading", offset=1).timesteps[-1] == 1
 
 
-def test_linear_and_shifted() -> None:
+def test_linear() -> None:
     assert linear(4).times == (1, 0.75, 0.5, 0.25, 0)
-    assert shifted(4, 1.0).times == linear(4).times
-    assert shifted(2, 3.0).times == (1, 0.75, 0)
-    assert shifted(2, 3.0).told == (1, 0.75)
+    assert linear(4).timesteps == (1, 0.75, 0.5, 0.25)
 
 
 def test_bad_schedules() -> None:
     for steps in (0, -1, 1001):
         with pytest.raises(UsageError, match="steps"):
-            variance_preserving(scaled_linear(), steps)
+            variance_preserving(ALPHAS, steps)
     with pytest.raises(UsageError, match="1 or more"):
         linear(0)
     with pytest.raises(UsageError, match="did you mean 'trailing'"):
-        variance_preserving(scaled_linear(), 5, "trailling")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="shift"):
-        shifted(4, 0.0)
+        variance_preserving(ALPHAS, 5, "trailling")  # type: ignore[arg-type]
     for times in ((1.0, 1.0, 0.0), (0.5, 0.7), (1.5, 0.0), (1.0,)):
         with pytest.raises(ValueError, match="times"):
             Schedule(times, times[:-1])

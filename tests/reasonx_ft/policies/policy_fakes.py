@@ -8,11 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from reasonx_ft.policies.base import Judged, Saved, Visit
-from reasonx_ft.policies.feedforward import FeedForward
-from reasonx_ft.policies.noise import Cells, Noise
-from reasonx_ft.policies.predictor import Predictor, decode_tiny
+from reasonx_eval.models.embedded.card import WEIGHTS, read_card
+from reasonx_ft.grpo.batch import Batch, Judged
+from reasonx_ft.grpo.expected import expected_agreement
+from reasonx_ft.policies.base import Saved
+from reasonx_ft.policies.embedded import Embedded
+from reasonx_ft.policies.feedforward import FeedForward, Predictor
+from reasonx_ft.policies.noise import Noise, PixelNoise
 
+CARD = read_card(WEIGHTS / "tiny.safetensors")
 CHANNELS: Mapping[str, int] = {"depth": 1, "normals": 3, "albedo": 3, "irradiance": 3}
 
 
@@ -37,7 +41,7 @@ class MapPredictor(Predictor):
         return {m: c / c.norm(dim=1, keepdim=True) if m == "normals" else c for m, c in found.items()}
 
     def decode(self, code: Tensor, modality: str) -> Tensor:
-        return decode_tiny(code, modality)
+        return Embedded(CARD).decode(code, modality)
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
         return height, width
@@ -60,7 +64,12 @@ def random_codes(height: int = 8, width: int = 8, *, seed: int = 0, modalities: 
 
 
 def map_policy(codes: Mapping[str, Tensor], noise: Noise | None = None, **options: object) -> FeedForward:
-    return FeedForward(MapPredictor(tuple(codes)), Maps(codes), noise or Cells(1), base="maps", **options)  # type: ignore[arg-type]
+    return FeedForward(MapPredictor(tuple(codes)), Maps(codes), noise or PixelNoise(), base="maps", **options)  # type: ignore[arg-type]
+
+
+def expected_of(policy: FeedForward, code: Tensor, judged: Judged, **options: object) -> Tensor:
+    """The expected agreement of a policy's noise around a code."""
+    return expected_agreement(policy.values(code, judged), policy.covariance(code, judged), judged, **options)  # type: ignore[arg-type]
 
 
 def random_judged(modality: str, images: int, pairs: int, height: int = 8, width: int = 8, *, seed: int = 0,
@@ -82,12 +91,12 @@ def judged_of(modality: str, probability: Sequence[Sequence[float]], weight: Seq
     return Judged(modality, places, places, p, torch.ones_like(p) if weight is None else torch.tensor(weight))
 
 
-def visit_of(judged: Mapping[str, Judged], height: int = 8, width: int = 8, *, seeds: Sequence[int] | None = None,
-             seed: int = 0) -> Visit:  # fmt: skip
+def batch_of(judged: Mapping[str, Judged], height: int = 8, width: int = 8, *, seeds: Sequence[int] | None = None,
+             seed: int = 0) -> Batch:  # fmt: skip
     images = len(next(iter(judged.values())).weight)
     photos = torch.rand(images, 3, height, width, generator=generator(seed))
-    return Visit(photos, judged, tuple(range(images)) if seeds is None else tuple(seeds))
+    return Batch(photos, judged, tuple(range(images)) if seeds is None else tuple(seeds))
 
 
-def part_of(visit: Visit, images: slice) -> Visit:
-    return Visit(visit.images[images], {m: j.of(images) for m, j in visit.judged.items()}, visit.seeds[images])
+def part_of(batch: Batch, images: slice) -> Batch:
+    return Batch(batch.images[images], {m: j.of(images) for m, j in batch.judged.items()}, batch.seeds[images])

@@ -16,13 +16,14 @@ from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Sample
+from reasonx_ft.grpo.batch import Batch
 from reasonx_ft.grpo.loss import log_ratio
 from reasonx_ft.grpo.ranking import ranking_loss
-from reasonx_ft.policies.base import Policy, Visit
+from reasonx_ft.policies.base import Policy
 from reasonx_ft.policies.feedforward import FeedForward
 from reasonx_ft.policies.load import make_policy
 from tests.reasonx_eval.models.tiny_hub import save_depth
-from tests.reasonx_ft.policies.policy_fakes import generator, random_judged, visit_of
+from tests.reasonx_ft.policies.policy_fakes import batch_of, generator, random_judged
 
 FAMILIES = ("depth_anything", "dpt", "dpt_dinov2", "glpn", "tipsv2_dpt")
 KINDS = {"depth_anything": "disparity_affine", "dpt": "disparity_affine", "dpt_dinov2": "disparity_affine",
@@ -48,9 +49,9 @@ def photo_at(policy: Policy, height: int = 60, width: int = 90) -> Tensor:
     return torch.randint(0, 256, (1, 3, *size), generator=generator(0)) / 255
 
 
-def visit(policy: Policy) -> Visit:
+def batch(policy: Policy) -> Batch:
     height, width = photo_at(policy).shape[-2:]
-    found = visit_of({"depth": random_judged("depth", 2, 15, height, width)}, height, width)
+    found = batch_of({"depth": random_judged("depth", 2, 15, height, width)}, height, width)
     return found
 
 
@@ -82,10 +83,10 @@ def test_input_and_map_are_those_of_the_evaluation(family: str, folders: dict[st
 @pytest.mark.parametrize("family", ["depth_anything", "glpn"])
 def test_oracles_11_and_19(family: str, lora: int | None, folders: dict[str, Path]) -> None:
     policy = policy_of(folders[family], family, lora=lora)
-    seen = visit(policy)
+    seen = batch(policy)
     rollouts = policy.rollout(seen, 3, 0, reference=True)
-    (portion,) = policy.pieces(rollouts, None)
-    (mean,) = policy.replay(seen, rollouts, portion)
+    (part,) = policy.microbatches(rollouts, None)
+    (mean,) = policy.replay(seen, rollouts, part).values()
     step = rollouts["depth"].transitions[0]
     assert torch.equal(log_ratio(step.after, mean, step.mean, step.std), torch.zeros(2, 3))
     assert torch.equal(step.mean, step.reference)  # type: ignore[arg-type]

@@ -20,14 +20,13 @@ from reasonx_eval.models.adapters.marigold import Marigold
 from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Sample
-from reasonx_ft.grpo.kernels import ODE, step, to_vp
+from reasonx_ft.grpo.batch import Batch, Judged
+from reasonx_ft.grpo.kernels import ODE, step, to_rf, to_vp
 from reasonx_ft.grpo.loss import advantages, clipped_loss, kl_divergence, log_ratio
 from reasonx_ft.grpo.rewards import agreement
-from reasonx_ft.policies.base import Judged, Visit
+from reasonx_ft.policies.base import Source
 from reasonx_ft.policies.chain import rectangles
-from reasonx_ft.policies.diffusion import Diffusion
-from reasonx_ft.policies.pipeline import load_pipeline
-from reasonx_ft.policies.source import Source
+from reasonx_ft.policies.diffusion import Diffusion, load_pipeline
 from tests.reasonx_eval.models import tiny_marigold
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,11 +55,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def _policy(folder: Path, **options: Any) -> Diffusion:
     runtime = Runtime("cpu", options.pop("dtype", "float32"))
-    source = Source(folder.name, runtime, options.pop("micro", None), checkpoint=Checkpoint(folder, str(folder)))
+    source = Source(folder.name, runtime, options.pop("microbatch", None), checkpoint=Checkpoint(folder, str(folder)))
     return load_pipeline(source, **{"steps": 4, **options})
 
 
-def _visit(policy: Diffusion, images: int = 2, pairs: int = 5, size: tuple[int, int] = (24, 32)) -> Visit:
+def _batch(policy: Diffusion, images: int = 2, pairs: int = 5, size: tuple[int, int] = (24, 32)) -> Batch:
     generator = torch.Generator().manual_seed(0)
     judged = {}
     for modality in policy.modalities:
@@ -68,7 +67,7 @@ def _visit(policy: Diffusion, images: int = 2, pairs: int = 5, size: tuple[int, 
         probability = torch.rand(images, pairs, generator=generator)
         judged[modality] = Judged(modality, rows, cols, probability, torch.ones(images, pairs))
     photos = torch.rand(images, 3, *size, generator=generator)
-    return Visit(photos, judged, tuple(range(10, 10 + images)))
+    return Batch(photos, judged, tuple(range(10, 10 + images)))
 
 
 def _perturb(network: nn.Module, by: float = 0.05) -> None:
@@ -89,28 +88,27 @@ def _output(network: nn.Module, channels: int = 8) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "lora", "micro"),
+    ("name", "lora", "size"),
     [("depth", 2, None), ("depth", None, 2), ("normals", 2, 5), ("lighting", 2, 2), ("lighting", None, None),
      ("appearance", None, 5)],
 )  # fmt: skip
 def test_oracle_11_replay_repeats_the_rollout_bit_by_bit(
-    folders: dict[str, Path], name: str, lora: int | None, micro: int | None
+    folders: dict[str, Path], name: str, lora: int | None, size: int | None
 ) -> None:
-    policy = _policy(folders[name], lora=lora, micro=micro)
+    policy = _policy(folders[name], lora=lora, microbatch=size)
     _perturb(policy.network)
-    visit = _visit(policy)
-    rollouts = policy.rollout(visit, 3, 0, reference=True)
+    batch = _batch(policy)
+    rollouts = policy.rollout(batch, 3, 0, reference=True)
     assert set(rollouts) == set(policy.modalities)
     seen = 0
-    for portion in policy.pieces(rollouts, micro):
-        assert [p.modality for p in portion] == list(policy.modalities)
-        for piece, mean in zip(portion, policy.replay(visit, rollouts, portion), strict=True):
-            transition = rollouts[piece.modality].transitions[piece.transition]
-            old, after = (x[piece.images][:, piece.samples] for x in (transition.mean, transition.after))
-            ratio = log_ratio(after, mean, old, transition.std)
+    for part in policy.microbatches(rollouts, size):
+        assert part.modalities == policy.modalities
+        for modality, mean in policy.replay(batch, rollouts, part).items():
+            transition = rollouts[modality].transitions[part.transition]
+            ratio = log_ratio(part.of(transition.after), mean, part.of(transition.mean), transition.std)
             assert float(ratio.detach().abs().max()) == 0
             assert mean.requires_grad
-            assert micro is None or mean.shape[0] * mean.shape[1] <= micro
+            assert size is None or mean.shape[0] * mean.shape[1] <= size
             seen += mean.shape[0] * mean.shape[1]
     assert seen == 2 * 3 * 3 * len(policy.modalities)  # images, samples, scored steps
 
@@ -118,14 +116,14 @@ def test_oracle_11_replay_repeats_the_rollout_bit_by_bit(
 def test_oracle_11_also_in_bfloat16_with_checkpointing(folders: dict[str, Path]) -> None:
     policy = _policy(folders["lighting"], lora=2, dtype="bfloat16", gradient_checkpointing=True)
     _perturb(policy.network)
-    visit = _visit(policy)
-    rollouts = policy.rollout(visit, 2, 0, reference=True)
-    for portion in policy.pieces(rollouts, None):
-        transition = rollouts["albedo"].transitions[portion[0].transition]
+    batch = _batch(policy)
+    rollouts = policy.rollout(batch, 2, 0, reference=True)
+    for part in policy.microbatches(rollouts, None):
+        transition = rollouts["albedo"].transitions[part.transition]
         for each in (transition.mean, transition.after, transition.state, transition.reference):
             assert each is not None
             assert each.dtype == torch.float32
-        mean = policy.replay(visit, rollouts, portion)[0]
+        mean = policy.replay(batch, rollouts, part)["albedo"]
         assert torch.equal(mean, transition.mean)
         assert not torch.equal(mean, transition.reference)  # type: ignore[arg-type]
     assert all(w.dtype == torch.float32 for w in policy.network.parameters())
@@ -133,33 +131,32 @@ def test_oracle_11_also_in_bfloat16_with_checkpointing(folders: dict[str, Path])
 
 def test_oracle_15_samples_are_distinct_and_keyed_by_photo(folders: dict[str, Path]) -> None:
     policy = _policy(folders["depth"])
-    visit = _visit(policy)
-    both = policy.rollout(visit, 3, 0, reference=False)["depth"]
+    batch = _batch(policy)
+    both = policy.rollout(batch, 3, 0, reference=False)["depth"]
     finals = both.transitions[-1].after.flatten(0, 1)
     assert len({tuple(f.flatten().tolist()) for f in finals}) == 6
     # the second photo alone, in a larger group, draws the same noise
-    alone = Visit(visit.images[1:], {"depth": visit.judged["depth"].of(slice(1, 2))}, visit.seeds[1:])
+    alone = Batch(batch.images[1:], {"depth": batch.judged["depth"].of(slice(1, 2))}, batch.seeds[1:])
     again = policy.rollout(alone, 4, 0, reference=False)["depth"]
     first = again.transitions[0]
     assert first.state is not None
     assert torch.equal(first.state[0, :3], both.transitions[0].state[1])  # type: ignore[index]
     torch.testing.assert_close(again.transitions[-1].after[0, :3], both.transitions[-1].after[1], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(again.values[0, :3], both.values[1], rtol=1e-4, atol=1e-4)
-    other = policy.rollout(replace(visit, seeds=(98, 99)), 3, 0, reference=False)["depth"]
+    other = policy.rollout(replace(batch, seeds=(98, 99)), 3, 0, reference=False)["depth"]
     assert not torch.equal(other.transitions[0].after, both.transitions[0].after)
 
 
 def test_oracle_16_batches_hardly_matter(folders: dict[str, Path]) -> None:
     policy = _policy(folders["normals"])
-    visit = _visit(policy)
-    rollouts = policy.rollout(visit, 4, 0, reference=False)
-    whole = [policy.replay(visit, rollouts, p)[0] for p in policy.pieces(rollouts, None)]
-    parts = policy.pieces(rollouts, 1)
+    batch = _batch(policy)
+    rollouts = policy.rollout(batch, 4, 0, reference=False)
+    whole = [policy.replay(batch, rollouts, p)["normals"] for p in policy.microbatches(rollouts, None)]
+    parts = policy.microbatches(rollouts, 1)
     assert len(parts) == 2 * 4 * 3
-    for portion in parts:
-        piece = portion[0]
-        mean = policy.replay(visit, rollouts, portion)[0]
-        torch.testing.assert_close(mean, whole[piece.transition][piece.images][:, piece.samples], rtol=1e-4, atol=1e-5)
+    for part in parts:
+        mean = policy.replay(batch, rollouts, part)["normals"]
+        torch.testing.assert_close(mean, part.of(whole[part.transition]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("lora", [2, None], ids=["lora", "full"])
@@ -167,12 +164,12 @@ def test_oracle_17_no_divergence_before_the_first_update_and_some_after(
     folders: dict[str, Path], lora: int | None
 ) -> None:
     policy = _policy(folders["depth"], lora=lora)
-    visit = _visit(policy)
-    for transition in policy.rollout(visit, 2, 0, reference=True)["depth"].transitions:
+    batch = _batch(policy)
+    for transition in policy.rollout(batch, 2, 0, reference=True)["depth"].transitions:
         assert torch.equal(transition.mean, transition.reference)  # type: ignore[arg-type]
-    assert policy.rollout(visit, 2, 0, reference=False)["depth"].transitions[0].reference is None
+    assert policy.rollout(batch, 2, 0, reference=False)["depth"].transitions[0].reference is None
     _perturb(policy.network)
-    for transition in policy.rollout(visit, 2, 0, reference=True)["depth"].transitions:
+    for transition in policy.rollout(batch, 2, 0, reference=True)["depth"].transitions:
         assert transition.reference is not None
         assert float(kl_divergence(transition.mean, transition.reference, transition.std).min()) > 0
 
@@ -234,7 +231,7 @@ def test_oracle_36_the_deterministic_chain_is_the_pipeline(
         shape = (1, policy.latents.channels, *condition.shape[-2:])
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(4))
         schedule = policy.chain.schedule
-        estimate = policy._estimator(condition, schedule)
+        estimate = policy.estimator(policy.modalities, policy.encoder(image), schedule)
         final = to_vp(policy.chain.answer(estimate, noise[:, None], schedule)[:, 0], schedule.times[-1])
         theirs = _by_diffusers(folders[name], image[0], noise, 4)
         for modality, target in policy.latents.targets.items():
@@ -288,98 +285,83 @@ def test_what_is_predicted(folders: dict[str, Path], tmp_path: Path) -> None:
 
 def test_values_are_those_of_the_maps_at_the_points(folders: dict[str, Path]) -> None:
     policy = _policy(folders["lighting"], slices=2)
-    visit = _visit(policy)
-    rollout = policy.rollout(visit, 3, 0, reference=False)["irradiance"]
+    batch = _batch(policy)
+    rollout = policy.rollout(batch, 3, 0, reference=False)["irradiance"]
     last = rollout.transitions[-1]
     with torch.no_grad():
         t, t_next = list(policy.chain.schedule)[-1]
-        estimate = policy._estimator(policy.latents.encode(visit.images), policy.chain.schedule)(last.after, 3)
+        schedule = policy.chain.schedule
+        estimate = policy.estimator(policy.modalities, policy.encoder(batch.images), schedule)(last.after, 3)
         final = to_vp(step(ODE, estimate, t, t_next, last=True).after, t_next)
         maps = policy.decode(policy.latents.decode(final.flatten(0, 1), "irradiance", (24, 32)), "irradiance")
-    judged = visit.judged["irradiance"]
+    judged = batch.judged["irradiance"]
     for image, sample, pair, end in ((0, 0, 0, 0), (1, 2, 4, 1), (1, 0, 3, 0)):
         row, col = int(judged.rows[image, pair, end]), int(judged.cols[image, pair, end])
         torch.testing.assert_close(rollout.values[image, sample, pair, end], maps[image * 3 + sample, :, row, col],
                                    rtol=1e-4, atol=1e-5)  # fmt: skip
-    assert rollout.spread == pytest.approx(float(final.std(1, correction=0).mean()), rel=1e-3)
+    spread = float(to_rf(final, t_next).std(1, correction=0).mean())
+    assert rollout.sample_std == pytest.approx(spread, rel=1e-3)
 
 
-def test_windows_and_shared_starts(folders: dict[str, Path]) -> None:
-    options = {"steps": 6, "window": 2, "within": 1.0, "seed": 3}
-    policy = _policy(folders["depth"], **options, shared_start=True)
-    visit = _visit(policy, size=(8, 8))
+def test_windows_move(folders: dict[str, Path]) -> None:
+    policy = _policy(folders["depth"], steps=6, window=2, within=1.0, seed=3)
+    batch = _batch(policy, size=(8, 8))
     places = set()
     for optimiser_step in range(12):
-        rollout = policy.rollout(visit, 4, optimiser_step, reference=True)["depth"]
+        rollout = policy.rollout(batch, 4, optimiser_step, reference=True)["depth"]
         first, second = rollout.transitions
         assert (first.index, second.index) == (0, 1)
         assert second.step == first.step + 1 < 5
         places.add(first.step)
-        assert first.mean.shape[1] == first.reference.shape[1] == first.state.shape[1] == 1  # type: ignore[union-attr]
-        assert first.after.shape[1] == second.mean.shape[1] == 4
+        assert first.mean.shape[1] == 4
     assert places == {0, 1, 2, 3}
-    portions = policy.pieces({"depth": rollout}, 2)
-    assert [p[0].samples for p in portions if p[0].transition == 0] == [slice(0, 4)]  # one state for all samples
-    for portion in portions:
-        transition = rollout.transitions[portion[0].transition]
-        mean = policy.replay(visit, {"depth": rollout}, portion)[0]
-        old = transition.mean[portion[0].images]
-        old = old if old.shape[1] == 1 else old[:, portion[0].samples]
-        torch.testing.assert_close(mean, old, rtol=1e-4, atol=1e-5)
-    apart = _policy(folders["depth"], **options).rollout(visit, 4, 0, reference=False)["depth"]
-    assert apart.transitions[0].mean.shape[1] == 4
 
 
-def test_step_and_kl_weightings(folders: dict[str, Path]) -> None:
-    policy = _policy(folders["depth"], kl_weighting="flow_grpo", step_weighting="std")
-    found = policy.rollout(_visit(policy), 2, 0, reference=True)["depth"].transitions
+def test_kl_weighting(folders: dict[str, Path]) -> None:
+    policy = _policy(folders["depth"], kl_weighting="flow_grpo")
+    found = policy.rollout(_batch(policy), 2, 0, reference=True)["depth"].transitions
     times = list(policy.chain.schedule)
     assert [t.kl_scale for t in found] == pytest.approx([times[i][0] - times[i][1] for i in range(3)])
-    assert sum(t.weight for t in found) == pytest.approx(3)
-    stds = [float(t.std) for t in found]
-    assert [t.weight for t in found] == pytest.approx([3 * s / sum(stds) for s in stds])
 
 
-def _backward(policy: Diffusion, visit: Visit, rollouts: Any, micro: int | None) -> dict[str, Tensor]:
-    """Gradients of GRPO's loss over all portions."""
+def _backward(policy: Diffusion, batch: Batch, rollouts: Any, size: int | None) -> dict[str, Tensor]:
+    """Gradients of GRPO's loss over all microbatches."""
     policy.network.zero_grad()
     rollout = rollouts["depth"]
     advantage = advantages(torch.rand(2, 4, generator=torch.Generator().manual_seed(1)))
-    for portion in policy.pieces(rollouts, micro):
-        piece = portion[0]
-        transition = rollout.transitions[piece.transition]
-        mean = policy.replay(visit, rollouts, portion)[0]
-        part = [x[piece.images][:, piece.samples] for x in (transition.after, transition.mean, advantage)]
-        ratio = log_ratio(part[0], mean, part[1], transition.std)
-        loss = clipped_loss(ratio, part[2], elements=policy.elements(rollout), clip_range_sum=1.0).loss
+    for part in policy.microbatches(rollouts, size):
+        transition = rollout.transitions[part.transition]
+        mean = policy.replay(batch, rollouts, part)["depth"]
+        ratio = log_ratio(part.of(transition.after), mean, part.of(transition.mean), transition.std)
+        loss = clipped_loss(ratio, part.of(advantage), elements=transition.elements, clip_range_sum=1.0).loss
         (loss.sum() / (2 * 4 * 3)).backward()
     return {n: w.grad.clone() for n, w in policy.network.named_parameters() if w.grad is not None}
 
 
 @pytest.mark.parametrize("lora", [2, None], ids=["lora", "full"])
-def test_oracle_30_micro_batches_and_checkpointing_change_no_gradient(
+def test_oracle_30_microbatches_and_checkpointing_change_no_gradient(
     folders: dict[str, Path], lora: int | None
 ) -> None:
     policy = _policy(folders["depth"], lora=lora)
     _perturb(policy.network, 0.01)
-    visit = _visit(policy)
-    rollouts = policy.rollout(visit, 4, 0, reference=False)
-    whole = _backward(policy, visit, rollouts, None)
+    batch = _batch(policy)
+    rollouts = policy.rollout(batch, 4, 0, reference=False)
+    whole = _backward(policy, batch, rollouts, None)
     assert any(float(g.abs().max()) > 1e-6 for g in whole.values())
     scale = max(float(g.abs().max()) for g in whole.values())
-    for found in (_backward(policy, visit, rollouts, 3), _backward(policy, visit, rollouts, 1)):
+    for found in (_backward(policy, batch, rollouts, 3), _backward(policy, batch, rollouts, 1)):
         for name, gradient in whole.items():
             torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-4 * scale)
     policy.network.enable_gradient_checkpointing()  # type: ignore[operator]
-    for name, gradient in _backward(policy, visit, rollouts, None).items():
+    for name, gradient in _backward(policy, batch, rollouts, None).items():
         torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-5 * scale)
 
 
 def test_gradient_against_a_difference_quotient(folders: dict[str, Path]) -> None:
     policy = _policy(folders["depth"])
-    visit = _visit(policy)
-    rollouts = policy.rollout(visit, 4, 0, reference=False)
-    gradients = _backward(policy, visit, rollouts, None)
+    batch = _batch(policy)
+    rollouts = policy.rollout(batch, 4, 0, reference=False)
+    gradients = _backward(policy, batch, rollouts, None)
     advantage = advantages(torch.rand(2, 4, generator=torch.Generator().manual_seed(1)))
     weight = policy.network.conv_out.bias  # type: ignore[union-attr]
     assert isinstance(weight, nn.Parameter)
@@ -387,11 +369,11 @@ def test_gradient_against_a_difference_quotient(folders: dict[str, Path]) -> Non
     def loss() -> float:
         total = 0.0
         with torch.no_grad():
-            for portion in policy.pieces(rollouts, None):
-                transition = rollouts["depth"].transitions[portion[0].transition]
-                mean = policy.replay(visit, rollouts, portion)[0].double()
+            for part in policy.microbatches(rollouts, None):
+                transition = rollouts["depth"].transitions[part.transition]
+                mean = policy.replay(batch, rollouts, part)["depth"].double()
                 ratio = log_ratio(transition.after.double(), mean, transition.mean.double(), float(transition.std))
-                total += float((-advantage * (ratio / policy.elements(rollouts["depth"])).exp()).sum()) / 24
+                total += float((-advantage * (ratio / transition.elements).exp()).sum()) / 24
         return total
 
     found = []
@@ -409,7 +391,7 @@ def test_gradient_against_a_difference_quotient(folders: dict[str, Path]) -> Non
 
 def test_answers_have_a_gradient_and_noise_of_the_photo(folders: dict[str, Path]) -> None:
     policy = _policy(folders["lighting"], lora=2, answer_steps=2)
-    images = _visit(policy).images
+    images = _batch(policy).images
     codes = policy.answer(images, ("irradiance", "albedo"))
     assert list(codes) == ["irradiance", "albedo"]
     assert codes["albedo"].shape == (2, 3, 24, 32)
@@ -472,7 +454,7 @@ def test_what_can_not_be_tuned(folders: dict[str, Path], tmp_path: Path) -> None
     with pytest.raises(UsageError, match="clip_sample"):
         _policy(clipped)
     with pytest.raises(UsageError, match="noise level of 0"):
-        _policy(folders["depth"], level=0.0)
+        _policy(folders["depth"], noise_level=0.0)
     with pytest.raises(UsageError, match="none to score"):
         _policy(folders["depth"], steps=1)
     with pytest.raises(UsageError, match="window"):
@@ -482,12 +464,12 @@ def test_what_can_not_be_tuned(folders: dict[str, Path], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("images", "samples"), [(1, 1), (3, 4), (2, 8)])
-@pytest.mark.parametrize("micro", [None, 1, 2, 3, 5, 8, 100])
-def test_rectangles_cover_everything_once(images: int, samples: int, micro: int | None) -> None:
+@pytest.mark.parametrize("size", [None, 1, 2, 3, 5, 8, 100])
+def test_rectangles_cover_everything_once(images: int, samples: int, size: int | None) -> None:
     count = torch.zeros(images, samples)
-    for rows, columns in rectangles(images, samples, micro):
+    for rows, columns in rectangles(images, samples, size):
         part = count[rows, columns]
-        assert part.numel() <= (micro or math.inf)
+        assert part.numel() <= (size or math.inf)
         part += 1
     assert bool((count == 1).all())
 
@@ -495,7 +477,7 @@ def test_rectangles_cover_everything_once(images: int, samples: int, micro: int 
 @pytest.mark.slow
 def test_oracle_37_tuning_a_pipeline_raises_its_reward(folders: dict[str, Path]) -> None:
     """A consistent judge (the left point is closer), on a random pipeline: agreement must rise."""
-    policy = _policy(folders["depth"], steps=3, kernel="ddim", level=1.0)
+    policy = _policy(folders["depth"], steps=3, kernel="ddim", noise_level=1.0)
     generator = torch.Generator().manual_seed(2)
     images = torch.rand(1, 3, 8, 8, generator=generator)
     rows = torch.randint(0, 8, (1, 40, 2), generator=generator)
@@ -505,17 +487,17 @@ def test_oracle_37_tuning_a_pipeline_raises_its_reward(folders: dict[str, Path])
     optimiser = torch.optim.AdamW(policy.network.parameters(), lr=3e-3)
     rewards = []
     for number in range(30):
-        visit = Visit(images, {"depth": judged}, (number,))
-        rollouts = policy.rollout(visit, 8, number, reference=False)
+        batch = Batch(images, {"depth": judged}, (number,))
+        rollouts = policy.rollout(batch, 8, number, reference=False)
         reward = agreement(rollouts["depth"].values, judged, hard=True).reward
         rewards.append(float(reward.mean()))
-        advantage = advantages(reward, scale="floored", floor=0.05)
+        advantage = advantages(reward, scale_rewards="floored", std_floor=0.05)
         optimiser.zero_grad()
-        for portion in policy.pieces(rollouts, None):
-            transition = rollouts["depth"].transitions[portion[0].transition]
-            mean = policy.replay(visit, rollouts, portion)[0]
+        for part in policy.microbatches(rollouts, None):
+            transition = rollouts["depth"].transitions[part.transition]
+            mean = policy.replay(batch, rollouts, part)["depth"]
             ratio = log_ratio(transition.after, mean, transition.mean, transition.std)
-            loss = clipped_loss(ratio, advantage, elements=policy.elements(rollouts["depth"]), clip_range_sum=1.0)
+            loss = clipped_loss(ratio, advantage, elements=transition.elements, clip_range_sum=1.0)
             loss.loss.mean().backward()
         optimiser.step()
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.25

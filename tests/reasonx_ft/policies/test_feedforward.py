@@ -16,22 +16,23 @@ from reasonx_eval.models.embedded.card import WEIGHTS, read_card
 from reasonx_eval.models.embedded.tiny import Tiny, working_image
 from reasonx_eval.models.embedded.tiny_net import CODES, TinyNet
 from reasonx_eval.types import Kind, Sample
+from reasonx_ft.grpo.batch import Batch, Judged
 from reasonx_ft.grpo.loss import advantages, kl_divergence, log_ratio, log_ratio_of_elements, pair_advantages
 from reasonx_ft.grpo.ranking import ranking_loss
 from reasonx_ft.grpo.rewards import agreement
-from reasonx_ft.policies.base import Judged, Policy, Visit
-from reasonx_ft.policies.feedforward import FeedForward, portions, sigmas
+from reasonx_ft.policies.base import Policy, portions
+from reasonx_ft.policies.embedded import TinyPredictor
+from reasonx_ft.policies.feedforward import FeedForward
 from reasonx_ft.policies.load import make_policy
-from reasonx_ft.policies.noise import Cells
-from reasonx_ft.policies.predictor import TinyPredictor
-from tests.reasonx_ft.policies.policy_fakes import CHANNELS, generator, part_of, random_judged, visit_of
+from reasonx_ft.policies.noise import PixelNoise, sigmas
+from tests.reasonx_ft.policies.policy_fakes import CHANNELS, batch_of, generator, part_of, random_judged
 
-NOISES = ("pixel", "cells", "lowrank")
+NOISES = ("pixel", "lowrank")
 
 
-def _visit(images: int = 3, height: int = 24, width: int = 32) -> Visit:
+def _batch(images: int = 3, height: int = 24, width: int = 32) -> Batch:
     judged = {m: random_judged(m, images, 20, height, width, seed=k) for k, m in enumerate(CHANNELS)}
-    return visit_of(judged, height, width)
+    return batch_of(judged, height, width)
 
 
 def _changed(policy: Policy, amount: float = 0.01) -> None:
@@ -40,31 +41,30 @@ def _changed(policy: Policy, amount: float = 0.01) -> None:
             parameter += amount * torch.randn(parameter.shape, generator=generator(k))
 
 
-@pytest.mark.parametrize("micro", [None, 1, 2])
+@pytest.mark.parametrize("size", [None, 1, 2])
 @pytest.mark.parametrize("noise", NOISES)
-def test_oracle_11_replay_is_the_rollout_to_the_bit(noise: str, micro: int | None) -> None:
-    policy, visit = make_policy("tiny", noise=noise, micro=micro), _visit()
-    rollouts = policy.rollout(visit, 4, 0, reference=True)
+def test_oracle_11_replay_is_the_rollout_to_the_bit(noise: str, size: int | None) -> None:
+    policy, batch = make_policy("tiny", noise=noise, microbatch=size), _batch()
+    rollouts = policy.rollout(batch, 4, 0, reference=True)
     seen: dict[str, list[int]] = {}
-    for portion in policy.pieces(rollouts, micro):
+    for part in policy.microbatches(rollouts, size):
         # one pass serves all modalities and samples
-        assert {p.modality for p in portion} == set(CHANNELS)
-        for piece, mean in zip(portion, policy.replay(visit, rollouts, portion), strict=True):
-            step = rollouts[piece.modality].transitions[piece.transition]
-            std = step.std if isinstance(step.std, float) else step.std[piece.images]
-            ratio = log_ratio(step.after[piece.images], mean, step.mean[piece.images], std).exp()
+        assert set(part.modalities) == set(CHANNELS)
+        for modality, mean in policy.replay(batch, rollouts, part).items():
+            step = rollouts[modality].transitions[part.transition]
+            ratio = log_ratio(step.after[part.photos], mean, step.mean[part.photos], step.std).exp()
             assert torch.equal(ratio, torch.ones(ratio.shape))
             assert mean.requires_grad
             assert step.reference is not None
-            assert float(kl_divergence(mean, step.reference[piece.images], std).max().detach()) == 0
-            seen.setdefault(piece.modality, []).extend(range(piece.images.start, piece.images.stop))
+            assert float(kl_divergence(mean, step.reference[part.photos], step.std).max().detach()) == 0
+            seen.setdefault(modality, []).extend(range(part.photos.start, part.photos.stop))
     assert seen == {m: [0, 1, 2] for m in CHANNELS}
 
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_rollouts_have_the_shapes_that_are_promised(noise: str) -> None:
-    policy, visit = make_policy("tiny", noise=noise), _visit()
-    for modality, rollout in policy.rollout(visit, 4, 0, reference=False).items():
+    policy, batch = make_policy("tiny", noise=noise), _batch()
+    for modality, rollout in policy.rollout(batch, 4, 0, reference=False).items():
         channels = CHANNELS[modality]
         assert rollout.modality == modality
         assert rollout.values.shape == (3, 4, 20, 2, channels)
@@ -74,38 +74,38 @@ def test_rollouts_have_the_shapes_that_are_promised(noise: str) -> None:
         assert step.mean.shape == (3, 1, *expected)
         assert step.state is None
         assert step.reference is None
-        assert step.at_points == policy.local_noise == (noise != "lowrank")
-        assert policy.elements(rollout) == int(np.prod(expected))
+        assert policy.local_noise == (noise != "lowrank")
+        assert step.elements == int(np.prod(expected))
         assert rollout.values.isfinite().all()
         if modality == "normals":
             torch.testing.assert_close(rollout.values.norm(dim=-1), torch.ones(3, 4, 20, 2))
         else:
             assert (rollout.values > 0).all()
-        assert rollout.spread == pytest.approx(policy.sigma[modality], rel=0.35)  # type: ignore[attr-defined]
+        assert rollout.sample_std == pytest.approx(policy.sigma[modality], rel=0.35)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("noise", NOISES)
 def test_oracle_16_the_batch_changes_no_noise(noise: str) -> None:
-    policy, visit = make_policy("tiny", noise=noise), _visit()
-    whole = policy.rollout(visit, 4, 0, reference=False)
-    alone = policy.rollout(part_of(visit, slice(1, 2)), 4, 0, reference=False)
+    policy, batch = make_policy("tiny", noise=noise), _batch()
+    whole = policy.rollout(batch, 4, 0, reference=False)
+    alone = policy.rollout(part_of(batch, slice(1, 2)), 4, 0, reference=False)
     for modality, rollout in alone.items():
         ours, theirs = rollout.transitions[0], whole[modality].transitions[0]
         torch.testing.assert_close(ours.after[0] - ours.mean[0], theirs.after[1] - theirs.mean[1], rtol=0, atol=2e-5)
         torch.testing.assert_close(rollout.values[0], whole[modality].values[1], rtol=1e-3, atol=1e-4)
     # an image's noise depends on its own seed, and no two images share it
-    other = policy.rollout(Visit(visit.images, visit.judged, (7, 8, 9)), 4, 0, reference=False)["depth"].transitions[0]
+    other = policy.rollout(Batch(batch.images, batch.judged, (7, 8, 9)), 4, 0, reference=False)["depth"].transitions[0]
     assert not torch.equal(other.after, whole["depth"].transitions[0].after)
 
 
 def test_oracle_19_the_base_is_the_network_before_tuning() -> None:
-    policy, visit = make_policy("tiny"), _visit()
-    before = {m: c.detach() for m, c in policy.answer(visit.images, policy.modalities).items()}
+    policy, batch = make_policy("tiny"), _batch()
+    before = {m: c.detach() for m, c in policy.answer(batch.images, policy.modalities).items()}
     tuned = policy.network
     _changed(policy)
-    after = policy.answer(visit.images, policy.modalities)
+    after = policy.answer(batch.images, policy.modalities)
     with policy.as_base():
-        base = policy.answer(visit.images, policy.modalities)
+        base = policy.answer(batch.images, policy.modalities)
         assert not any(p.requires_grad for p in policy.network.parameters())
     for modality in CHANNELS:
         assert torch.equal(base[modality], before[modality])
@@ -115,8 +115,8 @@ def test_oracle_19_the_base_is_the_network_before_tuning() -> None:
         raise KeyError("inside")
     assert policy.network is tuned
     assert all(p.requires_grad for p in tuned.parameters())
-    step = policy.rollout(visit, 2, 0, reference=True)["depth"].transitions[0]
-    assert torch.equal(step.reference, visit.judged["depth"].at_points(before["depth"])[:, None])  # type: ignore[arg-type]
+    step = policy.rollout(batch, 2, 0, reference=True)["depth"].transitions[0]
+    assert torch.equal(step.reference, batch.judged["depth"].at_points(before["depth"])[:, None])  # type: ignore[arg-type]
 
 
 def _sample(seed: int = 0, height: int = 90, width: int = 128) -> Sample:
@@ -165,12 +165,12 @@ def test_what_is_saved_runs_and_can_be_tuned_on(tmp_path: Path) -> None:
 
 
 def test_lower_precision_computes_and_stays_consistent() -> None:
-    policy, visit = make_policy("tiny", dtype="bfloat16"), _visit()
-    rollouts = policy.rollout(visit, 2, 0, reference=False)
-    (portion,) = policy.pieces(rollouts, None)
-    for piece, mean in zip(portion, policy.replay(visit, rollouts, portion), strict=True):
+    policy, batch = make_policy("tiny", dtype="bfloat16"), _batch()
+    rollouts = policy.rollout(batch, 2, 0, reference=False)
+    (part,) = policy.microbatches(rollouts, None)
+    for modality, mean in policy.replay(batch, rollouts, part).items():
         assert mean.dtype == torch.float32
-        assert torch.equal(mean, rollouts[piece.modality].transitions[0].mean)
+        assert torch.equal(mean, rollouts[modality].transitions[0].mean)
 
 
 def test_names_and_options() -> None:
@@ -180,8 +180,8 @@ def test_names_and_options() -> None:
         make_policy("tiny", noise="pixels")
     with pytest.raises(UsageError, match="unknown dtype 'float16'"):
         make_policy("tiny", dtype="float16")
-    with pytest.raises(UsageError, match="micro is 0"):
-        make_policy("tiny", micro=0)
+    with pytest.raises(UsageError, match="microbatch is 0"):
+        make_policy("tiny", microbatch=0)
     with pytest.raises(UsageError, match="did you mean 'tiny'"):
         make_policy("tinny")
     policy = make_policy("tiny", sigma={"depth": 0.3})
@@ -204,10 +204,10 @@ class _Small:
         torch.manual_seed(seed)
         self.network: nn.Module = TinyNet((8, 8, 8, 8))
         card = read_card(WEIGHTS / "tiny.safetensors")
-        self.policy = FeedForward(TinyPredictor(card), self.network, Cells(1), base="small", sigma=0.1)
+        self.policy = FeedForward(TinyPredictor(card), self.network, PixelNoise(), base="small", sigma=0.1)
         self.optimiser = torch.optim.Adam(self.policy.network.parameters(), lr=3e-3)
 
-    def visit(self, step: int, images: int = 8) -> Visit:
+    def batch(self, step: int, images: int = 8) -> Batch:
         """Bright is near, facing the camera and lit; two points are the same where their brightness is."""
         rng = generator(step)
         coarse = torch.rand(images, 1, 8, 8, generator=rng)
@@ -218,22 +218,22 @@ class _Small:
             at = pairs.at_points(photos[:, :1])[..., 0]
             yes = (at[..., 0] - at[..., 1]).abs() < 0.15 if modality == "albedo" else at[..., 0] > at[..., 1]
             judged[modality] = Judged(modality, pairs.rows, pairs.cols, 0.1 + 0.8 * yes.float(), pairs.weight)
-        return Visit(photos, judged, tuple(100 * step + i for i in range(images)))
+        return Batch(photos, judged, tuple(100 * step + i for i in range(images)))
 
     def agreement(self) -> dict[str, float]:
-        visit = self.visit(10_000, 16)
+        batch = self.batch(10_000, 16)
         with torch.no_grad():
-            codes = self.policy.answer(visit.images, self.policy.modalities)
+            codes = self.policy.answer(batch.images, self.policy.modalities)
             return {m: float(agreement(self.policy.values(codes[m], j)[:, None], j, hard=True).reward.nanmean())
-                    for m, j in visit.judged.items()}  # fmt: skip
+                    for m, j in batch.judged.items()}  # fmt: skip
 
     def grpo(self, step: int, *, by_pair: bool) -> Tensor:
-        visit = self.visit(step)
-        rollouts = self.policy.rollout(visit, 8, step, reference=False)
-        (portion,) = self.policy.pieces(rollouts, None)
+        batch = self.batch(step)
+        rollouts = self.policy.rollout(batch, 8, step, reference=False)
+        (part,) = self.policy.microbatches(rollouts, None)
         loss = torch.zeros(())
-        for piece, mean in zip(portion, self.policy.replay(visit, rollouts, portion), strict=True):
-            rollout, judged = rollouts[piece.modality], visit.judged[piece.modality]
+        for modality, mean in self.policy.replay(batch, rollouts, part).items():
+            rollout, judged = rollouts[modality], batch.judged[modality]
             found, old = agreement(rollout.values, judged), rollout.transitions[0]
             if by_pair:
                 each = log_ratio_of_elements(old.after, mean, old.mean, old.std).sum((-1, -2))
@@ -243,9 +243,9 @@ class _Small:
         return loss
 
     def ranking(self, step: int) -> Tensor:
-        visit = self.visit(step)
-        codes = self.policy.answer(visit.images, self.policy.modalities)
-        losses = [ranking_loss(self.policy.values(codes[m], j), j).nanmean() for m, j in visit.judged.items()]
+        batch = self.batch(step)
+        codes = self.policy.answer(batch.images, self.policy.modalities)
+        losses = [ranking_loss(self.policy.values(codes[m], j), j).nanmean() for m, j in batch.judged.items()]
         return torch.stack(losses).sum()
 
     def follow(self, loss: Tensor) -> None:
@@ -272,20 +272,20 @@ def test_oracle_37_agreement_rises(method: str, steps: int) -> None:
 
 
 def test_a_judge_that_knows_nothing_teaches_nothing() -> None:
-    small, truth = _Small(), _Small.visit
+    small, truth = _Small(), _Small.batch
 
-    def guesses(step: int, images: int = 8) -> Visit:
-        visit = truth(small, step, images)
+    def guesses(step: int, images: int = 8) -> Batch:
+        batch = truth(small, step, images)
         if step == 10_000:
-            return visit
+            return batch
         judged = {m: Judged(m, j.rows, j.cols, torch.rand(j.probability.shape, generator=generator(step)).round(),
-                            j.weight) for m, j in visit.judged.items()}  # fmt: skip
-        return Visit(visit.images, judged, visit.seeds)
+                            j.weight) for m, j in batch.judged.items()}  # fmt: skip
+        return Batch(batch.images, judged, batch.seeds)
 
     for step in range(25):
         small.follow(small.ranking(step))
     before = small.agreement()
-    small.visit = guesses  # type: ignore[method-assign]
+    small.batch = guesses  # type: ignore[method-assign]
     for step in range(20):
         small.follow(small.grpo(step, by_pair=True))
     after = small.agreement()

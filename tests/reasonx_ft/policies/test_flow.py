@@ -14,56 +14,54 @@ from reasonx_eval.models.embedded.tiny import TinyFlow as TinyFlowModel
 from reasonx_eval.models.embedded.tiny import working_image
 from reasonx_eval.models.embedded.tiny_net import CODES, MODALITIES, TinyFlow, euler, from_state
 from reasonx_eval.types import Sample
+from reasonx_ft.grpo.batch import Batch, Judged, Rollout
 from reasonx_ft.grpo.kernels import Kernel
 from reasonx_ft.grpo.loss import advantages, kl_divergence, log_ratio
 from reasonx_ft.grpo.ranking import ranking_loss
 from reasonx_ft.grpo.rewards import agreement
 from reasonx_ft.grpo.schedules import linear
-from reasonx_ft.policies.base import Judged, Rollout, Visit
+from reasonx_ft.policies.base import Compute
 from reasonx_ft.policies.chain import Chain, photo_seeds
 from reasonx_ft.policies.flow import FlowPolicy
-from reasonx_ft.policies.flow_network import TinyFlowNetwork
 from reasonx_ft.policies.load import make_policy
 from reasonx_ft.policies.noise import standard_normal
-from tests.reasonx_ft.policies.policy_fakes import CHANNELS, generator, part_of, random_judged, visit_of
+from tests.reasonx_ft.policies.policy_fakes import CHANNELS, batch_of, generator, part_of, random_judged
 
 TWO = ("depth", "normals")
 
 
-def small(*, steps: int = 3, micro: int | None = None, seed: int = 0, **options: object) -> FlowPolicy:
+def small(*, steps: int = 3, size: int | None = None, seed: int = 0, **options: object) -> FlowPolicy:
     torch.manual_seed(seed)
     network = TinyFlow((8, 8, 8, 8), 8)
     chain = Chain(linear(steps), Kernel("flow-sde", 0.7), **options)  # type: ignore[arg-type]
     card = read_card(WEIGHTS / "tiny-flow.safetensors")
-    return FlowPolicy(TinyFlowNetwork(card), network, chain, base="small", micro=micro)
+    return FlowPolicy(card, network, chain=chain, base="small", compute=Compute(microbatch=size))
 
 
-def visit(images: int = 3, modalities: tuple[str, ...] = TWO) -> Visit:
-    return visit_of({m: random_judged(m, images, 20, 16, 24, seed=k) for k, m in enumerate(modalities)}, 16, 24)
+def batch(images: int = 3, modalities: tuple[str, ...] = TWO) -> Batch:
+    return batch_of({m: random_judged(m, images, 20, 16, 24, seed=k) for k, m in enumerate(modalities)}, 16, 24)
 
 
-@pytest.mark.parametrize("shared_start", [False, True])
-@pytest.mark.parametrize("micro", [None, 3, 4, 9])
-def test_oracle_11_replay_is_the_rollout_to_the_bit(micro: int | None, shared_start: bool) -> None:
-    policy, seen = small(micro=micro, shared_start=shared_start), visit()
+@pytest.mark.parametrize("size", [None, 3, 4, 9])
+def test_oracle_11_replay_is_the_rollout_to_the_bit(size: int | None) -> None:
+    policy, seen = small(size=size), batch()
     rollouts = policy.rollout(seen, 4, 0, reference=True)
     done = {m: [torch.zeros(3, 4, dtype=torch.int) for _ in r.transitions] for m, r in rollouts.items()}
-    for portion in policy.pieces(rollouts, micro):
-        for piece, mean in zip(portion, policy.replay(seen, rollouts, portion), strict=True):
-            step = rollouts[piece.modality].transitions[piece.transition]
-            here = piece.images, (piece.samples if step.mean.shape[1] > 1 else slice(0, 1))
-            assert mean.shape[0] * mean.shape[1] <= (micro or 12)
-            ratio = log_ratio(step.after[piece.images, piece.samples], mean, step.mean[here], step.std).exp()
+    for part in policy.microbatches(rollouts, size):
+        for modality, mean in policy.replay(seen, rollouts, part).items():
+            step = rollouts[modality].transitions[part.transition]
+            assert mean.shape[0] * mean.shape[1] <= (size or 12)
+            ratio = log_ratio(part.of(step.after), mean, part.of(step.mean), step.std).exp()
             assert torch.equal(ratio, torch.ones(ratio.shape))
             assert step.reference is not None
-            assert float(kl_divergence(mean, step.reference[here], step.std).max().detach()) == 0
+            assert float(kl_divergence(mean, part.of(step.reference), step.std).max().detach()) == 0
             assert mean.requires_grad
-            done[piece.modality][piece.transition][piece.images, piece.samples] += 1
+            done[modality][part.transition][part.photos, part.samples] += 1
     assert all((count == 1).all() for counts in done.values() for count in counts)
 
 
 def test_rollouts_have_the_shapes_that_are_promised() -> None:
-    policy, seen = small(), visit(modalities=MODALITIES)
+    policy, seen = small(), batch(modalities=MODALITIES)
     rollouts = policy.rollout(seen, 4, 0, reference=False)
     assert list(rollouts) == list(MODALITIES)
     for modality, rollout in rollouts.items():
@@ -75,15 +73,14 @@ def test_rollouts_have_the_shapes_that_are_promised() -> None:
             assert step.state is not None
             assert step.after.shape == step.mean.shape == step.state.shape == (3, 4, 3, 16, 24)
             assert step.reference is None
-            assert not step.at_points
         assert torch.equal(rollout.transitions[1].state, rollout.transitions[0].after)  # type: ignore[arg-type]
-        assert policy.elements(rollout) == 3 * 16 * 24
+        assert rollout.transitions[0].elements == 3 * 16 * 24
         assert not policy.local_noise
-        assert rollout.spread > 0
+        assert rollout.sample_std > 0
 
 
 def test_values_are_those_of_the_last_state() -> None:
-    policy, seen = small(), visit(1)
+    policy, seen = small(), batch(1)
     rollout = policy.rollout(seen, 4, 0, reference=False)["depth"]
     state, index = rollout.transitions[-1].after[0], torch.zeros(4, dtype=torch.long)
     with torch.no_grad():
@@ -98,7 +95,7 @@ def _after(rollouts: dict[str, Rollout], modality: str = "depth") -> torch.Tenso
 
 
 def test_oracle_15_samples_are_distinct_and_keyed() -> None:
-    policy, seen = small(), visit()
+    policy, seen = small(), batch()
     rollouts = policy.rollout(seen, 4, 0, reference=False)
     for modality in TWO:
         rows = _after(rollouts, modality).flatten(0, 1).flatten(1)
@@ -110,21 +107,12 @@ def test_oracle_15_samples_are_distinct_and_keyed() -> None:
     # the optimiser's step is in the seeds, not in the noise's key
     again = policy.rollout(seen, 4, 17, reference=False)
     assert torch.equal(_after(again), _after(rollouts))
-    other = policy.rollout(Visit(seen.images, seen.judged, (5, 6, 7)), 4, 0, reference=False)
+    other = policy.rollout(Batch(seen.images, seen.judged, (5, 6, 7)), 4, 0, reference=False)
     assert not torch.equal(_after(other), _after(rollouts))
 
 
-def test_a_shared_start_leaves_the_steps_to_differ() -> None:
-    rollout = small(shared_start=True).rollout(visit(), 4, 0, reference=True)["depth"]
-    first, second = rollout.transitions
-    assert first.state is not None
-    assert first.state.shape[1] == first.mean.shape[1] == 1
-    assert second.mean.shape[1] == 4
-    assert len({tuple(r.tolist()) for r in first.after.flatten(0, 1).flatten(1)}) == 12
-
-
 def test_a_window_is_one_for_all_and_moves_with_the_step() -> None:
-    policy, seen = small(steps=6, window=2), visit(1)
+    policy, seen = small(steps=6, window=2), batch(1)
     places = []
     for step in range(12):
         rollouts = policy.rollout(seen, 2, step, reference=False)
@@ -136,7 +124,7 @@ def test_a_window_is_one_for_all_and_moves_with_the_step() -> None:
 
 
 def test_oracle_19_the_base_is_the_network_before_tuning() -> None:
-    policy, seen = small(), visit()
+    policy, seen = small(), batch()
     with torch.no_grad():
         before = policy.answer(seen.images, TWO)
         tuned = policy.network
@@ -154,7 +142,7 @@ def test_oracle_19_the_base_is_the_network_before_tuning() -> None:
 
 
 def test_answers_are_one_step_from_noise_of_the_photo() -> None:
-    policy, seen = small(), visit()
+    policy, seen = small(), batch()
     with torch.no_grad():
         together = policy.answer(seen.images, TWO)
         alone = policy.answer(seen.images[2:], ["normals"])
@@ -187,7 +175,7 @@ def test_the_embedded_flow_answers_as_well_as_it_is_evaluated() -> None:
 
 
 def test_rollouts_of_two_steps_are_near_the_answer() -> None:
-    policy, seen = make_policy("tiny-flow", steps=2, level=0.1), visit(2)
+    policy, seen = make_policy("tiny-flow", steps=2, noise_level=0.1), batch(2)
     with torch.no_grad():
         answer = policy.answer(seen.images, ["depth"])["depth"]
         rollout = policy.rollout(seen, 4, 0, reference=False)["depth"]
@@ -200,7 +188,7 @@ def test_what_is_saved_runs(tmp_path: Path) -> None:
     policy = make_policy("tiny-flow")
     saved = policy.save(tmp_path)
     assert (saved.architecture, saved.path) == ("tiny-flow", "tiny-flow.safetensors")
-    again = make_policy(tmp_path / saved.path, steps=2, kernel="dance", level=0.3)
+    again = make_policy(tmp_path / saved.path, steps=2, kernel="ddim", noise_level=0.3)
     assert again.base == "tiny-flow"
     image = np.zeros((32, 32, 3), np.uint8)
     value = TinyFlowModel(weights=tmp_path / saved.path).predict([Sample("x", image, {}, {})], "normal", 0)[0].value
@@ -215,7 +203,7 @@ def test_options() -> None:
     with pytest.raises(UsageError, match="kernel"):
         make_policy("tiny-flow", kernel="sde")
     with pytest.raises(UsageError, match="noise level of 0"):
-        make_policy("tiny-flow", level=0.0)
+        make_policy("tiny-flow", noise_level=0.0)
 
 
 def _patches(images: int, seed: int) -> torch.Tensor:
@@ -240,12 +228,12 @@ def _denoiser() -> FlowPolicy:
     return policy
 
 
-def _bright_is_near(step: int, images: int = 8) -> Visit:
+def _bright_is_near(step: int, images: int = 8) -> Batch:
     photos, pairs = _patches(images, step), random_judged("depth", images, 40, seed=step)
     at = pairs.at_points(photos[:, :1])[..., 0]
     answers = 0.1 + 0.8 * (at[..., 0] > at[..., 1]).float()
     judged = Judged("depth", pairs.rows, pairs.cols, answers, pairs.weight)
-    return Visit(photos, {"depth": judged}, tuple(range(images * step, images * (step + 1))))
+    return Batch(photos, {"depth": judged}, tuple(range(images * step, images * (step + 1))))
 
 
 @pytest.mark.slow
@@ -254,17 +242,17 @@ def test_oracle_37_agreement_rises() -> None:
     optimiser = torch.optim.Adam(policy.network.parameters(), lr=3e-3)
 
     def held_out() -> float:
-        visit, judged = _bright_is_near(10_000, 32), _bright_is_near(10_000, 32).judged["depth"]
+        seen, judged = _bright_is_near(10_000, 32), _bright_is_near(10_000, 32).judged["depth"]
         with torch.no_grad():
-            values = policy.values(policy.answer(visit.images, ["depth"])["depth"], judged)
+            values = policy.values(policy.answer(seen.images, ["depth"])["depth"], judged)
         return float(agreement(values[:, None], judged, hard=True).reward.mean())
 
     before = held_out()
     for step in range(25):
         seen = _bright_is_near(step)
         rollouts = policy.rollout(seen, 16, step, reference=False)
-        (portion,) = policy.pieces(rollouts, None)
-        (mean,) = policy.replay(seen, rollouts, portion)
+        (part,) = policy.microbatches(rollouts, None)
+        (mean,) = policy.replay(seen, rollouts, part).values()
         old, reward = rollouts["depth"].transitions[0], agreement(rollouts["depth"].values, seen.judged["depth"]).reward
         optimiser.zero_grad()
         (-(advantages(reward) * log_ratio(old.after, mean, old.mean, old.std)).mean()).backward()
@@ -276,7 +264,7 @@ def test_oracle_37_agreement_rises() -> None:
 
 def test_the_state_at_pure_noise_is_the_noise() -> None:
     """One step of Euler from the answer's noise is what `answer` gives."""
-    policy, seen = small(), visit(1)
+    policy, seen = small(), batch(1)
     with torch.no_grad():
         noise = standard_normal(photo_seeds(seen.images), (3, 16, 24), "answer", "albedo", device=torch.device("cpu"))
         condition = policy.network.encode(seen.images)  # type: ignore[operator]

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from reasonx_eval.errors import UsageError
+from reasonx_ft.grpo.batch import Judged
 from reasonx_ft.grpo.kernels import log_density
-from reasonx_ft.policies.base import Judged
-from reasonx_ft.policies.noise import Cells, LowFrequencies, Noise, standard_normal
+from reasonx_ft.policies.noise import LowFrequencies, Noise, PixelNoise, standard_normal
 from tests.reasonx_ft.policies.policy_fakes import generator, random_judged
 
-KINDS = (Cells(1), Cells(3), LowFrequencies(4))
-NAMES = ("pixel", "cells", "lowrank")
+KINDS = (PixelNoise(), LowFrequencies(4))
+NAMES = ("pixel", "lowrank")
 
 
 def _code(images: int = 2, channels: int = 3, height: int = 12, width: int = 16) -> Tensor:
@@ -24,11 +24,6 @@ def _code(images: int = 2, channels: int = 3, height: int = 12, width: int = 16)
 
 def _judged(images: int = 2, pairs: int = 30) -> Judged:
     return random_judged("albedo", images, pairs, 12, 16)
-
-
-def _pair(first: tuple[int, int], second: tuple[int, int]) -> Judged:
-    rows, cols = torch.tensor([[[first[0], second[0]]]]), torch.tensor([[[first[1], second[1]]]])
-    return Judged("albedo", rows, cols, torch.ones(1, 1), torch.ones(1, 1))
 
 
 def test_oracle_29_the_basis_is_orthonormal() -> None:
@@ -64,7 +59,7 @@ def test_oracle_29_density_is_that_of_the_coefficients() -> None:
 
 @pytest.mark.parametrize("noise", KINDS, ids=NAMES)
 def test_sampled_points_lie_on_a_map(noise: Noise) -> None:
-    """Low frequencies: the map f + B (after - mean). Cells: the point's code plus the noise of its own cell."""
+    """Low frequencies: the map f + B (after - mean). Pixels: the point's code plus its own noise."""
     code, judged = _code(), _judged()
     found = noise.sample(code, judged, 0.2, (3, 4), 5)
     step = found.after - found.mean
@@ -93,32 +88,6 @@ def test_sigma_is_the_noise_at_a_pixel_and_covariances_are_right(noise: Noise) -
     assert (all_points.first.mean() + all_points.second.mean()).item() / 2 == pytest.approx(1, rel=1e-5)
 
 
-def test_a_cell_that_both_points_share_counts_once() -> None:
-    code = _code(1)
-    apart = Cells(3).sample(code, _pair((0, 0), (3, 0)), 0.1, (1,), 4)
-    shared = Cells(3).sample(code, _pair((0, 0), (2, 2)), 0.1, (1,), 4)
-    steps = shared.after - shared.mean
-    assert torch.equal(steps[..., 0, :], steps[..., 1, :])
-    assert not torch.equal(apart.codes[..., 0, :], apart.codes[..., 1, :])
-    # its change in log-density is that of one variable of 3 channels
-    moved = shared.mean + 0.05
-    change = log_density(shared.after, moved, shared.std) - log_density(shared.after, shared.mean, shared.std)
-    one = torch.distributions.Normal(shared.mean[..., 0, :], 0.1)
-    other = torch.distributions.Normal(moved[..., 0, :], 0.1)
-    expected = (other.log_prob(shared.after[..., 0, :]) - one.log_prob(shared.after[..., 0, :])).flatten(2).sum(2)
-    torch.testing.assert_close(change, expected, rtol=1e-4, atol=1e-5)
-    # one pixel asked about twice is a cell, too
-    twice = Cells(1).sample(code, _pair((4, 4), (4, 4)), 0.1, (1,), 4)
-    assert torch.equal(twice.codes[..., 0, :], twice.codes[..., 1, :])
-
-
-def test_cells_at_the_edge_are_means_of_what_there_is() -> None:
-    code = torch.arange(35, dtype=torch.float32).view(1, 1, 5, 7)
-    mean = Cells(3).coordinates(code, _pair((4, 6), (0, 0)))
-    # rows 3 and 4, column 6; rows 0 to 2, columns 0 to 2
-    assert mean.flatten().tolist() == [(27 + 34) / 2, 8.0]
-
-
 @pytest.mark.parametrize("noise", KINDS, ids=NAMES)
 def test_oracle_15_samples_are_distinct_and_keyed(noise: Noise) -> None:
     code, judged = _code(3), _judged(3)
@@ -140,8 +109,6 @@ def test_oracle_15_samples_are_distinct_and_keyed(noise: Noise) -> None:
 
 
 def test_bad_sizes() -> None:
-    with pytest.raises(UsageError, match="cells of 0"):
-        Cells(0)
     with pytest.raises(UsageError, match="0 frequencies"):
         LowFrequencies(0)
     with pytest.raises(UsageError, match="13 frequencies in maps of 12 x 16"):

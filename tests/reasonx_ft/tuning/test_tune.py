@@ -18,17 +18,15 @@ from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, PartialRun, ReasonXError, UsageError
 from reasonx_eval.models.loading.load import load_model
 from reasonx_ft.cli.main import cli
-from reasonx_ft.grpo.loss import RunningSpread
-from reasonx_ft.policies.base import Visit
+from reasonx_ft.grpo.batch import Batch
 from reasonx_ft.policies.feedforward import FeedForward
 from reasonx_ft.training.files import load_state
 from reasonx_ft.tuning import checkpoint, train
-from reasonx_ft.tuning.check import Check
-from reasonx_ft.tuning.clock import Clock
+from reasonx_ft.tuning.checks import Guardrails
 from reasonx_ft.tuning.config import Guard
-from reasonx_ft.tuning.guardrails import Guardrails
-from reasonx_ft.tuning.objective import Draw, terms
-from reasonx_ft.tuning.prepare import Prepared, prepare
+from reasonx_ft.tuning.export import Check
+from reasonx_ft.tuning.objective import StepLoss, compare, draw, reward
+from reasonx_ft.tuning.state import TrainState, prepare
 from reasonx_ft.tuning.train import tune
 from reasonx_ft.tuning.weights import Average, relative_change
 from tests.reasonx_ft.tuning.tune_data import PHOTOS, SHORT, lines, oracle_store, short, sources
@@ -57,12 +55,12 @@ def model_files(out: Path) -> dict[str, bytes]:
 
 def test_the_update_is_logged_as_a_share_of_the_weights(store: Path, tmp_path: Path) -> None:
     """Adam's first step changes every weight with a gradient by the learning rate."""
-    config = short(optimiser__steps=1, optimiser__warmup=0, optimiser__schedule="constant", watch__check_every=0)
-    prepared = prepare(sources(store), config)
-    before = torch.cat([p.detach().flatten() for p in prepared.policy.network.parameters()])
-    train.tune_prepared(prepared, tmp_path)
-    now = torch.cat([p.detach().flatten() for p in prepared.policy.network.parameters()])
-    prepared.close()
+    config = short(optimiser__steps=1, optimiser__warmup_steps=0, watch__check_every=0)
+    state = prepare(sources(store), config)
+    before = torch.cat([p.detach().flatten() for p in state.policy.network.parameters()])
+    train.tune_prepared(state, tmp_path)
+    now = torch.cat([p.detach().flatten() for p in state.policy.network.parameters()])
+    state.close()
     [line] = steps(tmp_path)
     assert line["update"] == pytest.approx(float((now - before).norm() / before.norm()), rel=1e-4)
     moved = int((now != before).sum())
@@ -88,10 +86,10 @@ def test_another_seed_gives_other_weights(finished: Path, store: Path, tmp_path:
     assert model_files(tmp_path)["tiny.safetensors"] != model_files(finished)["tiny.safetensors"]
 
 
-#: with every kind of state: averages, running deviations, several updates a step, momentum
+#: with every kind of state: averages, several updates a step, momentum
 STATEFUL: dict[str, Any] = {
-    "objective.inner": 2, "objective.scale": "modality", "objective.credit": "image", "objective.ranking": 0.3,
-    "objective.distance": 0.1, "data.at_once": "one", "optimiser.ema": 0.9,
+    "objective.num_iterations": 2, "objective.scale_rewards": "floored", "objective.credit": "image",
+    "objective.ranking": 0.3, "objective.distance": 0.1, "data.modalities_per_step": "one", "optimiser.ema": 0.9,
 }  # fmt: skip
 
 
@@ -198,7 +196,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(store: Path, finished
 
 def test_checkpoints_hold_all_that_later_steps_depend_on(finished: Path) -> None:
     state = load_state(checkpoint.path_of(finished, 4))
-    assert {"weights", "optimiser", "average", "spread", "guardrails", "identity", "config", "step"} <= state.keys()
+    assert {"weights", "optimiser", "average", "guardrails", "identity", "config", "step"} <= state.keys()
     assert set(state["identity"]) == {"base weights", "judgements", "photos"}
 
 
@@ -209,7 +207,7 @@ def test_oracle_11_the_ratio_is_one_before_the_first_update(finished: Path, stor
     for line in steps(finished):
         for modality in line["ratio"].values():
             assert modality["0"] == {"mean": 1.0, "min": 1.0, "max": 1.0, "std": 0.0}
-    tune(sources(store), short(objective__inner=2), tmp_path)
+    tune(sources(store), short(objective__num_iterations=2), tmp_path)
     later = [m["0"] for line in steps(tmp_path) for m in line["ratio"].values()]
     assert all(r["std"] > 0 for r in later), "the second update sees other weights"
 
@@ -224,37 +222,38 @@ def test_oracle_11_a_replay_that_differs_is_caught(store: Path, tmp_path: Path,
 
 @pytest.mark.parametrize("changes", [
     {},
-    {"objective.credit": "image", "objective.scale": "floored", "objective.correction": True},
-    {"objective.credit": "image", "objective.scale": "batch", "policy.noise": "lowrank", "objective.inner": 2},
+    {"objective.credit": "image", "objective.scale_rewards": "floored"},
+    {"objective.credit": "image", "objective.scale_rewards": "group", "policy.noise": "lowrank",
+     "objective.num_iterations": 2},
     {"objective.grpo": 0, "objective.kl": 0, "objective.ranking": 1, "objective.distance": 0.5},
     {"objective.ranking": 0.5, "objective.expected": 0.5, "objective.distance": "{ depth = 0.2 }"},
     {"objective.grpo": "{ normals = 2.0 }", "objective.ranking": "{ depth = 1.0 }", "objective.rehearsal": 0.5,
-     "objective.rehearsal_scenes": 4, "objective.rehearsal_images": 3},
+     "objective.rehearsal_scenes": 4, "objective.rehearsal_batch_size": 3},
 ])  # fmt: skip
-def test_oracle_30_portions_add_up_to_one_batch(store: Path, changes: dict[str, Any]) -> None:
+def test_oracle_30_microbatches_add_up_to_one_batch(store: Path, changes: dict[str, Any]) -> None:
     gradients = []
-    for micro in (None, 1, 2):
-        config = short(**{**changes, "machine.micro": micro, "data.images": 4} if micro
-                       else {**changes, "data.images": 4})  # fmt: skip
-        prepared = prepare(sources(store), config)
-        shift(prepared.policy.network)  # away from the base, so that KL and distance count
-        gradients.append(gradient(prepared, prepared.visits.at(0)))
-        prepared.close()
+    for size in (None, 1, 2):
+        config = short(**{**changes, "data.batch_size": 4, **({"machine.microbatch": size} if size else {})})
+        state = prepare(sources(store), config)
+        shift(state.policy.network)  # away from the base, so that KL and distance count
+        gradients.append(gradient(state, state.batches.at(0)))
+        state.close()
     scale = float(gradients[0].abs().max())
     assert scale > 0
-    for portioned in gradients[1:]:
-        assert float((portioned - gradients[0]).abs().max()) < 1e-4 * scale
+    for found in gradients[1:]:
+        assert float((found - gradients[0]).abs().max()) < 1e-4 * scale
 
 
-def gradient(prepared: Prepared, visit: Visit) -> torch.Tensor:
+def gradient(state: TrainState, batch: Batch) -> torch.Tensor:
     """Of all terms of one update, as one vector."""
-    network, config = prepared.policy.network, prepared.config
-    draw = Draw(prepared.policy, visit, config.objective, RunningSpread(), prepared.processes,
-                Clock(torch.device("cpu")), 0)  # fmt: skip
+    network, rules, size = state.policy.network, state.config.objective, state.config.machine.microbatch
     network.zero_grad()
-    rehearsed = prepared.rehearsal.at(0) if prepared.rehearsal is not None else None
-    for term in terms(draw, rehearsed, config.machine.micro):
-        term.value.backward()  # type: ignore[no-untyped-call]
+    scenes = state.rehearsal.at(0) if state.rehearsal is not None else None
+    rollouts = draw(state.policy, batch, scenes, rules, 0, microbatch=size)
+    advantages = compare(reward(batch, rollouts, rules), rules, state.processes)
+    loss = StepLoss(state.policy, batch, scenes, rules, rollouts, advantages, state.processes)
+    for microbatch in loss.microbatches(size):
+        loss.of(microbatch).total.backward()  # type: ignore[no-untyped-call]
     return torch.cat([p.grad.reshape(-1) for p in network.parameters() if p.grad is not None])
 
 
@@ -286,24 +285,24 @@ def test_other_methods(store: Path, tmp_path: Path, method: str) -> None:
 
 def test_the_log_shows_what_catches_faults(finished: Path) -> None:
     line = steps(finished)[-1]
-    for key in ("reward", "reward_std", "dead", "advantage_max", "spread", "ratio", "kl", "kl_old", "clipped_high",
-                "clipped_low", "gradient", "learning_rate", "average_distance", "memory_mib", "loss"):  # fmt: skip
+    for key in ("reward", "reward_std", "zero_variance_groups", "advantage_max", "sample_std", "ratio", "kl", "kl_old",
+                "clipped_high", "clipped_low", "grad_norm", "learning_rate", "average_distance", "memory_mib",
+                "loss"):  # fmt: skip
         assert key in line, key
-    assert {"visit", "rollout", "reward", "forward", "backward", "optimiser", "all"} <= line["seconds"].keys()
+    assert {"batch", "rollout", "reward", "forward", "backward", "optimiser", "all"} <= line["seconds"].keys()
     checks = [c for c in lines(finished) if "check" in c]
     assert [c["step"] for c in checks] == [0, 2, 4]
     assert set(checks[0]["check"]["agreement"]) == {"depth", "normals", "albedo", "irradiance"}
     assert "|judge:oracle@" in checks[0]["check"]["signatures"]["depth"]
 
 
-def test_event_files(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tune(sources(store), short(watch__tensorboard=True), tmp_path)
-    assert any(p.stat().st_size > 1000 for p in (tmp_path / "events").iterdir())
-    import importlib.util
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'reasonx\[tensorboard\]'"):
-        tune(sources(store), short(watch__tensorboard=True), tmp_path / "b")
+def test_trackers(store: Path, tmp_path: Path) -> None:
+    tune(sources(store), short(watch__report_to="tensorboard"), tmp_path)
+    assert any(p.stat().st_size > 1000 for p in (tmp_path / "trackers").rglob("events*"))
+    with pytest.raises(UsageError, match="unknown tracker 'tensorbord'"):
+        tune(sources(store), short(watch__report_to="tensorbord"), tmp_path / "b")
+    with pytest.raises(UsageError, match="comet_ml is not installed"):
+        tune(sources(store), short(watch__report_to="['comet_ml']"), tmp_path / "c")
 
 
 def test_out_of_memory_says_what_to_lower(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,8 +312,8 @@ def test_out_of_memory_says_what_to_lower(store: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(FeedForward, "means_of", full)
     with pytest.raises(ReasonXError, match="out of memory") as caught:
         tune(sources(store), short(), tmp_path)
-    assert "--set machine.micro=4" in str(caught.value)
-    assert "objective.group (4)" in str(caught.value)
+    assert "--set machine.microbatch=4" in str(caught.value)
+    assert "objective.num_generations (4)" in str(caught.value)
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run(store: Path, tmp_path: Path,
@@ -345,9 +344,9 @@ def test_averaged_weights() -> None:
 # guardrails
 
 
-def check(step: int, agreement: float = 0.7, spread: float = 1.0, edges: float = 1.0, **canaries: float) -> Check:
-    return Check(step, {"depth": agreement}, {"depth": 9}, {"depth": spread}, {"depth": edges}, canaries,
-                 {k: "signature" for k in canaries})  # fmt: skip
+def check(step: int, agreement: float = 0.7, spread: float = 1.0, edges: float = 1.0, **metrics: float) -> Check:
+    return Check(step, {"depth": agreement}, {"depth": 9}, {"depth": spread}, {"depth": edges}, metrics,
+                 {k: "signature" for k in metrics})  # fmt: skip
 
 
 def test_agreement_that_falls_for_long_stops_the_run() -> None:
@@ -384,9 +383,9 @@ def test_flat_and_overdrawn_maps_stop_the_run(spread: float, edges: float, said:
     (0.01, 0.055, False), (0.01, 0.10, True), (0.3, 0.34, False), (float("nan"), float("nan"), False),
 ])  # fmt: skip
 def test_normals_that_turn_away_stop_the_run(base: float, now: float, stops: bool) -> None:
-    guard = Guardrails(Guard(away=0.05))
-    guard.look(replace(check(0), away=base))
-    stopped, best = guard.look(replace(check(1, 0.9), away=now))
+    guard = Guardrails(Guard(normals_away=0.05))
+    guard.look(replace(check(0), normals_away=base))
+    stopped, best = guard.look(replace(check(1, 0.9), normals_away=now))
     assert best != stops, "what is hacked is never the best"
     assert (stopped is not None) == stops
     if stopped is not None:
@@ -395,20 +394,20 @@ def test_normals_that_turn_away_stop_the_run(base: float, now: float, stops: boo
 
 def test_normals_that_got_better_must_not_turn_over_again() -> None:
     """A tenth of them is less than the base had, and far more than the run had."""
-    guard = Guardrails(Guard(away=0.05))
-    guard.look(replace(check(0), away=0.18))
-    assert guard.look(replace(check(1, 0.8), away=0.02)) == (None, True)
-    resumed = Guardrails(Guard(away=0.05))
+    guard = Guardrails(Guard(normals_away=0.05))
+    guard.look(replace(check(0), normals_away=0.18))
+    assert guard.look(replace(check(1, 0.8), normals_away=0.02)) == (None, True)
+    resumed = Guardrails(Guard(normals_away=0.05))
     resumed.load_state_dict(guard.state_dict())
     for watching in (guard, resumed):
-        stopped, _ = watching.look(replace(check(2, 0.9), away=0.10))
+        stopped, _ = watching.look(replace(check(2, 0.9), normals_away=0.10))
         assert stopped is not None
         assert "10.0% of the normals point away from the camera, 2.0% at an earlier check, allowed 7.0%" in stopped
 
 
 def test_the_share_of_normals_that_point_away_is_measured(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second column turned round: half of the pixels, whatever the network says of the rest."""
-    prepared = prepare(sources(store), short())
+    state = prepare(sources(store), short())
     inner = FeedForward.answer
 
     def turned(self: FeedForward, images: torch.Tensor, modalities: list[str]) -> dict[str, torch.Tensor]:
@@ -419,21 +418,21 @@ def test_the_share_of_normals_that_point_away_is_measured(store: Path, monkeypat
         return {**codes, "normals": flat}
 
     monkeypatch.setattr(FeedForward, "answer", turned)
-    checker = train.Checker(prepared.policy, prepared.visits, prepared.config, prepared.facts(None))
+    checker = train.Checker(state.policy, state.batches, state.config, state.facts(None))
     found = checker.check(0)
-    assert found.away == 0.5
+    assert found.normals_away == 0.5
     assert found.saturated == {}, "codes of the embedded networks have no range"
-    monkeypatch.setattr(prepared.policy, "code_range", (-0.5, 2.0), raising=False)
+    monkeypatch.setattr(state.policy, "code_range", (-0.5, 2.0), raising=False)
     assert checker.check(0).saturated["normals"] == pytest.approx(1 / 6), "z of every second column, of three channels"
-    prepared.close()
+    state.close()
 
 
-def test_a_canary_that_gets_worse_stops_the_run() -> None:
-    from reasonx_ft.tuning.config import Canary
+def test_an_unrewarded_metric_that_gets_worse_stops_the_run() -> None:
+    from reasonx_ft.tuning.config import UnrewardedMetric
 
-    error = Canary(dataset="rooms", protocol="depth/generic@1", metric="abs_rel", most=1.5)
-    share = Canary(dataset="rooms", protocol="depth/generic", metric="delta1", most=1.2)
-    guard = Guardrails(Guard(canaries=(error, share)))
+    error = UnrewardedMetric(dataset="rooms", protocol="depth/generic@1", metric="abs_rel", most=1.5)
+    share = UnrewardedMetric(dataset="rooms", protocol="depth/generic", metric="delta1", most=1.2)
+    guard = Guardrails(Guard(unrewarded_metrics=(error, share)))
     guard.look(check(0, **{error.label: 0.10, share.label: 0.9}))
     assert guard.look(check(1, 0.8, **{error.label: 0.149, share.label: 0.76}))[0] is None
     stopped, best = guard.look(check(2, 0.9, **{error.label: 0.16, share.label: 0.9}))
@@ -466,15 +465,16 @@ def test_a_stopped_run_exports_its_best_weights_and_exits_3(store: Path, tmp_pat
     assert (tmp_path / "model/tiny.safetensors").is_file()
 
 
-def test_canaries_are_measured_by_the_evaluation(store: Path, tmp_path: Path) -> None:
-    canary = '{ dataset = "scenes-synthetic/val", protocol = "depth/generic", metric = "abs_rel", samples = 2 }'
-    outcome = tune(sources(store), short(guard__canaries=f"[{canary}]"), tmp_path)
+def test_unrewarded_metrics_are_measured_by_the_evaluation(store: Path, tmp_path: Path) -> None:
+    watched = '{ dataset = "scenes-synthetic/val", protocol = "depth/generic", metric = "abs_rel", samples = 2 }'
+    outcome = tune(sources(store), short(guard__unrewarded_metrics=f"[{watched}]"), tmp_path)
     label = "depth/generic abs_rel on scenes-synthetic/val"
     metric = outcome.card.metrics[label]
     assert 0.01 < metric["base"] < 0.2
     assert metric["signature"].startswith("depth/generic@1|data:scenes-synthetic/val|n:2/")
+    wrong = watched.replace("abs_rel", "absrel")
     with pytest.raises(UsageError, match="has no metric 'absrel'"):
-        tune(sources(store), short(guard__canaries=f"[{canary.replace('abs_rel', 'absrel')}]"), tmp_path / "b")
+        tune(sources(store), short(guard__unrewarded_metrics=f"[{wrong}]"), tmp_path / "b")
 
 
 # exports
@@ -482,7 +482,8 @@ def test_canaries_are_measured_by_the_evaluation(store: Path, tmp_path: Path) ->
 
 def test_oracle_36_the_deterministic_answer_of_averaged_weights_is_exported(store: Path, tmp_path: Path) -> None:
     # a rate this high turns normals about: the guard is not what is tested
-    config = short(optimiser__ema=0.9, optimiser__learning_rate=3e-3, guard__away=1.0, guard__flatness=(0.0, 1e9))
+    config = short(optimiser__ema=0.9, optimiser__learning_rate=3e-3, guard__normals_away=1.0,
+                   guard__flatness=(0.0, 1e9))  # fmt: skip
     outcome = tune(sources(store), config, tmp_path)
     state = load_state(checkpoint.path_of(tmp_path, 4))
     from reasonx_eval.models.embedded.tiny import Tiny
@@ -519,7 +520,7 @@ def test_the_card_says_where_it_comes_from(finished: Path) -> None:
 
 def photos_trained(out: Path) -> int:
     from reasonx_ft.annotation.photos import open_photos
-    from reasonx_ft.tuning.photo_set import held_out
+    from reasonx_ft.tuning.data import held_out
 
     photos = open_photos(PHOTOS, limit=SHORT["data.limit"])
     return sum(not held_out(photos.load(name).digest, SHORT["data.held_out"]) for name in photos.ids)
@@ -622,7 +623,7 @@ def test_usage_errors_of_the_command(store: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.slow
 def test_oracle_37_agreement_rises(tmp_path: Path) -> None:
     store = oracle_store(tmp_path / "store", pairs=40, limit=24)
-    config = short(optimiser__steps=60, data__limit=24, data__held_out=0.0, data__images=4, data__pairs=40,
+    config = short(optimiser__steps=60, data__limit=24, data__held_out=0.0, data__batch_size=4, data__pairs=40,
                    optimiser__learning_rate=2e-3, objective__kl=0.0, watch__check_every=0)  # fmt: skip
     tune(sources(store), config, tmp_path / "run")
     reward = np.array([np.mean(list(line["reward"].values())) for line in steps(tmp_path / "run")])
@@ -642,25 +643,25 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, cls: type, name: str) -> list[i
 
 
 def test_supervised_methods_sample_nothing(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = count_calls(monkeypatch, FeedForward, "rollout_of")
+    calls = count_calls(monkeypatch, FeedForward, "rollout_around")
     tune(sources(store), short(objective__grpo=0, objective__kl=0, objective__ranking=1), tmp_path)
     assert not calls
 
 
 def test_a_photo_without_answers_changes_nothing_for_the_others(store: Path) -> None:
     """Its group has no reward: no gradient from it, and the mean is over the others."""
-    config = short(data__images=4)
-    prepared = prepare(sources(store), config)
-    visit = prepared.visits.at(0)
+    config = short(data__batch_size=4)
+    state = prepare(sources(store), config)
+    batch = state.batches.at(0)
     gradients = []
-    for dead in (False, True):
-        judged = dict(visit.judged)
-        chosen = slice(0, 4 if dead else 3)
-        if dead:
+    for empty in (False, True):
+        judged = dict(batch.judged)
+        chosen = slice(0, 4 if empty else 3)
+        if empty:
             judged = {m: replace(j, weight=torch.cat([j.weight[:3], torch.zeros_like(j.weight[3:])]))
                       for m, j in judged.items()}  # fmt: skip
-        part = replace(visit, images=visit.images[chosen], seeds=visit.seeds[chosen],
+        part = replace(batch, images=batch.images[chosen], seeds=batch.seeds[chosen],
                        judged={m: j.of(chosen) for m, j in judged.items()})  # fmt: skip
-        gradients.append(gradient(prepared, part))
-    prepared.close()
+        gradients.append(gradient(state, part))
+    state.close()
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)

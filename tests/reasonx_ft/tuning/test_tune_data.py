@@ -13,10 +13,9 @@ from reasonx_eval.errors import UsageError
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.photos import open_photos
 from reasonx_ft.judges.base import ORDERS, Answer, Photo, Question
-from reasonx_ft.tuning.answers import read_answers
+from reasonx_ft.tuning.batches import BatchSampler, label_histogram
 from reasonx_ft.tuning.config import Data
-from reasonx_ft.tuning.photo_set import PhotoSet, held_out, locate
-from reasonx_ft.tuning.visits import Visits, label_histogram
+from reasonx_ft.tuning.data import PhotoSet, held_out, locate, read_answers
 from tests.reasonx_ft.tuning.tune_data import photo, write_answers, write_photos
 
 NAN = float("nan")
@@ -67,11 +66,10 @@ def test_nan_contested_and_contradictory_answers_are_left_out_and_counted(tmp_pa
     assert points.shape == (2, 2, 2)
 
 
-def test_unsure_and_near_pairs_are_left_out_where_asked(tmp_path: Path) -> None:
+def test_unsure_pairs_are_left_out_where_asked(tmp_path: Path) -> None:
     p = photo(0)
     write_answers(tmp_path / "s", [ask(p, 0, 0.95), ask(p, 1, 0.55), ask(p, 3, 0.9)])
-    excluded = answers(tmp_path / "s", Data(min_confidence=0.5, min_distance=100)).excluded["depth"]
-    assert (excluded.unsure, excluded.near) == (1, 1)
+    assert answers(tmp_path / "s", Data(min_confidence=0.5)).excluded["depth"].unsure == 1
 
 
 def test_nothing_left_is_an_error_that_says_why(tmp_path: Path) -> None:
@@ -134,15 +132,15 @@ def test_images_are_the_same_from_memory_and_from_files(tmp_path: Path) -> None:
     write_answers(tmp_path / "s", [ask(p, 0, 0.9) for p in photos])
     tables = answers(tmp_path / "s").tables
     kept, read = photo_set(tmp_path, photos, tables), photo_set(tmp_path, photos, tables, budget=24 * 32 * 3)
-    data = Data(images=3, held_out=0)
+    data = Data(batch_size=3, held_out=0)
     for step in range(3):
-        a, b = (Visits(p, data, ["depth"], seed=1, steps=5).at(step).images for p in (kept, read))
+        a, b = (BatchSampler(p, data, ["depth"], seed=1, steps=5).at(step).images for p in (kept, read))
         assert torch.equal(a, b)
     kept.close()
     read.close()
 
 
-# visits
+# batches
 
 
 @pytest.fixture
@@ -155,40 +153,40 @@ def mixed(tmp_path: Path) -> PhotoSet:
     return photo_set(tmp_path, photos, answers(tmp_path / "s").tables)
 
 
-def test_a_visit_depends_on_seed_and_step_alone(mixed: PhotoSet) -> None:
-    data = Data(images=2, pairs=3, held_out=0)
-    visits = Visits(mixed, data, PREDICTED, seed=3, steps=9)
-    forward = [visits.at(k) for k in range(9)]
+def test_a_batch_depends_on_seed_and_step_alone(mixed: PhotoSet) -> None:
+    data = Data(batch_size=2, pairs=3, held_out=0)
+    batches = BatchSampler(mixed, data, PREDICTED, seed=3, steps=9)
+    forward = [batches.at(k) for k in range(9)]
     for step in (5, 2):
-        again = Visits(mixed, data, PREDICTED, seed=3, steps=9).at(step)
+        again = BatchSampler(mixed, data, PREDICTED, seed=3, steps=9).at(step)
         assert torch.equal(forward[step].images, again.images)
         assert forward[step].seeds == again.seeds
         for m in PREDICTED:
             assert torch.equal(forward[step].judged[m].rows, again.judged[m].rows)
             assert torch.equal(forward[step].judged[m].probability, again.judged[m].probability)
-    assert forward[0].seeds != Visits(mixed, data, PREDICTED, seed=4, steps=9).at(0).seeds
+    assert forward[0].seeds != BatchSampler(mixed, data, PREDICTED, seed=4, steps=9).at(0).seeds
 
 
 def test_processes_share_the_photos_of_one_process(mixed: PhotoSet) -> None:
-    data = Data(images=4, pairs=3, held_out=0)
+    data = Data(batch_size=4, pairs=3, held_out=0)
     for step in range(6):
-        whole = Visits(mixed, data, PREDICTED, seed=0, steps=6).at(step)
-        parts = [Visits(mixed, data, PREDICTED, seed=0, steps=6, rank=r, world=2).at(step) for r in range(2)]
+        whole = BatchSampler(mixed, data, PREDICTED, seed=0, steps=6).at(step)
+        parts = [BatchSampler(mixed, data, PREDICTED, seed=0, steps=6, rank=r, world=2).at(step) for r in range(2)]
         for rank, part in enumerate(parts):
             assert torch.equal(part.images, whole.images[rank::2])
             assert part.seeds == whole.seeds[rank::2]
             for m in PREDICTED:
                 assert torch.equal(part.judged[m].cols, whole.judged[m].cols[rank::2])
                 assert torch.equal(part.judged[m].weight, whole.judged[m].weight[rank::2])
-    with pytest.raises(UsageError, match=r"data\.images 4 can't be shared evenly among 3 processes"):
-        Visits(mixed, data, PREDICTED, seed=0, steps=1, world=3)
+    with pytest.raises(UsageError, match=r"data\.batch_size 4 can't be shared evenly among 3 processes"):
+        BatchSampler(mixed, data, PREDICTED, seed=0, steps=1, world=3)
 
 
 def test_every_photo_of_a_size_once_a_pass_and_sizes_by_their_number(mixed: PhotoSet) -> None:
-    visits = Visits(mixed, Data(images=1, mirror=False, held_out=0), ["depth"], seed=0, steps=300)
+    batches = BatchSampler(mixed, Data(batch_size=1, flip=False, held_out=0), ["depth"], seed=0, steps=300)
     seen: dict[tuple[int, ...], list[bytes]] = {}
     for step in range(300):
-        image = visits.at(step).images[0]
+        image = batches.at(step).images[0]
         seen.setdefault(tuple(image.shape), []).append(image.numpy().tobytes())
     wide = seen[3, 24, 32]
     assert 0.6 < len(wide) / 300 < 0.8  # 7 of 10
@@ -198,23 +196,24 @@ def test_every_photo_of_a_size_once_a_pass_and_sizes_by_their_number(mixed: Phot
 
 
 def test_photos_without_a_modality_weigh_nothing_in_it(mixed: PhotoSet) -> None:
-    visits = Visits(mixed, Data(images=5, pairs=3, held_out=0), PREDICTED, seed=0, steps=40)
-    weights = torch.cat([visits.at(k).judged["normals"].weight for k in range(40)])
+    batches = BatchSampler(mixed, Data(batch_size=5, pairs=3, held_out=0), PREDICTED, seed=0, steps=40)
+    weights = torch.cat([batches.at(k).judged["normals"].weight for k in range(40)])
     assert set(weights.sum(1).tolist()) == {0.0, 2.0}  # two of three pairs are there, or none
-    assert visits.at(0).judged["depth"].weight.min() == 1
+    assert batches.at(0).judged["depth"].weight.min() == 1
 
 
 def test_one_modality_at_a_time_and_all_of_them_come_up(mixed: PhotoSet) -> None:
-    visits = Visits(mixed, Data(images=1, at_once="one", held_out=0), PREDICTED, seed=0, steps=30)
-    drawn = [list(visits.at(k).judged) for k in range(30)]
+    data = Data(batch_size=1, modalities_per_step="one", held_out=0)
+    batches = BatchSampler(mixed, data, PREDICTED, seed=0, steps=30)
+    drawn = [list(batches.at(k).judged) for k in range(30)]
     assert all(len(d) == 1 for d in drawn)
     assert {d[0] for d in drawn} == set(PREDICTED)
 
 
 def test_oracle_32_mirrored_photos_have_mirrored_pairs(mixed: PhotoSet) -> None:
     """A pair keeps its pixels' colours, whichever way the photo is turned."""
-    plain = Visits(mixed, Data(images=2, pairs=4, mirror=False, held_out=0), ["depth"], seed=0, steps=20)
-    turned = Visits(mixed, Data(images=2, pairs=4, mirror=True, held_out=0), ["depth"], seed=0, steps=20)
+    plain = BatchSampler(mixed, Data(batch_size=2, pairs=4, flip=False, held_out=0), ["depth"], seed=0, steps=20)
+    turned = BatchSampler(mixed, Data(batch_size=2, pairs=4, flip=True, held_out=0), ["depth"], seed=0, steps=20)
     mirrored = 0
     for step in range(20):
         a, b = plain.at(step), turned.at(step)
@@ -228,26 +227,26 @@ def test_oracle_32_mirrored_photos_have_mirrored_pairs(mixed: PhotoSet) -> None:
 
 
 def test_pairs_change_from_step_to_step(mixed: PhotoSet) -> None:
-    visits = Visits(mixed, Data(images=1, pairs=2, mirror=False, held_out=0), ["depth"], seed=0, steps=60)
+    batches = BatchSampler(mixed, Data(batch_size=1, pairs=2, flip=False, held_out=0), ["depth"], seed=0, steps=60)
     drawn: dict[bytes, set[tuple[float, ...]]] = {}
     for step in range(60):
-        visit = visits.at(step)
-        pairs = tuple(visit.judged["depth"].probability[0].tolist())
-        drawn.setdefault(visit.images.numpy().tobytes(), set()).add(pairs)
+        batch = batches.at(step)
+        pairs = tuple(batch.judged["depth"].probability[0].tolist())
+        drawn.setdefault(batch.images.numpy().tobytes(), set()).add(pairs)
     assert sum(len(d) > 1 for d in drawn.values()) >= 8
 
 
 def test_held_out_photos_are_never_trained_on(mixed: PhotoSet) -> None:
     share = 0.4
-    visits = Visits(mixed, Data(images=2, mirror=False, held_out=share), PREDICTED, seed=0, steps=60)
+    batches = BatchSampler(mixed, Data(batch_size=2, flip=False, held_out=share), PREDICTED, seed=0, steps=60)
     out = {k for k, e in enumerate(mixed.entries) if held_out(e.digest, share)}
-    assert set(visits.held_out) == out
+    assert set(batches.held_out) == out
     assert 0 < len(out) < 10
-    trained = {i.numpy().tobytes() for k in range(60) for i in visits.at(k).images}
-    checked = {i.numpy().tobytes() for _, visit in visits.checks(10, 3) for i in visit.images}
+    trained = {i.numpy().tobytes() for k in range(60) for i in batches.at(k).images}
+    checked = {i.numpy().tobytes() for _, batch in batches.checks(10, 3) for i in batch.images}
     assert (len(trained), len(checked)) == (10 - len(out), len(out))
     assert not trained & checked
-    n = sum(int(visit.judged["depth"].weight.sum()) for _, visit in visits.checks(10, 3))
+    n = sum(int(batch.judged["depth"].weight.sum()) for _, batch in batches.checks(10, 3))
     assert n == 4 * len(out)  # all pairs, not a draw
 
 

@@ -11,8 +11,8 @@ from reasonx_eval.errors import UsageError
 from reasonx_ft.demo import Size, run_demo
 
 SMALL = Size(photos=8, pairs=12, steps=2, scenes=2, settings=(
-    ("data.pairs", 8), ("data.images", 2), ("data.held_out", 0.3), ("objective.rehearsal_scenes", 4),
-    ("objective.rehearsal_images", 2), ("watch.check_photos", 2), ("watch.export", "last"), ("machine.threads", 1),
+    ("data.pairs", 8), ("data.batch_size", 2), ("data.held_out", 0.3), ("objective.rehearsal_scenes", 4),
+    ("objective.rehearsal_batch_size", 2), ("watch.check_photos", 2), ("watch.export", "last"), ("machine.threads", 1),
 ))  # fmt: skip
 
 

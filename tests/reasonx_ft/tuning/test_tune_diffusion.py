@@ -58,8 +58,8 @@ def test_a_pipeline_is_tuned_resumed_exported_and_run(
 
     card = next(whole.rglob("reasonx.json"))
     folder = card.parent
-    told = json.loads(card.read_text())
-    assert told["architecture"] == "pipeline"
+    timestep = json.loads(card.read_text())
+    assert timestep["architecture"] == "pipeline"
     again = next(halves.rglob("reasonx.json")).parent
     for path in sorted(p for p in folder.rglob("*.safetensors")):
         assert (again / path.relative_to(folder)).read_bytes() == path.read_bytes(), "oracle 34"

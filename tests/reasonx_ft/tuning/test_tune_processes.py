@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from reasonx_eval.errors import UsageError
-from reasonx_ft.grpo.loss import Scale, advantages
+from reasonx_ft.grpo.loss import ScaleRewards, advantages
 from reasonx_ft.policies.load import make_policy
 from reasonx_ft.training.files import load_state
 from reasonx_ft.tuning import checkpoint
-from reasonx_ft.tuning.processes import Processes
-from reasonx_ft.tuning.sharding import Shards, asked_for, blocks
+from reasonx_ft.tuning.parallel import Processes, sharding_asked_for
+from reasonx_ft.tuning.sharding import Shards, blocks
 from reasonx_ft.tuning.train import tune
 from tests.reasonx_eval.models import tiny_marigold
 from tests.reasonx_ft.training import forked
@@ -28,7 +28,7 @@ from tests.reasonx_ft.training.forked import together
 from tests.reasonx_ft.tuning.tune_data import lines, pipeline_settings, short, small_policy, sources
 
 ROOT = Path(__file__).parents[3]
-SCALES: tuple[Scale, ...] = ("group", "floored", "batch")
+SCALES: tuple[ScaleRewards, ...] = ("group", "floored")
 
 TUNE = """
 import json, sys
@@ -41,7 +41,7 @@ tune_small(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
 def tune_small(store: Path, out: Path, changes: dict[str, Any]) -> None:
     """A tuning of the small network, in a process of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reasonx_ft.tuning.prepare.make_policy", small_policy)
+        patch.setattr("reasonx_ft.tuning.state.make_policy", small_policy)
         tune(sources(store), short(**changes), out)
 
 
@@ -56,7 +56,7 @@ def gather(folder: Path) -> None:
     rewards = torch.rand(6, 4)
     rewards[1] = torch.nan
     mine = rewards[processes.rows(3)]
-    found = {s: advantages(processes.gather(mine), scale=s)[processes.rows(3)].tolist() for s in SCALES}
+    found = {s: advantages(processes.gather(mine), scale_rewards=s)[processes.rows(3)].tolist() for s in SCALES}
     used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
     (used.sum() * (processes.rank + 1)).backward()
     processes.add_gradients([used, unused])
@@ -76,7 +76,7 @@ def test_oracle_22_advantages_of_two_processes_are_those_of_one(tmp_path: Path) 
     parts = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     for scale in SCALES:
         both = torch.tensor(parts[0]["advantages"][scale] + parts[1]["advantages"][scale])
-        assert torch.equal(both, advantages(rewards, scale=scale))
+        assert torch.equal(both, advantages(rewards, scale_rewards=scale))
     for part in parts:
         assert part["used"] == [3.0, 3.0, 3.0]  # summed, not averaged
         assert part["unused"] == [0.0, 0.0]  # no gradient anywhere
@@ -93,10 +93,11 @@ def test_one_process_needs_no_others() -> None:
 
 @pytest.mark.slow
 def test_two_processes_make_the_update_of_one(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = {"data.images": 4, "objective.credit": "image", "objective.scale": "batch", "objective.ranking": 0.5,
-               "objective.distance": 0.1, "objective.inner": 2, "machine.device": "cpu", "optimiser.ema": 0.5,
-               "objective.rehearsal": 0.5, "objective.rehearsal_scenes": 4, "objective.rehearsal_images": 2}
-    monkeypatch.setattr("reasonx_ft.tuning.prepare.make_policy", small_policy)
+    changes = {"data.batch_size": 4, "objective.credit": "image", "objective.scale_rewards": "group",
+               "objective.ranking": 0.5,
+               "objective.distance": 0.1, "objective.num_iterations": 2, "machine.device": "cpu", "optimiser.ema": 0.5,
+               "objective.rehearsal": 0.5, "objective.rehearsal_scenes": 4, "objective.rehearsal_batch_size": 2}
+    monkeypatch.setattr("reasonx_ft.tuning.state.make_policy", small_policy)
     tune(sources(store), short(**changes), tmp_path / "one")
     code = [sys.executable, "-c", TUNE, str(store), str(tmp_path / "two"), json.dumps(changes)]
     port, running = forked.free_port(), []
@@ -117,20 +118,21 @@ def test_two_processes_make_the_update_of_one(store: Path, tmp_path: Path, monke
             assert b["reward"][m] == pytest.approx(reward, abs=1e-4)
         for name, loss in a.get("loss", {}).items():
             assert b["loss"][name] == pytest.approx(loss, abs=1e-4)
-        if "gradient" in a:
-            assert b["gradient"] == pytest.approx(a["gradient"], rel=1e-3)
+        if "grad_norm" in a:
+            assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-3)
     assert (tmp_path / "two/model/reasonx.json").is_file()
 
 
 @pytest.mark.slow
 def test_a_sharded_update_is_that_of_one_process(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights, moments and averages lie in two processes; what is written is whole, and goes on in one or in two."""
-    changes = {"data.images": 2, "objective.credit": "image", "objective.scale": "batch", "objective.ranking": 0.5,
-               "objective.distance": 0.1, "objective.inner": 2, "machine.device": "cpu", "optimiser.ema": 0.5,
+    changes = {"data.batch_size": 2, "objective.credit": "image", "objective.scale_rewards": "group",
+               "objective.ranking": 0.5,
+               "objective.distance": 0.1, "objective.num_iterations": 2, "machine.device": "cpu", "optimiser.ema": 0.5,
                "optimiser.interpolate": 0.5,
-               "optimiser.clip": 0.05, "machine.micro": 1}
+               "optimiser.max_grad_norm": 0.05, "machine.microbatch": 1}
     sharded = {**changes, "machine.shard": True}
-    monkeypatch.setattr("reasonx_ft.tuning.prepare.make_policy", small_policy)
+    monkeypatch.setattr("reasonx_ft.tuning.state.make_policy", small_policy)
     tune(sources(store), short(**changes), tmp_path / "one")
     together(tmp_path, tune_small, store, tmp_path / "two", {**sharded, "watch.save_every": 1, "watch.keep": 4})
     state = load_state(checkpoint.path_of(tmp_path / "one", 4))
@@ -152,7 +154,7 @@ def test_a_sharded_update_is_that_of_one_process(store: Path, tmp_path: Path, mo
     two, resumed = ((tmp_path / n / "model/tiny.safetensors").read_bytes() for n in ("two", "resumed"))
     assert two == resumed
     for a, b in zip(*(lines(tmp_path / n) for n in ("one", "two")), strict=True):
-        for key in ("gradient", "update", "average_distance"):
+        for key in ("grad_norm", "update", "average_distance"):
             if key in a:
                 assert b[key] == pytest.approx(a[key], rel=1e-3), key
 
@@ -162,7 +164,7 @@ def test_a_sharded_update_is_that_of_one_process(store: Path, tmp_path: Path, mo
 def test_a_sharded_pipeline_is_updated_as_by_one_process(store: Path, tmp_path: Path, lora: int | None) -> None:
     """Many calls of the network for one way back, some of them the frozen base's; adapters merged for the export."""
     base = str(tiny_marigold.intrinsics(tmp_path / "base"))
-    changes = {"data.images": 2, "data.limit": 14, "optimiser.steps": 2, "policy.answer_steps": 2,
+    changes = {"data.batch_size": 2, "data.limit": 14, "optimiser.steps": 2, "policy.answer_steps": 2,
                "objective.ranking": 0.5, "objective.distance": 0.1, "optimiser.ema": 0.5,
                "optimiser.interpolate": 0.5, "machine.device": "cpu",
                **({} if lora is None else {"policy.lora": lora})}  # fmt: skip
@@ -180,9 +182,9 @@ def test_a_sharded_pipeline_is_updated_as_by_one_process(store: Path, tmp_path: 
 
 def test_what_cannot_be_sharded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
-    assert not asked_for()
+    assert not sharding_asked_for()
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert asked_for()
+    assert sharding_asked_for()
     with pytest.raises(UsageError, match="several processes"):
         Shards(make_policy("tiny"), 1)
     with pytest.raises(UsageError, match="tiny-flow is called by methods of its own"):
@@ -239,7 +241,7 @@ def test_killed_during_a_checkpoint_a_readable_one_is_left(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"optimiser.steps": 12, "watch.save_every": 1, "watch.check_every": 4}
-    monkeypatch.setattr("reasonx_ft.tuning.prepare.make_policy", small_policy)
+    monkeypatch.setattr("reasonx_ft.tuning.state.make_policy", small_policy)
     tune(sources(store), short(**changes), tmp_path / "whole")
     out = tmp_path / "killed"
     for kept in (2, 5):

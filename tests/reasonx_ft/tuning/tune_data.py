@@ -16,26 +16,29 @@ from reasonx_ft.annotation.photos import open_photos
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.judges.base import Answer, JudgeInfo, Photo, Question, photo_digest
 from reasonx_ft.judges.load import load_judge
-from reasonx_ft.policies.base import Policy
+from reasonx_ft.policies.base import Compute, Policy
+from reasonx_ft.policies.embedded import TinyPredictor
 from reasonx_ft.policies.feedforward import FeedForward
-from reasonx_ft.policies.load import make_noise, make_policy
-from reasonx_ft.policies.predictor import TinyPredictor
+from reasonx_ft.policies.load import make_policy
+from reasonx_ft.policies.noise import make_noise
 from reasonx_ft.tuning.config import TuneConfig
-from reasonx_ft.tuning.prepare import Sources
 from reasonx_ft.tuning.settings import read_settings
+from reasonx_ft.tuning.state import Sources
 
 PHOTOS = "dataset:scenes-wild/train"
 LIMIT = 14
 SHORT: dict[str, Any] = {
-    "optimiser.steps": 4, "optimiser.warmup": 1, "data.images": 2, "data.pairs": 12, "data.limit": LIMIT,
-    "data.held_out": 0.3, "objective.group": 4, "machine.threads": 1, "machine.workers": 1, "watch.check_every": 2,
+    "optimiser.steps": 4, "optimiser.warmup_steps": 1, "data.batch_size": 2, "data.pairs": 12, "data.limit": LIMIT,
+    "data.held_out": 0.3, "objective.num_generations": 4, "machine.threads": 1, "machine.workers": 1,
+    "watch.check_every": 2,
     "watch.check_photos": 2, "watch.save_every": 2, "watch.export": "last", "data.min_confidence": 0.0,
     "objective.grpo": 1, "objective.ranking": 0, "objective.expected": 0, "objective.rehearsal": 0,
     "objective.kl": 0.02,
-    "objective.credit": "pairs", "objective.scale": "none", "policy.noise": "pixel", "optimiser.learning_rate": 5e-4,
+    "objective.credit": "pairs", "objective.scale_rewards": "none", "policy.noise": "pixel",
+    "optimiser.learning_rate": 5e-4,
     "objective.balanced": True, "machine.dtype": "float32", "optimiser.interpolate": 1.0,
     # normals of a random network may point anywhere
-    "guard.canaries": [], "guard.away": 1.0,
+    "guard.unrewarded_metrics": [], "guard.normals_away": 1.0,
 }  # fmt: skip
 
 
@@ -57,8 +60,9 @@ def short(base: str = "tiny", **changes: Any) -> TuneConfig:
 def pipeline_settings(**changes: Any) -> TuneConfig:
     """The same of a diffusion pipeline."""
     flags = {k: v for k, v in SHORT.items() if k != "policy.noise"} | {
-        "objective.credit": "image", "objective.scale": "floored", "policy.steps": 3, "objective.group": 3,
-        "policy.answer_steps": 1, "data.limit": 8, "data.images": 1, "machine.micro": 2,
+        "objective.credit": "image", "objective.scale_rewards": "floored", "policy.steps": 3,
+        "objective.num_generations": 3,
+        "policy.answer_steps": 1, "data.limit": 8, "data.batch_size": 1, "machine.microbatch": 2,
     }  # fmt: skip
     return read_settings(base="pipeline", flags=flags | {k.replace("__", "."): v for k, v in changes.items()})
 
@@ -79,18 +83,19 @@ class SmallPredictor(TinyPredictor):
         return 24, 32
 
 
-def small_policy(model: str | Path, *, device: str = "auto", dtype: str = "float32", micro: int | None = None,
+def small_policy(model: str | Path, *, device: str = "auto", dtype: str = "float32", microbatch: int | None = None,
                  noise: str = "pixel", sigma: Any = None, **more: Any) -> Policy:  # fmt: skip
     """In the place of `make_policy`: for `tiny` a network of 10,000 weights, at random; others as they are."""
     if str(model) != "tiny" or more:
-        return make_policy(model, device=device, dtype=dtype, micro=micro, noise=noise, sigma=sigma, **more)
+        return make_policy(model, device=device, dtype=dtype, microbatch=microbatch, noise=noise, sigma=sigma, **more)
     arguments = {"widths": [8, 8, 8, 8]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = build_network("tiny", arguments)
     card = read_card(WEIGHTS / "tiny.safetensors").model_copy(update={"network": arguments})
-    return FeedForward(SmallPredictor(card), network, make_noise(noise, 8, 4),  # type: ignore[arg-type]
-                       base="tiny", licence=card.licence, sigma=sigma, micro=micro)  # fmt: skip
+    return FeedForward(SmallPredictor(card), network, make_noise(noise, 4),  # type: ignore[arg-type]
+                       base="tiny", licence=card.licence, sigma=sigma,
+                       compute=Compute(microbatch=microbatch))  # fmt: skip
 
 
 INFO = JudgeInfo("hand", "rev0")

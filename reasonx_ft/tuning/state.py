@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,19 +17,19 @@ from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.photos import DATASET, open_photos
 from reasonx_ft.policies.base import Policy
 from reasonx_ft.policies.load import make_policy
-from reasonx_ft.tuning.answers import Answers, read_answers
+from reasonx_ft.tuning.batches import BatchSampler, Rehearsal
 from reasonx_ft.tuning.config import TuneConfig, largest
+from reasonx_ft.tuning.data import Answers, PhotoSet, Progress, held_out, read_answers
 from reasonx_ft.tuning.export import Facts
-from reasonx_ft.tuning.photo_set import PhotoSet, Progress, held_out
-from reasonx_ft.tuning.processes import Processes
-from reasonx_ft.tuning.rehearsal import Rehearsal
-from reasonx_ft.tuning.sharding import Shards, asked_for
-from reasonx_ft.tuning.visits import Visits
+from reasonx_ft.tuning.parallel import Processes, sharding_asked_for
+
+if TYPE_CHECKING:
+    from reasonx_ft.tuning.sharding import Shards
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What a user names.
+    """The names that a user gives.
 
     base : a model that `make_policy` takes; photos : as `open_photos` takes them; store : folder of judgements
     root, dataset_options : of a dataset of photos
@@ -43,7 +43,7 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainState:
     """A run before its first step.
 
     shards : where the policy's network is shared out among the processes
@@ -59,15 +59,15 @@ class Prepared:
     shards: Shards | None
     answers: Answers
     photos: PhotoSet
-    visits: Visits
+    batches: BatchSampler
     rehearsal: Rehearsal | None
     steps: int
     identity: Mapping[str, str]
 
     def facts(self, name: str | None) -> Facts:
-        """What a card says of this run."""
+        """This run as a card describes it."""
         config, rules = self.config, self.config.objective
-        used = {m: sum(len(e.pairs[m]) for e in self.photos.entries if m in e.pairs) for m in self.visits.modalities}
+        used = {m: sum(len(e.pairs[m]) for e in self.photos.entries if m in e.pairs) for m in self.batches.modalities}
         hard = "its likelier answer" if rules.reward == "hard" else "its probabilities"
         return Facts(
             name=name or f"{self.policy.base.rpartition('/')[2]}-{config.method.replace('+', '-')}",
@@ -75,7 +75,7 @@ class Prepared:
             method=config.method,
             reward=f"agreement of {', '.join(used)} at point pairs with the answers of a judge ({hard})",
             data=(*self._rehearsed(), f"{self.sources.photos.removeprefix(DATASET)} "
-                                      f"({len(self.visits.training)} photos, no labels)"),
+                                      f"({len(self.batches.training)} photos, no labels)"),
             judge=self.judge,
             seed=config.seed,
             licence=self.policy.licence,
@@ -93,15 +93,15 @@ class Prepared:
         """Name and revision, for cards and signatures."""
         return f"{self.answers.judge}@{self.answers.revision[:12]}"
 
-    def whole(self) -> AbstractContextManager[None]:
+    def gathered(self) -> AbstractContextManager[None]:
         """Inside, the policy can be saved: its network has whole weights."""
-        return nullcontext() if self.shards is None else self.shards.whole()
+        return nullcontext() if self.shards is None else self.shards.gathered()
 
     def close(self) -> None:
         self.photos.close()
 
 
-def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None = None) -> Prepared:
+def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None = None) -> TrainState:
     """Open everything.
 
     Raises
@@ -113,7 +113,7 @@ def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None =
     machine = config.machine
     store = Store.open(sources.store)
     policy = make_policy(sources.base, device=processes.device(machine.device), dtype=machine.dtype,
-                         micro=machine.micro, **config.policy)  # fmt: skip
+                         microbatch=machine.microbatch, **config.policy)  # fmt: skip
     if config.objective.credit == "pairs" and largest(config.objective.grpo) and not policy.local_noise:
         raise UsageError("credit by pairs needs noise that is local, and this policy's is not", where=policy.base,
                          fix="--set objective.credit=image, or for a feed-forward network --set policy.noise=pixel")
@@ -127,17 +127,21 @@ def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None =
     steps = config.optimiser.steps or 0
     if not steps:
         training = sum(not held_out(e.digest, config.data.held_out) for e in photos.entries)
-        steps = max(1, math.ceil(config.optimiser.epochs * training / config.data.images))
-    visits = Visits(photos, config.data, list(answers.tables), seed=config.seed, steps=steps, rank=processes.rank,
-                    world=processes.world, device=device)  # fmt: skip
+        steps = max(1, math.ceil(config.optimiser.epochs * training / config.data.batch_size))
+    batches = BatchSampler(photos, config.data, list(answers.tables), seed=config.seed, steps=steps,
+                           rank=processes.rank, world=processes.world, device=device)  # fmt: skip
     rehearsal = Rehearsal(policy, config, processes, progress) if config.objective.rehearsal else None
     identity = {"base weights": _weights_digest(policy), "judgements": answers.digest, "photos": photos.digest}
-    shards = Shards(policy, processes.world) if _to_be_sharded(config) else None
-    return Prepared(sources, config, processes, policy, shards, answers, photos, visits, rehearsal, steps, identity)
+    shards = _shards(policy, processes.world, config)
+    return TrainState(sources, config, processes, policy, shards, answers, photos, batches, rehearsal, steps, identity)
 
 
-def _to_be_sharded(config: TuneConfig) -> bool:
-    return asked_for() if config.machine.shard is None else config.machine.shard
+def _shards(policy: Policy, world: int, config: TuneConfig) -> Shards | None:
+    if not (sharding_asked_for() if config.machine.shard is None else config.machine.shard):
+        return None
+    from reasonx_ft.tuning.sharding import Shards  # half a second that one process does without
+
+    return Shards(policy, world)
 
 
 def _weights_digest(policy: Policy) -> str:

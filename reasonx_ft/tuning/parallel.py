@@ -92,3 +92,37 @@ class Processes:
         assert self._state is not None
         device: torch.device = self._state.device
         return device
+
+
+def sharding_asked_for() -> bool:
+    """Whether `accelerate launch --use_fsdp` started this process."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("true", "1")
+
+
+def is_part(value: Tensor) -> bool:
+    """Whether a tensor is shared out among processes (a `DTensor`, of which a process holds a part)."""
+    return hasattr(value, "full_tensor")
+
+
+def gather(value: Tensor) -> Tensor:
+    """A tensor with the parts of all processes; on its device, and the same memory where it was whole.
+
+    All processes must come here.
+    """
+    return value.full_tensor().detach() if is_part(value) else value.detach()  # type: ignore[attr-defined]
+
+
+def local(value: Tensor) -> Tensor:
+    """The part of a tensor that this process holds; the same memory, without gradient."""
+    return value.to_local().detach() if is_part(value) else value.detach()  # type: ignore[attr-defined]
+
+
+def part_of(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, shared out as another of its shape is; one that is shared out already stays as it is."""
+    if not is_part(like) or is_part(value):
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    # all processes have read the same file: nothing is sent
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
