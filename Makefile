@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint gate bench page browser clean
+.PHONY: demo test lint gate bench page browser sanitize clean
 .DEFAULT_GOAL := demo
 
 # The stamp is newer than what it was installed from, so `make` installs once and again after a change.
@@ -51,6 +51,16 @@ browser:
 test: $(VENV)/.installed $(if $(REASONX_INSTALL_BROWSER),browser)
 	$(MAKE) --jobs 2 lint gate
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
+
+# The kernels under the address and undefined-behaviour sanitizers: odd shapes, strides, types and counts.
+SANITIZED := build/sanitize/reasonx_eval/metrics/kernels/_compiled.abi3.so
+sanitize: $(VENV)/.installed
+	CFLAGS="-g -fsanitize=address,undefined -fno-sanitize-recover=all" $(BIN)/python -c 'from setuptools import setup; setup()' \
+	  --quiet build_ext --force --build-lib build/sanitize --build-temp build/sanitize/objects
+	test -f $(SANITIZED)
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	REASONX_KERNELS=$(SANITIZED) REASONX_FUZZ_ROUNDS=300 \
+	  $(BIN)/python -m pytest --quiet -p no:cacheprovider tests/reasonx_eval/metrics/test_kernels_fuzz.py
 
 clean:
 	rm -rf $(VENV) build demo *.egg-info reasonx_eval/metrics/kernels/*.so .pytest_cache .mypy_cache .ruff_cache

@@ -51,6 +51,12 @@ def check_maps(*, pred: NDArray[Any], target: NDArray[Any], mask: NDArray[np.boo
         raise SampleError("no valid pixel in the ground truth: an empty mask, or a range or crop that leaves nothing")
 
 
+def _finite(values: NDArray[np.float64]) -> bool:
+    # a sum is finite only if every term is, but that of finite terms may overflow
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum())) or bool(np.isfinite(values).all())
+
+
 def _hint(array: NDArray[Any], ndim: int) -> str:
     return ": channels first? move them last" if ndim == 3 and array.ndim == 3 and len(array) == 3 else ""
 
@@ -107,10 +113,9 @@ class ValidPixels:
         kept: list[tuple[NDArray[Any], NDArray[Any]]] = []
         for p, g in self._gathered(rows, cols):
             p64, g64 = self._widened(p, g)
-            # a sum is finite only if every term is
-            if not np.isfinite(p64.sum()):
+            if not _finite(p64):
                 raise not_finite(pred=self.pred, mask=self.mask)
-            if not (g64.min() > 0 and np.isfinite(g64.sum())):
+            if not (g64.min() > 0 and _finite(g64)):
                 raise SampleError("ground truth depth is zero, negative or not finite at valid pixels: "
                                   "a mask of other data, or invalid pixels that were marked valid?")  # fmt: skip
             if every and self.mask.size <= _KEEP:

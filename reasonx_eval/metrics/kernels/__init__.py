@@ -137,7 +137,8 @@ def angles_between(
     if _module is None:
         return None
     out = np.empty(np.count_nonzero(mask) + 1)
-    return None if _module.angles_between(pred, target, mask, out) is None else out[:-1]
+    found = _module.angles_between(pred, target, mask, out)
+    return None if found is None else out[:found]
 
 
 def sum_angles(

@@ -63,7 +63,7 @@ INLINE void to_degrees(double *cosines, int64_t n) {
 INLINE double *keep(double *out, lanes x, const uint8_t *valid, int64_t n) {
     for (int64_t k = 0; k < n; k++) {
         *out = x[k];
-        out += valid[k];
+        out += valid[k] != 0;
     }
     return out;
 }
@@ -78,7 +78,7 @@ INLINE int angles_of(const pair_of_maps *maps, int pred_wide, int target_wide, d
         const uint8_t *valid = (const uint8_t *)maps->valid + row * maps->valid_stride;
         double *first = next;
         int64_t i = 0, kept = 0;
-        for (; i < maps->width; i++) kept += valid[i];
+        for (; i < maps->width; i++) kept += valid[i] != 0;
         if (next - out + kept >= room) return UNUSUAL;
         for (i = 0; i + LANES <= maps->width; i += LANES) {
             vectors p = load_vectors(pred, pred_wide, i), g = load_vectors(target, target_wide, i);

@@ -9,6 +9,7 @@
 
 #include "maps.h"
 
+#include <float.h>
 #include <string.h>
 
 #if !defined(__x86_64__)
@@ -27,15 +28,20 @@ static void let_go(arrays *a) {
     while (a->held > 0) PyBuffer_Release(&a->buffer[--a->held]);
 }
 
-/* 1 for float64, 0 for float32, -1 for others. */
-static int width_of(const Py_buffer *b) {
-    if (strcmp(b->format, "d") == 0) return 1;
-    return strcmp(b->format, "f") == 0 ? 0 : -1;
+static int has_format(const Py_buffer *b, const char *format, Py_ssize_t itemsize) {
+    return b->format && strcmp(b->format, format) == 0 && b->itemsize == itemsize;
 }
 
-/* Whether a buffer is [H, W, ...] with `ndim` axes, the last ones contiguous. */
+/* 1 for float64, 0 for float32, -1 for others. */
+static int width_of(const Py_buffer *b) {
+    if (has_format(b, "d", 8)) return 1;
+    return has_format(b, "f", 4) ? 0 : -1;
+}
+
+/* Whether a buffer is [H, W, ...] with `ndim` axes, the last ones contiguous, and every item at a multiple of its size. */
 static int is_map(const Py_buffer *b, int ndim) {
-    if (b->ndim != ndim || (ndim == 3 && (b->shape[2] != 3 || b->strides[2] != b->itemsize))) return 0;
+    if (b->ndim != ndim || (uintptr_t)b->buf % (size_t)b->itemsize || b->strides[0] % b->itemsize) return 0;
+    if (ndim == 3 && (b->shape[2] != 3 || b->strides[2] != b->itemsize)) return 0;
     return b->strides[1] == b->itemsize * (ndim == 3 ? 3 : 1);
 }
 
@@ -51,7 +57,7 @@ static int hold(PyObject *const *objects, int ndim, arrays *a) {
     }
     const Py_buffer *p = &a->buffer[PRED], *g = &a->buffer[TARGET], *v = &a->buffer[VALID];
     int fits = is_map(p, ndim) && is_map(g, ndim) && is_map(v, 2) && width_of(p) >= 0 && width_of(g) >= 0
-               && strcmp(v->format, "?") == 0 && p->shape[0] == v->shape[0] && p->shape[1] == v->shape[1]
+               && has_format(v, "?", 1) && p->shape[0] == v->shape[0] && p->shape[1] == v->shape[1]
                && g->shape[0] == v->shape[0] && g->shape[1] == v->shape[1];
     if (!fits) {
         let_go(a);
@@ -98,23 +104,30 @@ static PyObject *py_depth_errors(PyObject *self, PyObject *args) {
                          (long long)s.within[1], (long long)s.within[2]);
 }
 
-/* A contiguous vector of one format, of at least `least` items. NULL with an error set if it isn't. */
+/* A contiguous vector of one format of eight bytes, of at least `least` items. NULL with an error set if it isn't. */
 static void *vector(PyObject *object, const char *format, Py_ssize_t least, int writable, Py_buffer *b) {
     if (PyObject_GetBuffer(object, b, PyBUF_ND | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0)) < 0) return NULL;
-    if (b->ndim == 1 && strcmp(b->format, format) == 0 && b->shape[0] >= least) return b->buf;
+    if (b->ndim == 1 && has_format(b, format, 8) && b->shape[0] >= least && (uintptr_t)b->buf % 8 == 0) return b->buf;
     PyErr_Format(PyExc_ValueError, "expected a contiguous vector of '%s' with at least %zd items", format, least);
     PyBuffer_Release(b);
     return NULL;
 }
 
-/* A histogram of these bins, from None or a vector of counts. -1: an error is set, also where a number of a bin that a
- * value lies in could be beside the counts. */
+/* Whether the number of the bin of every value in [low, high] lies in [0, count). -1: an error is set. */
+static int check_bins(const bin_range *bins) {
+    double range = bins->high - bins->low;
+    if (range >= 0 && range < DBL_MAX && bins->factor > 0 && bins->factor < DBL_MAX && bins->count > 0
+        && bins->count < INT32_MAX && range * bins->factor < (double)bins->count)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "bins need low <= high, a positive finite factor, and a count above "
+                                      "(high - low) * factor and below 2^31 - 1");
+    return -1;
+}
+
+/* A histogram of these bins, from None or a vector of counts. -1: an error is set. */
 static int histogram_of(PyObject *object, const bin_range *bins, Py_buffer *b, int64_t **counts) {
     *counts = NULL;
-    if (!((bins->high - bins->low) * bins->factor < (double)bins->count && bins->count < INT32_MAX)) {
-        PyErr_SetString(PyExc_ValueError, "bins whose number in a unit isn't finite, or that are fewer than the range");
-        return -1;
-    }
+    if (check_bins(bins) < 0) return -1;
     if (object == Py_None) return 0;
     *counts = vector(object, "l", (Py_ssize_t)bins->count + 1, 1, b);
     return *counts ? 0 : -1;
@@ -192,7 +205,8 @@ static PyObject *py_take_bins(PyObject *self, PyObject *args) {
     long long first, last;
     bin_range bins = {0};
     if (!PyArg_ParseTuple(args, "O(dddL)LLO", &from, &bins.low, &bins.high, &bins.factor, &bins.count, &first, &last,
-                          &to))
+                          &to)
+        || check_bins(&bins) < 0)
         return NULL;
     Py_buffer values, out;
     double *numbers = vector(from, "d", 0, 0, &values);
