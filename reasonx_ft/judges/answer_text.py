@@ -1,6 +1,7 @@
 """From a judge's free words to one of the two meanings of a question, or to why there is none.
 
-Only what is said plainly counts. An answer that names both points without comparing them, denies one without naming
+Only the final answer counts, not the thoughts that a model writes before it, and only if it is
+said plainly. An answer that names both points without comparing them, denies one without naming
 the other, or contradicts itself is garbage: a wrong reading would be worse than none.
 """
 
@@ -10,10 +11,26 @@ import re
 from typing import Final, Literal, TypeAlias
 
 from reasonx_ft.annotation.questions import Meaning, Template
+from reasonx_ft.judges.base import Order
 
-Unread: TypeAlias = Literal["refused", "garbage"]
+#: why words have no meaning; unfinished: they end within the thoughts, or were cut off
+Unread: TypeAlias = Literal["refused", "garbage", "unfinished"]
 
-_THOUGHTS: Final = re.compile(r"<think>.*?(</think>|$)", re.DOTALL | re.IGNORECASE)
+_NAME: Final = r"(?:[a-z]+[:_-])?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflect(?:ion)?|scratchpad|cot)"
+_FLAGS: Final = re.DOTALL | re.IGNORECASE
+#: how templates mark thoughts: <think>, [THINK], ◁think▷, <|begin_of_thought|>, <|channel>thought, channels of gpt-oss
+_OPENED: Final = re.compile(
+    rf"[<\[◁]\|?(?:begin_of_)?{_NAME}\|?[>\]▷]|<\|channel\|?>\s*(?:{_NAME}|commentary)\b|\Aanalysis(?=[A-Z])", _FLAGS
+)
+_CLOSED: Final = re.compile(
+    rf".*(?:[<\[◁]\|?(?:/|end_of_){_NAME}\|?[>\]▷]|<channel\|>|<\|channel\|>\s*final\s*<\|message\|>"
+    r"|\A(?-i:analysis[A-Z].*)assistantfinal)", _FLAGS
+)
+#: some other named part before the answer, and what an answer is wrapped in
+_PART: Final = re.compile(r"<(?!(?:final_?)?answer\b|final\b|output\b|response\b)([a-z_]{3,})>.*?</\1>", _FLAGS)
+_WRAPPED: Final = re.compile(r"<\|[^<>|]*\|>|</?[a-z_]+>|\\(?:boxed|text|mathrm)\b|```(?:[a-z]+\b)?|[{}$]",
+                              re.IGNORECASE)  # fmt: skip
+_LABEL: Final = re.compile(r"^\s*\W*(?:the )?(?:final )?(?:answer|result)\W*\s*(?:is\b)?\s*:?\s*", re.IGNORECASE)
 _REFUSAL: Final = re.compile(
     r"\bsorry\b|\bas an ai\b|\bi(?: am|'m) (?:unable|not able)\b|\bunable to\b|\bi (?:can't|cannot|can not|won't)\b"
 )
@@ -38,6 +55,8 @@ _ABOUT_POINTS: Final = re.compile(
 _SAME: Final = re.compile(r"\b(?:same|similar|identical|equal|alike|match(?:es|ing)?)\b")
 _DIFFERENT: Final = re.compile(r"\b(?:different|differs?|dissimilar|distinct|unlike)\b")
 _SHORT: Final = 3
+#: characters; what is longer is no answer to a question about two points
+_LONGEST: Final = 4000
 
 
 def read_answer(text: str, template: Template) -> Meaning | Unread:
@@ -45,15 +64,27 @@ def read_answer(text: str, template: Template) -> Meaning | Unread:
 
     Parameters
     ----------
-    text : the answer, with or without the template's prefix
+    text : the answer, with or without thoughts before it and the template's prefix
 
     Returns
     -------
-    A meaning of the template; ``refused`` where the judge says that it can't or won't answer; else ``garbage``.
+    A meaning of the template; ``refused`` where the judge says that it can't or won't answer; ``unfinished`` where it
+    ends within its thoughts; else ``garbage``.
+
+    Examples
+    --------
+    >>> from reasonx_ft.annotation.questions import read_questions
+    >>> read_answer("Red? No.</think> **Green**", read_questions()["depth"])
+    'green'
+    >>> read_answer("<think>The red one seems", read_questions()["depth"])
+    'unfinished'
     """
     if "\ufffd" in text:
         return "garbage"  # half characters: no words
-    words = _plain(_THOUGHTS.sub(" ", text))
+    final = final_text(text)
+    if final is None:
+        return "unfinished"
+    words = _plain(_LABEL.sub("", _WRAPPED.sub(" ", final), count=1))
     for meaning, candidate in template.answers.items():
         if words.strip(" .!") in (_plain(candidate).strip(" .!"), _plain(template.prefix + candidate).strip(" .!")):
             return meaning
@@ -63,6 +94,25 @@ def read_answer(text: str, template: Template) -> Meaning | Unread:
         return "garbage"
     found = _sameness(words) if template.modality == "albedo" else _colours(words)
     return found.pop() if len(found) == 1 else "garbage"
+
+
+def certain(said: Meaning | Unread, template: Template, order: Order) -> float | Unread:
+    """The probability of FIRST (or SAME) that words stand for: 1 or 0; or why there is none."""
+    if said == "refused" or said == "garbage" or said == "unfinished":
+        return said
+    return template.probability(said, 1.0, order)
+
+
+def final_text(text: str) -> str | None:
+    """What is said after the thoughts; None where they don't end.
+
+    A mark that closes thoughts counts without one that opens them, which a template may have put into the question.
+    """
+    closed = _CLOSED.match(text)
+    said = text[closed.end() :] if closed else text
+    if _OPENED.search(said):
+        return None
+    return _PART.sub(" ", said) if len(said) <= _LONGEST else ""
 
 
 def _plain(text: str) -> str:

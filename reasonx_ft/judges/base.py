@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, TypeAlias, get_args
 
@@ -165,6 +165,7 @@ class JudgeInfo:
     revision : digest of everything that can change an answer (weights, wording read-out, number type); part of the
         key of every stored answer
     trained_on : datasets whose accuracy is not held out
+    reading : how a probability comes about: log-probabilities, or words (it is then 1 or 0); None if it is neither
     """
 
     name: str
@@ -174,6 +175,7 @@ class JudgeInfo:
     trained_on: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    reading: Literal["log-probabilities", "words"] | None = None
 
 
 class Judge(ABC):
@@ -200,6 +202,17 @@ class Judge(ABC):
         For judges that answer a photo's pairs all at once: they needn't make an object of every question.
         """
         return AnswerBatch.of(self.ask([question for batch in batches for question in batch.questions()]))
+
+    def answers(
+        self, calls: Iterable[Sequence[QuestionBatch]]
+    ) -> Iterator[tuple[Sequence[QuestionBatch], AnswerBatch]]:
+        """Every call with its answers, in order; a judge that works on several at a time may take some ahead."""
+        for batches in calls:
+            yield batches, self.answer(batches)
+
+    def problems(self) -> Mapping[str, int]:
+        """Why questions have had no answer, each reason with the setting that mends it -> how many questions."""
+        return {}
 
     def close(self) -> None:  # noqa: B027  # nothing to free is the rule
         """Free what `ask` holds."""

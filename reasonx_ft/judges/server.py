@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-import io
 import json
 import math
 import os
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, Literal, TypeAlias
 
+import imagecodecs
 import numpy as np
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.digests import sha256_text
 from reasonx_eval.io.files import canonical_json
 from reasonx_ft.annotation.markers import Painter
-from reasonx_ft.annotation.questions import Questions, read_questions
-from reasonx_ft.judges.base import CANONICAL, Answer, Judge, JudgeInfo, Question
+from reasonx_ft.annotation.questions import Questions, Template, read_questions
+from reasonx_ft.judges.base import CANONICAL, Answer, AnswerBatch, Flag, Judge, JudgeInfo, Question, QuestionBatch
 from reasonx_ft.judges.server_answers import (
+    TOP,
+    WORDS,
     BadReply,
     NoLogProbabilities,
     Reading,
+    fewer,
     has_log_probabilities,
     read_reply,
     request,
@@ -39,15 +44,27 @@ Logprobs: TypeAlias = Literal["auto", "prefix", "word", "off"]
 KEY_VARIABLE: Final = "REASONX_API_KEY"
 _CHAT: Final = "/chat/completions"
 _FILTERED: Final = ("content_filter", "content filter", "content management", "safety")
+_READINGS: Final[Mapping[Logprobs, tuple[Reading, ...]]] = {
+    "auto": ("prefix", "word", "text"), "prefix": ("prefix",), "word": ("word",), "off": ("text",),
+}  # fmt: skip
+#: why a question has no answer, and the setting that mends it
+_PROBLEMS: Final[Mapping[str, str]] = {
+    "unfinished": "the reply ends before a final answer, as of a model that thinks aloud; try: -O max_tokens=4096, or "
+                  """-O extra='{"chat_template_kwargs": {"enable_thinking": false}}'""",
+    "garbage": "the reply can't be read as an answer; try: -O logprobs=prefix or word, or --questions FILE with "
+               "another wording",
+    "refused": "the model or a filter declines to answer",
+    "failed": "no usable reply after all retries; try: -O retries=10 -O timeout=600 --retry-failed",
+}  # fmt: skip
 
 
 class Server(Judge):
     """Asks a server, many questions at a time; answers come back in the order of the questions.
 
     With log-probabilities an answer is P(candidate) / (P(candidate) + P(other)) at the token that tells them apart,
-    else the reply's words are parsed and the answer is 1 or 0. A refusal, words that can't be read and a question
-    without a usable reply after all retries are NaN with their flag. A server that is down, wants another key or has
-    no such model ends the call with one error.
+    else the final answer's words are parsed and the answer is 1 or 0. A refusal, words that can't be read, a reply
+    that ends before its final answer and a question without a usable reply after all retries are NaN with their flag.
+    A server that is down, wants another key or has no such model ends the call with one error.
 
     Parameters
     ----------
@@ -55,15 +72,15 @@ class Server(Judge):
     model : name that the server knows it by; default: the only one it serves
     key_env : environment variable that holds the key; the key itself is shown nowhere
     concurrency : requests under way at a time, at most
-    timeout : seconds for one try
+    timeout : seconds for one try, from connecting to the last byte of the reply
     retries : further tries of one question
     logprobs : how answers are read. prefix continues a forced beginning (vLLM's continue_final_message); word asks
         for one word; off parses text; auto tries these in turn on an example, once
+    max_tokens : of a reply in words; a model that thinks aloud needs thousands
     image : png, or jpeg (smaller, and blurs the markers a little)
     extra : JSON object of further fields of each request, such as {"chat_template_kwargs": {"enable_thinking": false}}
     questions : the wording; default: the package's
     name : shown in tables; default: the model's
-    seed : of the jitter of waits
 
     Raises
     ------
@@ -81,29 +98,29 @@ class Server(Judge):
         timeout: float = 120.0,
         retries: int = 5,
         logprobs: Logprobs = "auto",
+        max_tokens: int = WORDS,
         image: Literal["png", "jpeg"] = "png",
         extra: str | None = None,
         questions: Questions | None = None,
         name: str | None = None,
-        seed: int = 0,
-        batch_size: int = 1024,
+        batch_size: int = 128,
     ) -> None:
-        self._address = parse_address(url)
-        if concurrency < 1 or retries < 0 or not timeout > 0:
-            raise UsageError("concurrency is at least 1, retries at least 0, timeout above 0", where=self._where)
-        self._client = Client(self._address, timeout, retries, _key(key_env, self._where), seed)
+        address = parse_address(url)
+        self._where = address.shown
+        if concurrency < 1 or retries < 0 or not timeout > 0 or max_tokens < 1:
+            raise UsageError("concurrency and max_tokens are at least 1, retries at least 0, timeout above 0",
+                             where=self._where)  # fmt: skip
+        self._client = Client(address, timeout, retries, concurrency=concurrency, key=_key(key_env, self._where))
         self._model, self._name, self._concurrency = model, name, concurrency
-        self._logprobs, self._image, self._extra = logprobs, image, _extra(extra, self._where)
+        self._logprobs, self._max_tokens = logprobs, max_tokens
+        self._image, self._extra = image, _extra(extra, self._where)
         self._questions = read_questions() if questions is None else questions
         self.batch_size = batch_size
         self._reading: Reading | None = None
+        self._top = TOP
         self._answered = False
-        self._lock = threading.Lock()
-        self._pictures = _Pictures(image, 2 * concurrency)
-
-    @property
-    def _where(self) -> str:
-        return self._address.shown
+        self._problems: Counter[str] = Counter()
+        self._painter = Painter()
 
     @property
     def info(self) -> JudgeInfo:
@@ -115,52 +132,103 @@ class Server(Judge):
             The server can't be asked.
         """
         model, reading = self._settled()
-        templates = {m: t.digest for m, t in self._questions.templates.items()}
-        decides = {"model": model, "server": self._where, "reading": reading, "image": self._image,
-                   "extra": self._extra, "questions": templates}  # fmt: skip
-        options = {"server": self._where, "model": model, "reading": reading, "image": self._image}
-        return JudgeInfo(self._name or model, sha256_text(canonical_json(decides))[:32], options=options,
-                         notes=("what the server runs is known by its name only",))  # fmt: skip
+        shown = self._client.clean(model)
+        options: dict[str, Any] = {"server": self._where, "model": shown, "reading": reading, "image": self._image}
+        decides: dict[str, Any] = {**options, "extra": self._extra,
+                   "questions": {m: t.digest for m, t in self._questions.templates.items()}}  # fmt: skip
+        if reading == "text" and self._max_tokens != WORDS:
+            options["max_tokens"] = decides["max_tokens"] = self._max_tokens
+        elif reading != "text" and self._top != TOP:
+            options["top_logprobs"] = self._top
+        return JudgeInfo(self._name or shown, sha256_text(canonical_json(decides))[:32], options=options,
+                         notes=("the model is known by the name that the server gives it",),
+                         reading="words" if reading == "text" else "log-probabilities")  # fmt: skip
+
+    def problems(self) -> Mapping[str, int]:
+        return {_PROBLEMS[reason]: n for reason, n in self._problems.most_common()}
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         for question in questions:
             self._questions[question.modality]
-        if not questions:
-            return []
+        return next(self._window([questions])) if questions else []
+
+    def answers(
+        self, calls: Iterable[Sequence[QuestionBatch]]
+    ) -> Iterator[tuple[Sequence[QuestionBatch], AnswerBatch]]:
+        """All calls with their answers; a question that waits for another try holds up no request of a later call."""
+        taken: deque[Sequence[QuestionBatch]] = deque()
+
+        def questions() -> Iterator[Sequence[Question]]:
+            for batches in calls:
+                taken.append(batches)
+                yield [question for batch in batches for question in batch.questions()]
+
+        for answers in self._window(questions()):
+            yield taken.popleft(), AnswerBatch.of(answers)
+
+    def _window(self, calls: Iterable[Sequence[Question]]) -> Iterator[list[Answer]]:
+        """Answers of each call, in order, with so many questions under way or waiting that no slot is ever empty."""
         self._settled()
-        self._client.resume()
+        room = threading.Semaphore(4 * self._concurrency)
+        with self._running() as portal:
+            waiting: deque[Any] = deque()
+            for questions in calls:
+                waiting.append(portal.start_task_soon(self._call, questions, room))
+                for _ in questions:
+                    room.acquire()
+                while waiting and waiting[0].done():
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    @contextmanager
+    def _running(self) -> Iterator[BlockingPortal]:
+        """An event loop in a thread of its own, with open connections; what is under way at an error is cancelled."""
+        with start_blocking_portal() as portal, portal.wrap_async_context_manager(self._client):
+            yield portal
+
+    async def _call(self, questions: Sequence[Question], room: threading.Semaphore) -> list[Answer]:
+        """Answers to some questions; those about one picture are asked together, and it is encoded once."""
         about: dict[tuple[Any, ...], list[int]] = {}
         for i, q in enumerate(questions):
-            about.setdefault(_picture_key(q), []).append(i)
-        # the questions about one picture follow each other: a server keeps what it computed of its last pictures
-        order = [i for members in about.values() for i in members]
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="judge")
+            about.setdefault((q.photo.digest, q.first, q.second, q.order), []).append(i)
+        found: dict[int, Answer] = {}
+
+        async def ask(i: int, picture: str) -> None:
+            found[i] = await self._one(questions[i], picture)
+            room.release()
+
+        async def show(members: list[int]) -> None:
+            picture = await asyncio.to_thread(self._encoded, questions[members[0]])
+            async with asyncio.TaskGroup() as group:
+                for i in members:
+                    group.create_task(ask(i, picture))
+
         try:
-            futures = {i: pool.submit(self._one, questions[i]) for i in order}
-            done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
-            for future in done:
-                if (error := future.exception()) is not None:
-                    raise error
-            return [futures[i].result() for i in range(len(questions))]
+            async with asyncio.TaskGroup() as group:
+                for members in about.values():
+                    group.create_task(show(members))
+        except BaseExceptionGroup as several:
+            raise _first(several) from None
         finally:
-            self._client.stop()
-            pool.shutdown(wait=True, cancel_futures=True)
-            self._client.close()
+            if len(found) < len(questions):
+                room.release(len(questions) - len(found))
+        return [found[i] for i in range(len(questions))]
 
-    def close(self) -> None:
-        self._client.close()
+    def _encoded(self, question: Question) -> str:
+        return _data_url(self._painter.paint(question), self._image)
 
-    def _one(self, question: Question) -> Answer:
-        template, reading = self._questions[question.modality], self._settled()[1]
-        stream = f"{question.photo.digest} {question.first} {question.second} {question.order} {question.modality}"
+    async def _one(self, question: Question, picture: str) -> Answer:
+        template, (_, reading) = self._questions[question.modality], self._settled()
         start = time.perf_counter()
 
-        def none(flag: Literal["refused", "garbage", "failed"]) -> Answer:
+        def none(reason: Literal["refused", "garbage", "unfinished", "failed"]) -> Answer:
+            self._problems[reason] += 1
+            flag: Flag = "garbage" if reason == "unfinished" else reason
             return Answer(math.nan, flag, time.perf_counter() - start)
 
         try:
-            reply = self._post(request(template, self._pictures.url(question), reading), stream)
-            said = read_reply(reply, template, question.order, reading)
+            said = read_reply(await self._reply(template, picture, reading), template, question.order, reading)
         except (Failed, BadReply) as problem:
             if isinstance(problem, NoLogProbabilities) and not self._answered:
                 raise UsageError("it gives no log-probabilities", where=self._where,
@@ -176,44 +244,57 @@ class Server(Judge):
         self._answered = True
         return none(said) if isinstance(said, str) else Answer(said, "ok", time.perf_counter() - start)
 
-    def _post(self, body: dict[str, Any], stream: str) -> Any:
-        return self._client.post(_CHAT, {"model": self._model, **body, **self._extra}, stream=stream)
+    async def _reply(self, template: Template, picture: str, reading: Reading) -> Any:
+        """The reply to one question; a server that allows fewer log-probabilities is asked for as many as it allows."""
+        while True:
+            top = self._top
+            body = request(template, picture, reading, top=top, words=self._max_tokens)
+            try:
+                return await self._client.post(_CHAT, {"model": self._model, **body, **self._extra})
+            except Refused as problem:
+                allowed = None if reading == "text" else fewer(problem.says, top)
+                if allowed is None:
+                    raise
+                self._top = min(self._top, allowed)
 
     def _settled(self) -> tuple[str, Reading]:
         """Name of the model and how answers are read, found out on first use."""
-        with self._lock:
-            if self._model is None or self._reading is None:
-                fixed: dict[str, Reading] = {"prefix": "prefix", "word": "word", "off": "text"}
-                self._client.resume()
-                try:
-                    self._model = self._model or self._only_model()
-                    self._reading = fixed.get(self._logprobs) or self._best_reading()
-                finally:
-                    self._client.close()
-            return self._model, self._reading
+        readings = _READINGS[self._logprobs]
+        if self._reading is None and len(readings) == 1:
+            self._reading = readings[0]
+        if self._model is None or self._reading is None:
+            with self._running() as portal:
+                self._model = self._model or portal.call(self._only_model)
+                self._reading = self._reading or portal.call(self._best_reading, readings)
+        return self._model, self._reading
 
-    def _only_model(self) -> str:
+    async def _only_model(self) -> str:
         try:
-            reply = self._client.get("/models")
+            reply = await self._client.get("/models")
         except (Failed, Refused) as error:
             raise UsageError(f"it can't say which models it serves: {error}", where=self._where,
                              fix="-O model=NAME") from None  # fmt: skip
         listed = reply.get("data") if isinstance(reply, dict) else None
-        names = [str(m["id"]) for m in listed or [] if isinstance(m, dict) and "id" in m]
+        models = [m.get("id") for m in listed if isinstance(m, dict)] if isinstance(listed, list) else []
+        names = [m for m in models if isinstance(m, str)]
         if len(names) != 1:
-            shown = f"it serves {', '.join(sorted(names)[:10])}" if names else "it names no model"
-            raise UsageError(shown, where=self._where, fix="-O model=NAME")
+            some = ", ".join(sorted(map(self._client.clean, names))[:10])
+            raise UsageError(f"it serves {some}" if names else "it names no model", where=self._where,
+                             fix="-O model=NAME")  # fmt: skip
+        try:
+            names[0].encode()
+        except UnicodeEncodeError:
+            raise UsageError("the name of its model is no text", where=self._where, fix="-O model=NAME") from None
         return names[0]
 
-    def _best_reading(self) -> Reading:
+    async def _best_reading(self, readings: Sequence[Reading]) -> Reading:
         """The best way that the server can answer an example in."""
         template = next(iter(self._questions.templates.values()))
         picture = _data_url(np.full((CANONICAL, CANONICAL, 3), 128, np.uint8), self._image)
         last = ""
-        readings: tuple[Reading, ...] = ("prefix", "word", "text")
         for reading in readings:
             try:
-                reply = self._post(request(template, picture, reading), f"example {reading}")
+                reply = await self._reply(template, picture, reading)
                 # a server that doesn't know the forced beginning starts another sentence, and lists neither candidate
                 if reading == "text" or (
                     has_log_probabilities(reply)
@@ -229,40 +310,18 @@ class Server(Judge):
                          fix="a model that takes pictures: -O model=NAME")  # fmt: skip
 
 
-class _Pictures:
-    """Marked photos as data URLs; the last few are kept for the other questions about them."""
-
-    def __init__(self, form: str, most: int) -> None:
-        self._form, self._most = form, most
-        self._kept: OrderedDict[tuple[Any, ...], str] = OrderedDict()
-        self._painter = Painter()
-        self._lock = threading.Lock()
-
-    def url(self, question: Question) -> str:
-        key = _picture_key(question)
-        with self._lock:
-            if key in self._kept:
-                return self._kept[key]
-            picture = self._painter.paint(question)
-        made = _data_url(picture, self._form)
-        with self._lock:
-            self._kept[key] = made
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return made
-
-
-def _picture_key(question: Question) -> tuple[Any, ...]:
-    return question.photo.digest, question.first, question.second, question.order
-
-
 def _data_url(picture: NDArray[np.uint8], form: str) -> str:
-    from PIL import Image
+    if form == "jpeg":
+        data = imagecodecs.jpeg8_encode(picture, level=95, subsampling="444")
+    else:
+        # strategy 2: Huffman codes alone, filter 16: the neighbour's difference; a third of the time for a seventh more
+        data = imagecodecs.png_encode(picture, level=1, strategy=2, filter=16)
+    return f"data:image/{form};base64,{base64.b64encode(data).decode()}"
 
-    buffer = io.BytesIO()
-    how: dict[str, Any] = {"quality": 95, "subsampling": 0} if form == "jpeg" else {"compress_level": 1}
-    Image.fromarray(picture).save(buffer, form, **how)
-    return f"data:image/{form};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = several.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _key(variable: str | None, where: str) -> str | None:
@@ -278,7 +337,7 @@ def _extra(text: str | None, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text) if text else {}
         canonical_json(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict) or {"messages", "model"} & value.keys():
         raise UsageError("extra is a JSON object without messages and model", where=where)

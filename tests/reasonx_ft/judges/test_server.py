@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import socket
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tenacity
 
 from reasonx_eval.errors import UsageError
 from reasonx_ft.annotation.markers import Painter
@@ -39,7 +41,7 @@ def questions(pairs: int = 2) -> list[Question]:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_client, "_FIRST_WAIT", 0.01)
+    monkeypatch.setattr(server_client, "BACKOFF", tenacity.wait_random_exponential(multiplier=0.01, max=0.1))
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
 
 
@@ -138,36 +140,34 @@ def test_trouble_that_passes_is_retried(trouble: Reply) -> None:
         return trouble if first else says_red(body, number)
 
     with serving(once) as (url, seen):
-        found = Server(url, logprobs="prefix", model="m", timeout=0.5).ask(asked := questions(1)[:2])
+        slow = trouble.delay or trouble.drip
+        found = Server(url, logprobs="prefix", model="m", timeout=0.5 if slow else 60).ask(asked := questions(1)[:2])
     assert values(found) == pytest.approx([first_point(q, 0.8) for q in asked])
-    assert len(seen.bodies) == 4
+    assert len(seen.bodies) == 4 or (slow and len(seen.bodies) > 4)  # a busy machine may take its time for good replies too
 
 
 def test_retry_after_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
-    here, patient = threading.get_ident(), threading.Event.wait
+    asleep = asyncio.sleep
 
-    def wait(self: threading.Event, timeout: float | None = None) -> bool:
-        if threading.get_ident() != here:  # a library's own thread, which has nothing to do with this
-            return patient(self, timeout)
-        if timeout is not None:
-            waits.append(timeout)
-        return self.is_set()
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        await asleep(0)
 
-    monkeypatch.setattr(threading.Event, "wait", wait)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    monkeypatch.setattr(server_client, "BACKOFF", tenacity.wait_exponential(multiplier=0.5, max=30))
 
     def busy(body: dict[str, Any], number: int) -> Reply:
         late = ["7", "Wed, 21 Oct 2099 07:28:00 GMT", "-3", "nan", "1e9", "x"]
         return Reply({}, 429, {"Retry-After": late[number]}) if number < len(late) else Reply({"fine": 1})
 
+    async def ask(url: str) -> Any:
+        async with server_client.Client(server_client.parse_address(url), 5.0, 6) as client:
+            return await client.post("/chat/completions", {})
+
     with serving(busy) as (url, _):
-        client = server_client.Client(server_client.parse_address(url), 5.0, 6)
-        assert client.post("/chat/completions", {}, stream="a") == {"fine": 1}
-        client.close()
-    asked = [w for w in waits if w is not None][-6:]
-    assert asked[0] == 7
-    assert asked[1] == asked[4] == 300  # as long as is ever waited
-    assert all(0.005 * 2**k <= asked[k] <= 0.01 * 2**k for k in (2, 3, 5))  # half to all of the doubled wait
+        assert asyncio.run(ask(url)) == {"fine": 1}
+    assert waits == [7, 300, 2, 4, 300, 16]  # 300: as long as is ever waited; else twice the wait before
 
 
 def test_questions_that_stay_in_trouble_are_nan() -> None:
