@@ -7,11 +7,12 @@ the other, or contradicts itself is garbage: a wrong reading would be worse than
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final, Literal, TypeAlias
 
 from reasonx_ft.annotation.questions import Meaning, Template
-from reasonx_ft.judges.base import Order
+from reasonx_ft.judges.base import Answer, Order
 
 #: why words have no meaning; unfinished: they end within the thoughts, or were cut off
 Unread: TypeAlias = Literal["refused", "garbage", "unfinished"]
@@ -101,6 +102,14 @@ def certain(said: Meaning | Unread, template: Template, order: Order) -> float |
     if said == "refused" or said == "garbage" or said == "unfinished":
         return said
     return template.probability(said, 1.0, order)
+
+
+def read(said: float | Unread | Literal["failed"], seconds: float) -> Answer:
+    """An answer of what was read: a probability (NaN is a failure), or why there is none."""
+    if isinstance(said, str) or not math.isfinite(said):
+        flag = said if isinstance(said, str) else "failed"
+        return Answer(math.nan, "garbage" if flag == "unfinished" else flag, seconds)
+    return Answer(said, "ok", seconds)
 
 
 def final_text(text: str) -> str | None:

@@ -9,7 +9,6 @@ picture as a last tile where there are several.
 from __future__ import annotations
 
 import gc
-import math
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -28,7 +27,7 @@ from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import Questions, read_questions
-from reasonx_ft.judges.answer_text import read_answer
+from reasonx_ft.judges.answer_text import certain, read, read_answer
 from reasonx_ft.judges.base import CANONICAL, Answer, Judge, JudgeInfo, Question
 from reasonx_ft.judges.mllm_files import find_model
 
@@ -98,7 +97,7 @@ class InternvlChat(Judge):
                    "questions": {m: t.digest for m, t in self._questions.templates.items()}}  # fmt: skip
         return JudgeInfo(self._name, sha256_text(canonical_json(decides))[:32],
                          parameters=count_parameters(self._checkpoint), trained_on=self._trained_on,
-                         options=options)  # fmt: skip
+                         options=options, reading="words")  # fmt: skip
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         for question in questions:
@@ -128,11 +127,10 @@ class InternvlChat(Judge):
             raise UsageError(f"its code failed on a question: {detail}", where=self._where) from error
         if not isinstance(reply, str):
             raise UsageError(f"its chat gives {type(reply).__name__}, not text", where=self._where)
-        said = read_answer(reply, template)
-        seconds = time.perf_counter() - start
-        if said == "refused" or said == "garbage":
-            return Answer(math.nan, said, seconds)
-        return Answer(template.probability(said, 1.0, question.order), "ok", seconds)
+        # chat() gives words alone: a reply of as many tokens as are allowed has been cut off
+        whole = len(tokenizer(reply, add_special_tokens=False)["input_ids"]) < self._max_new_tokens
+        said = certain(read_answer(reply, template) if whole else "unfinished", template, question.order)
+        return read(said, time.perf_counter() - start)
 
     def _ready(self) -> tuple[Any, Any]:
         if self._loaded is None:

@@ -21,7 +21,7 @@ from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.models.loading.runtime import Runtime, in_batches
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import Questions, Template, read_questions
-from reasonx_ft.judges.answer_text import read_answer
+from reasonx_ft.judges.answer_text import certain, read, read_answer
 from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Question
 from reasonx_ft.judges.mllm_files import (
     check_architecture,
@@ -66,7 +66,7 @@ class Mllm(Judge):
     adapter : folder or hub id of a LoRA adapter (peft, safetensors)
     runtime : where and how it computes
     questions : the wording; default: the package's
-    readout : candidates (one forward pass), or text (greedy decoding of at most 32 tokens, then a parser: 1 or 0)
+    readout : candidates (one forward pass), or text (greedy decoding, then a parser: 1 or 0)
     max_tiles : at most this many tiles of a picture, for models that cut pictures up; 1 sees it as a whole
     batch_size : questions at a time
     share : compute what the questions about a picture have in common once, where the model allows it
@@ -119,7 +119,8 @@ class Mllm(Judge):
         if self._adapter is not None:
             options["adapter"] = self._adapter.source
         return JudgeInfo(self._name, self._revision, parameters=count_parameters(self._checkpoint),
-                         trained_on=self._trained_on, options=options)  # fmt: skip
+                         trained_on=self._trained_on, options=options,
+                         reading="words" if self._readout == "text" else "log-probabilities")  # fmt: skip
 
     @property
     def _revision(self) -> str:
@@ -187,15 +188,15 @@ class Mllm(Judge):
         order = tuple(m for m in prompter.prompts if m in asked)
         return _Picture(prompter.picture(self._painter.paint(questions[0])), order)
 
-    def _compute(self, pictures: Sequence[_Picture]) -> list[dict[str, float | str]]:
+    def _compute(self, pictures: Sequence[_Picture]) -> list[dict[str, float | str | None]]:
         """Per picture and modality: log-odds of the first candidate, or what was said."""
         _, prompter, readout = self._ready()
-        found: list[dict[str, float | str]] = [{} for _ in pictures]
+        found: list[dict[str, float | str | None]] = [{} for _ in pictures]
         for asked in dict.fromkeys(p.modalities for p in pictures):
             members = [i for i, p in enumerate(pictures) if p.modalities == asked]
             tensors = [pictures[i].tensors for i in members]
             prompts = [prompter.prompts[m] for m in asked]
-            said: Sequence[Sequence[float | str]]
+            said: Sequence[Sequence[float | str | None]]
             if self._readout == "text":
                 said = [readout.words(p, tensors, self._processor.tokenizer) for p in prompts]
             else:
@@ -206,18 +207,17 @@ class Mllm(Judge):
         return found
 
 
-def _timed(said: float | str, question: Question, template: Template, seconds: float) -> Answer:
+def _timed(said: float | str | None, question: Question, template: Template, seconds: float) -> Answer:
+    if said is None:
+        return read("unfinished", seconds)
     if isinstance(said, str):
-        meaning = read_answer(said, template)
-        if meaning == "refused" or meaning == "garbage":
-            return Answer(math.nan, meaning, seconds)
-        return Answer(template.probability(meaning, 1.0, question.order), "ok", seconds)
+        return read(certain(read_answer(said, template), template, question.order), seconds)
     if not math.isfinite(said):
-        return Answer(math.nan, "failed", seconds)
+        return read("failed", seconds)
     first = next(iter(template.answers))
     # the odds are turned round, not the probability: 1 - p would lose the last digits of a small one
     towards = said if first == template.positive(question.order) else -said
-    return Answer(_sigmoid(towards), "ok", seconds)
+    return read(_sigmoid(towards), seconds)
 
 
 def _sigmoid(x: float) -> float:

@@ -19,7 +19,7 @@ from reasonx_ft.judges.mllm_prompts import Prompt, Tensors
 #: (which candidate, how many of its tokens, of how many last positions) -> logits [N, kept, V]
 _Run: TypeAlias = Callable[[int, int, int], torch.Tensor]
 
-MAX_NEW_TOKENS: Final = 32
+MAX_NEW_TOKENS: Final = 128
 #: how far shared and whole passes may be apart, in nats
 _ROUNDING: Final = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 
@@ -73,8 +73,8 @@ class Readout:
             raise _failure(error, self._where) from error
 
     @torch.inference_mode()
-    def words(self, prompt: Prompt, pictures: Sequence[Tensors], tokenizer: Any) -> list[str]:
-        """Greedy free answers, at most 32 tokens each."""
+    def words(self, prompt: Prompt, pictures: Sequence[Tensors], tokenizer: Any) -> list[str | None]:
+        """Greedy free answers; None for one that has not ended within MAX_NEW_TOKENS."""
         known = self._network.generation_config
         end = tokenizer.eos_token_id if known.eos_token_id is None else known.eos_token_id
         pad = tokenizer.pad_token_id if known.pad_token_id is None else known.pad_token_id
@@ -92,7 +92,10 @@ class Readout:
             raise
         except Exception as error:
             raise _failure(error, self._where) from error
-        return list(tokenizer.batch_decode(made[:, length:], skip_special_tokens=True))
+        said = made[:, length:]
+        ended = torch.isin(said, torch.as_tensor(end, device=said.device)).any(dim=1).tolist()
+        texts = tokenizer.batch_decode(said, skip_special_tokens=True)
+        return [text if done else None for text, done in zip(texts, ended, strict=True)]
 
     def _whole(self, prompt: Prompt, pictures: Sequence[Tensors]) -> list[float]:
         images = self._joined(pictures)

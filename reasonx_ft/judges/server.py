@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import math
 import os
 import threading
 import time
@@ -24,7 +23,8 @@ from reasonx_eval.io.digests import sha256_text
 from reasonx_eval.io.files import canonical_json
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import Questions, Template, read_questions
-from reasonx_ft.judges.base import CANONICAL, Answer, AnswerBatch, Flag, Judge, JudgeInfo, Question, QuestionBatch
+from reasonx_ft.judges.answer_text import Unread, read
+from reasonx_ft.judges.base import CANONICAL, Answer, AnswerBatch, Judge, JudgeInfo, Question, QuestionBatch
 from reasonx_ft.judges.server_answers import (
     TOP,
     WORDS,
@@ -222,10 +222,9 @@ class Server(Judge):
         template, (_, reading) = self._questions[question.modality], self._settled()
         start = time.perf_counter()
 
-        def none(reason: Literal["refused", "garbage", "unfinished", "failed"]) -> Answer:
+        def none(reason: Unread | Literal["failed"]) -> Answer:
             self._problems[reason] += 1
-            flag: Flag = "garbage" if reason == "unfinished" else reason
-            return Answer(math.nan, flag, time.perf_counter() - start)
+            return read(reason, time.perf_counter() - start)
 
         try:
             said = read_reply(await self._reply(template, picture, reading), template, question.order, reading)
@@ -242,7 +241,7 @@ class Server(Judge):
                                  where=self._where) from None  # fmt: skip
             return none("failed")
         self._answered = True
-        return none(said) if isinstance(said, str) else Answer(said, "ok", time.perf_counter() - start)
+        return none(said) if isinstance(said, str) else read(said, time.perf_counter() - start)
 
     async def _reply(self, template: Template, picture: str, reading: Reading) -> Any:
         """The reply to one question; a server that allows fewer log-probabilities is asked for as many as it allows."""
@@ -260,12 +259,17 @@ class Server(Judge):
     def _settled(self) -> tuple[str, Reading]:
         """Name of the model and how answers are read, found out on first use."""
         readings = _READINGS[self._logprobs]
-        if self._reading is None and len(readings) == 1:
+        if len(readings) == 1:
             self._reading = readings[0]
-        if self._model is None or self._reading is None:
-            with self._running() as portal:
-                self._model = self._model or portal.call(self._only_model)
-                self._reading = self._reading or portal.call(self._best_reading, readings)
+        if self._model is not None and self._reading is not None:
+            return self._model, self._reading
+        with self._running() as portal:
+            found = portal.call(self._settle, readings)
+        return found
+
+    async def _settle(self, readings: Sequence[Reading]) -> tuple[str, Reading]:
+        self._model = self._model or await self._only_model()
+        self._reading = self._reading or await self._best_reading(readings)
         return self._model, self._reading
 
     async def _only_model(self) -> str:

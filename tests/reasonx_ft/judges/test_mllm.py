@@ -215,22 +215,28 @@ def test_logits_that_are_not_finite_are_no_answer(folders: dict[str, Path], bad:
 def test_words_are_the_librarys_greedy_ones(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
 
-    heard: list[str] = []
+    heard: list[str | None] = []
     real = Readout.words
 
-    def listen(*args: Any) -> list[str]:
+    def listen(*args: Any) -> list[str | None]:
         heard.extend(said := real(*args))
         return said
 
     monkeypatch.setattr(Readout, "words", listen)
     question = questions(1)[0]
-    Mllm(folders["qwen2_5_vl"], runtime=CPU, readout="text").ask([question])
+    judge = Mllm(folders["qwen2_5_vl"], runtime=CPU, readout="text")
+    [unfinished] = judge.ask([question])
+    assert (heard, unfinished.flag) == ([None], "garbage")  # it says anything, and doesn't stop
     model, processor = library(folders["qwen2_5_vl"], "qwen2_5_vl")
     turn = [{"type": "image"}, {"type": "text", "text": read_questions()["depth"].question}]
     text = processor.apply_chat_template([{"role": "user", "content": turn}], add_generation_prompt=True)
     inputs = processor(text=[text], images=[Image.fromarray(Painter().paint(question))], return_tensors="pt")
     made = model.generate(**inputs, do_sample=False, max_new_tokens=32)[:, inputs["input_ids"].shape[1] :]
-    assert heard == processor.tokenizer.batch_decode(made, skip_special_tokens=True)
+    end = made[0, 20]  # a model that stops here
+    judge._ready()[0].generation_config.eos_token_id = int(end)
+    judge.ask([question])
+    stops = made[:, : made[0].tolist().index(int(end)) + 1]
+    assert heard[1:] == processor.tokenizer.batch_decode(stops, skip_special_tokens=True)
 
 
 def test_words_become_answers(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

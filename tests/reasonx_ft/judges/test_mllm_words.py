@@ -36,10 +36,44 @@ def test_colours(text: str, meaning: str) -> None:
     "The red point is closer. The green point is closer.", "I don't know whether the red point is closer.",
     "It is hard to tell, the red point maybe.", "There is a red car parked in front of the house", "reddish",
     "\ufffd red",
-    "<think>The red point is closer", "blue", "The red point is closer than the red point", "0", "{}", "redred",
+    "blue", "The red point is closer than the red point", "0", "{}", "redred",
 ])  # fmt: skip
 def test_colours_that_are_garbage(text: str) -> None:
     assert read_answer(text, DEPTH) == "garbage"
+
+
+@pytest.mark.parametrize("thoughts", [
+    "<think>{}</think>", "{}</think>", "<THINK>{}</Think>\n", "<thinking>{}</thinking>",
+    "<think>a</think><think>{}</think>", "<reasoning>{}</reasoning>", "<|channel>thought\n{}<channel|>",
+    "[THINK]{}[/THINK]", "\u25c1think\u25b7{}\u25c1/think\u25b7",
+    "<|begin_of_thought|>{}<|end_of_thought|><|begin_of_solution|>", "<seed:think>{}</seed:think>",
+    "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>",
+    "analysisWell, {} assistantfinal", "<scratch>{}</scratch>", "<thought>{}</thought><answer>",
+])  # fmt: skip
+def test_only_the_final_answer_counts(thoughts: str) -> None:
+    said = thoughts.format("The red point is closer. Yes, the same.")
+    assert read_answer(said + "Green", DEPTH) == "green"
+    assert read_answer(said + "No.", ALBEDO) == "different"
+    # what is cut off within its thoughts has no answer, whatever they say
+    opened, _, _ = thoughts.partition("{}")
+    if opened and "scratch" not in opened:
+        assert read_answer(f"{opened}The red point is closer", DEPTH) == "unfinished"
+    assert read_answer(said, DEPTH) == "garbage"
+
+
+@pytest.mark.parametrize("form", [
+    "{}", "**{}**", "\\boxed{{{}}}", "$\\boxed{{\\text{{{}}}}}$", '{{"answer": "{}"}}',
+    '```json\n{{"answer": "{}"}}\n```', "<answer>{}</answer>", "Final answer: {}.",
+    "The answer is **{}**.", "<|begin_of_box|>{}<|end_of_box|>", "{}<|im_end|>",
+])  # fmt: skip
+def test_forms_of_an_answer(form: str) -> None:
+    assert read_answer(form.format("Green"), DEPTH) == "green"
+    assert read_answer(form.format("no"), ALBEDO) == "different"
+
+
+@pytest.mark.parametrize("text", ["<abc>" * 100_000, "</think" * 100_000, "<think>" * 100_000, "red " * 500_000])
+def test_long_texts_are_no_answers(text: str) -> None:
+    assert read_answer(text, DEPTH) in ("garbage", "unfinished")
 
 
 @pytest.mark.parametrize("text", [
