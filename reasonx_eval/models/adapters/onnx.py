@@ -14,6 +14,7 @@ from reasonx_eval.errors import DataError, SampleError, UsageError, unknown
 from reasonx_eval.io.color import srgb8_table
 from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.models.adapters.onnx_card import InputSpec, OnnxCard, OutputSpec, Port, SideSpec, read_card, spatial
+from reasonx_eval.models.adapters.onnx_files import external_files
 from reasonx_eval.models.base import Model, ModelInfo, check_kind
 from reasonx_eval.models.saved.formats import FRAME_SIGNS
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
@@ -124,9 +125,10 @@ class OnnxModel(Model):
 
     @cached_property
     def _weights_sha256(self) -> str:
-        """sha256 of the file; with weights in a second file beside it, of both digests."""
-        beside = [p for p in (self.path.with_name(self.path.name + s) for s in (".data", "_data")) if p.is_file()]
-        digests = [sha256_file(p) for p in (self.path, *beside)]
+        """sha256 of the file; with weights in other files, of all digests. A file with the usual name counts too."""
+        usual = (self.path.with_name(self.path.name + suffix) for suffix in (".data", "_data"))
+        others = {*external_files(self.path), *(path for path in usual if path.is_file())}
+        digests = [sha256_file(path) for path in (self.path, *sorted(others))]
         return digests[0] if len(digests) == 1 else sha256_lines(digests)
 
     def _ports(self) -> tuple[list[Port], list[Port]]:

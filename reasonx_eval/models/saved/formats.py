@@ -161,6 +161,8 @@ def _read_keyed(path: Path, raw: bytes, key: str | None) -> NDArray[Any]:
         name = key if key is not None else names[0] if len(names) == 1 else None
         if name in names:
             return read(name)
+    except UsageError as error:
+        raise SampleError(error.what, where=where, fix="copy the array into the file itself") from None
     except Exception as error:
         raise SampleError(f"can't be decoded ({' '.join(str(error).split())[:200]}): truncated, or not {path.suffix}?",
                           where=where) from None  # fmt: skip
@@ -186,7 +188,13 @@ def _open_h5(raw: bytes) -> _Opened:
     file = h5py.File(io.BytesIO(raw), "r")
     names: list[str] = []
     file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-    return names, lambda name: np.asarray(file[name][()])
+
+    def read(name: str) -> NDArray[Any]:
+        if file[name].external or file[name].is_virtual:
+            raise UsageError(f"array '{name}' lies in other files, which are not read")
+        return np.asarray(file[name][()])
+
+    return names, read
 
 
 def _scale_png(png: NDArray[Any], decoding: Decoding, where: str) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from reasonx_eval.io.color import srgb_to_linear
 from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.models.adapters.onnx import OnnxModel, target_size
 from reasonx_eval.models.adapters.onnx_card import InputSpec, OnnxCard
+from reasonx_eval.models.adapters.onnx_files import external_files
 from reasonx_eval.types import Sample
 from tests.reasonx_eval.models.tiny_onnx import (
     DOUBLE,
@@ -337,3 +338,52 @@ def test_wrong_options(make: Make, tmp_path: Path, options: dict[str, Any], mess
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such file"):
         OnnxModel(tmp_path / "net.onnx")
+
+
+# ---- external data
+
+
+def split(folder: Path, **places: str) -> Path:
+    """A sum of channels whose two kernels lie in other files."""
+    kernels = {name: np.full((1, 3, 1, 1), value, np.float32) for name, value in (("a", 1.0), ("b", 2.0))}
+    nodes = [Node("Conv", ["x", "a"], ["p"]), Node("Conv", ["x", "b"], ["q"]), Node("Add", ["p", "q"], ["y"])]
+    path = folder / "net.onnx"
+    path.write_bytes(network(nodes, [("x", (1, 3, "h", "w"))], [("y", (1, 1, "h", "w"))], kernels, places=places))
+    for name, place in places.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(kernels[name].tobytes())
+    (folder / "net.json").write_text(json.dumps({"name": "n", "input": {"range": "0-1", "channels": "RGB"},
+                                                 "output": {"kind": "depth_scale"}}))  # fmt: skip
+    return path
+
+
+def test_every_file_of_external_data_is_part_of_the_digest(tmp_path: Path) -> None:
+    path = split(tmp_path, a="one.bin", b="weights/two")
+    assert external_files(path) == (tmp_path / "one.bin", tmp_path / "weights/two")
+    before, value = OnnxModel(path).info.weights_sha256, run(OnnxModel(path))
+    for place in ("one.bin", "weights/two"):
+        (tmp_path / place).write_bytes(np.full(3, 5.0, np.float32).tobytes())
+        model = OnnxModel(path)
+        assert not np.array_equal(run(model), value)
+        assert model.info.weights_sha256 != before
+        before, value = model.info.weights_sha256, run(model)
+
+
+def test_networks_without_external_data_keep_their_digest(tmp_path: Path) -> None:
+    path = split(tmp_path)
+    assert external_files(path) == ()
+    assert OnnxModel(path).info.weights_sha256 == sha256_file(path)
+
+
+def test_external_data_that_can_not_be_read(tmp_path: Path) -> None:
+    path = split(tmp_path, a="one.bin")
+    (tmp_path / "one.bin").unlink()
+    with pytest.raises(DataError, match=r"weights are in one\.bin, which is missing"):
+        external_files(path)
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    with pytest.raises(DataError, match="outside its folder"):
+        external_files(split(inside, a="../one.bin"))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DataError, match="damaged"):
+        external_files(path)

@@ -308,3 +308,25 @@ def test_every_byte_of_a_large_file_counts(tmp_path: Path) -> None:
         after = Saved(tmp_path, kind="depth_scale").info.weights_sha256
         assert after != before, place
         before = after
+
+
+@pytest.mark.parametrize("how", ["external storage", "a virtual array", "a link"])
+def test_hdf5_that_reads_another_file_is_refused(tmp_path: Path, how: str) -> None:
+    secret = tmp_path / "elsewhere" / "secret.bin"
+    secret.parent.mkdir()
+    secret.write_bytes(DEPTH.astype("<f8").tobytes())
+    with h5py.File(secret.with_suffix(".h5"), "w") as file:
+        file["depth"] = DEPTH.astype("<f8")
+    folder = tmp_path / "preds"
+    folder.mkdir()
+    with h5py.File(folder / "a.h5", "w") as file:
+        if how == "external storage":
+            file.create_dataset("depth", DEPTH.shape, "<f8", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+        elif how == "a virtual array":
+            layout = h5py.VirtualLayout(DEPTH.shape, "<f8")
+            layout[:] = h5py.VirtualSource(str(secret.with_suffix(".h5")), "depth", DEPTH.shape)
+            file.create_virtual_dataset("depth", layout)
+        else:
+            file["depth"] = h5py.ExternalLink(str(secret.with_suffix(".h5")), "/depth")
+    with pytest.raises(SampleError, match="no array 'depth'" if how == "a link" else "lies in other files"):
+        read(Saved(folder, kind="depth_scale", h5_key="depth"))

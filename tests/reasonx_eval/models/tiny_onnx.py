@@ -58,12 +58,17 @@ def network(
     outputs: Sequence[tuple[str, Shape]],
     constants: dict[str, np.ndarray] | None = None,
     dtype: int = FLOAT,
+    places: dict[str, str] | None = None,
 ) -> bytes:
-    """A ModelProto, opset 17. Constants are float32 or int64."""
+    """A ModelProto, opset 17. Constants are float32 or int64; those in `places` lie in the file that it names."""
     graph = b"".join(_bytes(1, n.encode()) for n in nodes) + _bytes(2, "graph")
     for name, array in (constants or {}).items():
         tensor = b"".join(_number(1, d) for d in array.shape)
-        tensor += _number(2, INT64 if array.dtype == np.int64 else FLOAT) + _bytes(8, name) + _bytes(9, array.tobytes())
+        tensor += _number(2, INT64 if array.dtype == np.int64 else FLOAT) + _bytes(8, name)
+        if name in (places or {}):
+            tensor += _bytes(13, _bytes(1, "location") + _bytes(2, (places or {})[name])) + _number(14, 1)
+        else:
+            tensor += _bytes(9, array.tobytes())
         graph += _bytes(5, tensor)
     graph += b"".join(_bytes(11, _value_info(n, s, dtype)) for n, s in inputs)
     graph += b"".join(_bytes(12, _value_info(n, s, dtype)) for n, s in outputs)
