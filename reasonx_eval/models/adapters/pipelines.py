@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.seeding import stream_seed
-from reasonx_eval.models.loading.checkpoint import Checkpoint, Weights, find_weights, read_json, tensor_shapes
+from reasonx_eval.models.loading.checkpoint import WRAPPER, Checkpoint, Weights, find_weights, read_json, tensor_shapes
 
 #: the parts of a pipeline that this program runs, and the names of their weight files
 _STEMS: Final = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -66,7 +67,14 @@ def check_parts(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Mapping[s
         if not _is_component(index.get(part)):
             raise UsageError(f"model_index.json names no {part}", where=str(checkpoint.folder))
         part_config(checkpoint, part, _FILES.get(part, "config.json"))
-    return {part: find_weights(checkpoint.folder / part, stem) for part, stem in _STEMS.items()}
+    found = {part: find_weights(checkpoint.folder / part, stem) for part, stem in _STEMS.items()}
+    for part, weights in found.items():
+        wrapped = next((name for name in weights.names if re.match(WRAPPER, name)), None)
+        if wrapped is not None:
+            raise UsageError(f"names of tensors begin as in {wrapped}: saved from a wrapped network (DataParallel or "
+                             "torch.compile), which diffusers does not read", where=str(checkpoint.folder / part),
+                             fix="save the network inside the wrapper: model.module.save_pretrained(DIR)")  # fmt: skip
+    return found
 
 
 def part_config(checkpoint: Checkpoint, part: str, file: str = "config.json") -> Mapping[str, Any]:

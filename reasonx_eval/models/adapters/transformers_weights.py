@@ -11,8 +11,8 @@ from typing import Any, Final
 import torch
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.models.loading.checkpoint import Checkpoint, tensor_shapes, weight_files
-from reasonx_eval.models.loading.runtime import quiet
+from reasonx_eval.models.loading.checkpoint import WRAPPER, Checkpoint, tensor_shapes, weight_files
+from reasonx_eval.models.loading.runtime import aligned, quiet
 
 _SAFE: Final = "model.safetensors"
 _PICKLED: Final = "pytorch_model.bin"
@@ -42,17 +42,24 @@ def load_network(checkpoint: Checkpoint, auto_class: Any, *, dtype: torch.dtype,
     """
     folder = checkpoint.folder
     safe = check_weights(folder, checkpoint.source)
+
+    def load(**more: Any) -> Any:
+        return auto_class.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=safe, weights_only=True, dtype=dtype,
+            trust_remote_code=trust_remote_code, output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below, by name
+            **more,
+        )  # fmt: skip
+
     with quiet("transformers"):
         try:
-            network, info = auto_class.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=safe, weights_only=True, dtype=dtype,
-                trust_remote_code=trust_remote_code, output_loading_info=True,
-                ignore_mismatched_sizes=True,  # refused below, by name
-            )  # fmt: skip
+            network, info = load()
+            if any(re.match(WRAPPER, str(key)) for key in info.get("unexpected_keys", ())):
+                network, info = load(key_mapping={WRAPPER: ""})  # saved from a wrapped network
         except Exception as error:
             raise _failure(error, folder, safe, checkpoint.source) from None
     refuse_incomplete(info, checkpoint.source)
-    return network.eval()
+    return aligned(network).eval()
 
 
 def check_weights(folder: Path, source: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -12,6 +13,7 @@ from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.documents import read_model
 from reasonx_eval.io.files import write_bytes, write_json
+from reasonx_eval.models.loading.checkpoint import WRAPPER
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,6 +124,7 @@ def read_network(weights: Path, build: Callable[[], N], *, what: str) -> N:
 
     Parameters
     ----------
+    weights : names may begin with ``module.``, as those of a wrapped network do
     build : makes the network with fresh weights
     what : the kind of network, for errors
 
@@ -142,7 +145,7 @@ def read_network(weights: Path, build: Callable[[], N], *, what: str) -> N:
         raise DataError(f"not a safetensors file ({error})", where=where) from None
     try:
         network = build()
-        network.load_state_dict({k: v.float() for k, v in state.items()})
+        network.load_state_dict({re.sub(WRAPPER, "", k): v.float() for k, v in state.items()})
     except (RuntimeError, TypeError, ValueError) as error:
         raise DataError(f"weights of another network: {' '.join(str(error).split())[:300]}", where=where) from None
     network.eval()

@@ -23,6 +23,8 @@ _SMALL = ["*.json", "*.txt", "*.model"]
 _CONFIGS = (".json", ".txt", ".model")
 #: the safetensors format allows no longer header
 _MAX_HEADER: Final = 100_000_000
+#: the start of names in weights saved from a wrapped network: DataParallel, DistributedDataParallel, torch.compile
+WRAPPER: Final = r"^(?:(?:module|_orig_mod)\.)+"
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -172,6 +174,11 @@ class Weights:
 
     files: tuple[Path, ...]
     variant: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors."""
+        return tuple(name for path in self.files for name in tensor_shapes(path))
 
     @property
     def parameters(self) -> int:

@@ -316,3 +316,10 @@ def test_the_catalogue_agrees_with_the_family() -> None:
     ours = [e for e in catalogue().values() if e.adapter == "reasonx_eval.models.adapters.marigold:Marigold"]
     assert len(ours) == 8
     assert all(e.hub == f"prs-eth/{e.name}" for e in ours)
+
+
+def test_names_of_a_wrapped_network_are_refused_with_the_cause(folder: Path) -> None:
+    weights = {f"module.{name}": value for name, value in load_file(folder / UNET).items()}
+    save_file(weights, folder / UNET, metadata={"format": "pt"})
+    with pytest.raises(UsageError, match=r"begin as in module\..*: saved from a wrapped network"):
+        Marigold(Checkpoint(folder, "f"), runtime=Runtime(device="cpu"))

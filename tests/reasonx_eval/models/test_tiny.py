@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import DataError, UsageError
@@ -420,3 +421,12 @@ def test_listing_loads_no_torch() -> None:
             "for n in ('tiny', 'tiny-flow'):\n m = load_model(n); m.info; m.kinds\n"
             "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules\n")  # fmt: skip
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod."])
+def test_names_of_a_wrapped_network_are_read(tmp_path: Path, prefix: str) -> None:
+    copy = tmp_path / "tiny.safetensors"
+    save_file({prefix + k: v for k, v in load_file(WEIGHTS / "tiny.safetensors").items()}, copy)
+    describe(copy)
+    for ours, shipped in zip(Tiny(weights=copy).network.parameters(), Tiny().network.parameters(), strict=True):
+        assert torch.equal(ours, shipped)

@@ -19,7 +19,7 @@ from reasonx_eval.models.adapters.transformers_depth import TransformersDepth
 from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.types import Sample
-from tests.reasonx_eval.models.tiny_hub import prompt_depth_anything, save_depth
+from tests.reasonx_eval.models.tiny_hub import moved, prompt_depth_anything, save_depth
 
 SAMPLE = Sample("s0", np.full((20, 30, 3), 128, dtype=np.uint8))
 
@@ -288,3 +288,28 @@ def test_a_model_type_that_transformers_lacks(folder: Path) -> None:
 def test_a_network_that_needs_a_measurement(folder: Path) -> None:
     prompt_depth_anything().save_pretrained(folder)
     assert "completes a depth measurement" in refusal(folder)
+
+
+def test_the_place_of_tensors_in_a_file_changes_no_bit(folder: Path) -> None:
+    (expected,) = adapter(folder).predict([SAMPLE], "disparity_affine", 0)
+    for shift in range(8, 64, 8):
+        moved(folder / "model.safetensors", shift)
+        model = adapter(folder)
+        (found,) = model.predict([SAMPLE], "disparity_affine", 0)
+        np.testing.assert_array_equal(found.value, expected.value)
+        assert {t.data_ptr() % 64 for t in model.network.state_dict().values() if t.numel()} == {0}
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("pickled", [False, True])
+def test_names_of_a_wrapped_network_are_read(folder: Path, prefix: str, pickled: bool) -> None:
+    (expected,) = adapter(folder).predict([SAMPLE], "disparity_affine", 0)
+    path = folder / "model.safetensors"
+    weights = {prefix + name: value for name, value in load_file(path).items()}
+    if pickled:
+        path.unlink()
+        torch.save(weights, folder / "pytorch_model.bin")
+    else:
+        save_file(weights, path, metadata={"format": "pt"})
+    (found,) = adapter(folder).predict([SAMPLE], "disparity_affine", 0)
+    np.testing.assert_array_equal(found.value, expected.value)
