@@ -25,7 +25,7 @@ from reasonx_eval.models.base import Model, ModelInfo, check_kind
 from reasonx_eval.models.loading.catalogue import catalogue, checkpoint_info
 from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint
 from reasonx_eval.models.loading.options import parse_options
-from reasonx_eval.models.loading.runtime import CheckpointModel, Runtime, in_batches, quiet
+from reasonx_eval.models.loading.runtime import CheckpointModel, Runtime, aligned, in_batches, quiet
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
 
 Resample = Literal["nearest", "nearest-exact", "bilinear", "bicubic", "area"]
@@ -148,6 +148,8 @@ class Marigold(CheckpointModel):
                 raise UsageError(f"its pipeline, {type(pipe).__name__}, is not a {self.description.pipeline}",
                                  where=self.name)  # fmt: skip
             check_filled(pipe, self._weights, self.checkpoint.folder)
+            for part in self._weights:
+                aligned(getattr(pipe, part))
             try:
                 pipe.scheduler.set_timesteps(self.steps)
             except ValueError as error:

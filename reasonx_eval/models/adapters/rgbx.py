@@ -33,7 +33,7 @@ from reasonx_eval.models.adapters.pipelines import (
 from reasonx_eval.models.base import ModelInfo, check_kind
 from reasonx_eval.models.loading.catalogue import checkpoint_info
 from reasonx_eval.models.loading.checkpoint import Checkpoint
-from reasonx_eval.models.loading.runtime import CheckpointModel, Runtime, in_batches, quiet, to_numpy
+from reasonx_eval.models.loading.runtime import CheckpointModel, Runtime, aligned, in_batches, quiet, to_numpy
 from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
 
 #: the class that its checkpoints name
@@ -155,7 +155,7 @@ class RgbX(CheckpointModel):
             raise UsageError(f"the U-Net has {networks.unet.config.in_channels} input channels; a noisy latent and a "
                              f"photo's latent are {2 * latent}", where=str(folder / "unet"))  # fmt: skip
         for part in parts.values():
-            part.to(self.runtime.torch_device, self.runtime.torch_dtype).eval()
+            aligned(part).to(self.runtime.torch_device, self.runtime.torch_dtype).eval()
         return networks
 
     def _maps(self, networks: _Networks, group: Sequence[Sample], kind: Kind, seed: int) -> list[NDArray[np.float32]]:

@@ -23,7 +23,10 @@ from reasonx_eval.models.loading.checkpoint import Checkpoint
 
 T = TypeVar("T")
 R = TypeVar("R")
+N = TypeVar("N", bound=torch.nn.Module)
 
+#: bytes; torch's own allocations on the CPU start at multiples of it
+ALIGNMENT: Final = 64
 DTYPES: Final = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -152,6 +155,18 @@ def in_batches(
             size = (size + 1) // 2
             print(f"{name}: out of memory, going on with {size} images at a time", file=sys.stderr)
     return done
+
+
+def aligned(network: N) -> N:
+    """The network, with every tensor in memory of its own that starts at a multiple of 64 bytes.
+
+    Libraries map a file of weights into memory and leave each tensor where it lies in the file. There, kernels of some
+    processors add up in another order, so that the same weights in another file would give other last bits.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.data_ptr() % ALIGNMENT:
+            tensor.data = tensor.data.clone()
+    return network
 
 
 def to_tensor(image: NDArray[np.uint8], device: torch.device) -> torch.Tensor:

@@ -99,7 +99,7 @@ def test_asked_kinds() -> None:
     assert decide_kind(DPT, "x", "depth_metric") == "depth_metric"  # only the family's convention stood against it
     open_ended = DPT | {"backbone_config": {"model_type": "dinov2"}}
     assert decide_kind(open_ended, "x", "depth_affine") == "depth_affine"
-    with pytest.raises(UsageError, match="can't be told") as caught:
+    with pytest.raises(UsageError, match="does not tell the kind") as caught:
         decide_kind(open_ended, "x", None)
     assert all(kind in str(caught.value) for kind in DEPTH_KINDS)
     with pytest.raises(UsageError, match=r"config.json says disparity_affine: depth_estimation_type is relative"):
