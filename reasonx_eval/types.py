@@ -46,6 +46,14 @@ TASK_OF_KIND: Final[Mapping[str, str]] = {
     "irradiance": "irradiance",
 }
 
+#: signs that turn a frame's vectors into ours (x right, y down, z forward, a wall that faces the camera is (0, 0, -1)).
+#: opengl: x right, y up, z to the viewer; dsine: our axes, but vectors that point away from the camera
+NORMAL_FRAMES: Final[Mapping[str, tuple[int, int, int]]] = {
+    "opencv": (1, 1, 1),
+    "opengl": (1, -1, -1),
+    "dsine": (-1, -1, -1),
+}
+
 # Codes of a relation between two points, shared by WHDR judgements and by ordinal pairs.
 SAME: Final = 0  # WHDR "E" (equally dark); albedo pairs: same base colour
 FIRST: Final = 1  # WHDR: point 1 darker; pairs: point 1 closer, facing more, more light

@@ -19,6 +19,8 @@ class DatasetInfo:
 
     licence, homepage, size : how to get the official files
     splits : split name -> number of samples (None: depends on the files)
+    farthest_m : the range of the sensor, metres; depth beyond it is in another unit
+    usual_m : the median depth of such photos, metres, where they are alike enough to have one
     layout : how the files lie, where no manifest of the package says it
     example : a complete example of the file that describes the data, where there is one
     """
@@ -32,6 +34,8 @@ class DatasetInfo:
     size: str
     needs_root: bool = True
     options: Mapping[str, str] = field(default_factory=dict)
+    farthest_m: float | None = None
+    usual_m: float | None = None
     layout: str = ""
     example: str = ""
 

@@ -55,6 +55,7 @@ class DIODE(Dataset):
         licence="see the homepage (the devkit is MIT)",
         homepage="https://diode-dataset.org",
         size="2.6 GB (val.tar.gz: photos and depth), 4.6 GB (val_normals.tar.gz)",
+        farthest_m=350.0,
         options={
             "mask": "file (default): NAME_depth_mask.npy decides what is valid; positive: depth > 0 does, as in the "
             "official devkit",

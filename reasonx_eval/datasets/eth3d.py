@@ -48,6 +48,7 @@ class ETH3D(Dataset):
         splits={"train-dslr": 454},
         licence="CC BY-NC-SA 4.0",
         homepage="https://www.eth3d.net/datasets",
+        farthest_m=330.0,
         size="454 photos of 6048 x 4032, 98 MB of depth each (44 GB)",
         options={
             "layout": "auto (default): folders if there are any, else tar; folders: SCENE/images/dslr_images and "

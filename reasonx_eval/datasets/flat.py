@@ -26,7 +26,6 @@ from reasonx_eval.datasets.examples import (
 from reasonx_eval.datasets.formats.maps import (
     ENCODINGS,
     MAP_SUFFIXES,
-    NORMAL_FRAMES,
     PHOTO_SUFFIXES,
     as_plane,
     as_rgb,
@@ -40,7 +39,7 @@ from reasonx_eval.datasets.formats.reading import choice, require_id, wanted
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.images import read_rgb, write_npy, write_png
 from reasonx_eval.io.walk import PICTURES, from_system, walk_files
-from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample, Target
+from reasonx_eval.types import NORMAL_FRAMES, DepthTarget, MapTarget, NormalTarget, Sample, Target
 
 _NAME = re.compile(r"^(?P<name>.+)_(?P<what>rgb|depth|normal|albedo|irradiance)$")
 _FILE_OF = {"depth": "depth", "normals": "normal", "albedo": "albedo", "irradiance": "irradiance"}

@@ -6,6 +6,7 @@ import codecs
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
 from reasonx_eval.datasets.examples import PNG, Example, Written, graded_judgements, smooth_truth
+from reasonx_eval.datasets.formats.maps import image_size
 from reasonx_eval.datasets.formats.reading import find_folder, require_id, wanted
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import SampleError
@@ -59,7 +61,10 @@ class IIW(Dataset):
         targets: dict[str, Target] = {}
         if wanted(want, "judgements"):
             targets["judgements"] = read_judgements(judgements)
-        return Sample(id=sample_id, source=partial(read_rgb, photo), targets=targets)
+        meta: dict[str, Any] = {}
+        with suppress(SampleError):  # judgements need no photo; whoever does finds the error
+            meta["photo_size"] = image_size(photo)
+        return Sample(id=sample_id, source=partial(read_rgb, photo), targets=targets, meta=meta)
 
 
 def _has_samples(folder: Path) -> bool:

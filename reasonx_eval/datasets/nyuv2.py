@@ -27,7 +27,7 @@ from reasonx_eval.datasets.examples import (
 from reasonx_eval.datasets.formats.nyuv2_layouts import IMAGES, SHAPE, BtsLayout, ExtractedLayout, Layout, MatLayout
 from reasonx_eval.datasets.formats.reading import choice, find_folder, pinhole, require_id, wanted
 from reasonx_eval.datasets.splits import split_lines
-from reasonx_eval.errors import DataError, UsageError
+from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.images import write_png
 from reasonx_eval.types import DepthTarget, Sample, Target
 
@@ -50,6 +50,8 @@ class NYUv2(Dataset):
         licence="research use",
         homepage="https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html",
         size="2.8 GB (nyu_depth_v2_labeled.mat)",
+        farthest_m=10.0,
+        usual_m=2.7,
         options={
             "layout": "auto (default): the first that is there of mat: nyu_depth_v2_labeled.mat; extracted: "
             "test/SCENE/rgb_0001.png, depth_0001.png, filled_0001.png; bts: ROOM/rgb_00045.jpg, sync_depth_00045.png",
@@ -78,6 +80,11 @@ class NYUv2(Dataset):
         targets: dict[str, Target] = {}
         if wanted(want, "depth"):
             depth = self._layout.depth(number)
+            if self._depth == "filled" and not (np.isfinite(depth) & (depth > 0)).all():
+                share = 100 * float(np.mean(~(depth > 0)))
+                raise SampleError(f"in-painted depth has no holes, and {share:.1f} % of this one is missing: raw depth "
+                                  "under the name of in-painted depth?", where=str(self._layout.files(number)[-1]),
+                                  fix=f"in-painted depth of {MatLayout.file_name} ('depths')")  # fmt: skip
             targets["depth"] = DepthTarget(depth, np.isfinite(depth) & (depth > 0), pinhole(*INTRINSICS))
         return Sample(
             id=sample_id,

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from reasonx_eval.datasets.base import DatasetInfo
 from reasonx_eval.doctor.findings import Finding, Status, some
 from reasonx_eval.doctor.gather import GUESSED_FOV, TOLERANCE_8BIT, TOLERANCE_FLOAT, Gathered
+from reasonx_eval.scoring.readings import DEPTH_FACTORS
+from reasonx_eval.types import NORMAL_FRAMES
 
 #: samples with a smaller share of valid pixels are named
 FEW_VALID = 0.05
@@ -31,11 +34,11 @@ def check_samples(found: Gathered, n: int) -> Iterator[Finding]:
         yield Finding("samples", "ok", f"{n} opened, all readable: photo, {', '.join(targets) or 'no target'}")
 
 
-def check_values(found: Gathered) -> Iterator[Finding]:
-    """All checks of the values that were read."""
+def check_values(found: Gathered, info: DatasetInfo) -> Iterator[Finding]:
+    """All checks of the values that were read, and of what is known about the data set."""
     yield from _image(found)
     yield from _sizes(found)
-    yield from _units(found)
+    yield from _units(found, info)
     yield from _valid(found)
     yield from _normals(found)
     yield from _ranges(found)
@@ -74,7 +77,7 @@ def _sizes(found: Gathered) -> Iterator[Finding]:
         yield Finding("size", "ok", "maps and photos have the same size")
 
 
-def _units(found: Gathered) -> Iterator[Finding]:
+def _units(found: Gathered, info: DatasetInfo) -> Iterator[Finding]:
     medians = found.column("depth", "median")
     if not medians:
         return
@@ -92,8 +95,30 @@ def _units(found: Gathered) -> Iterator[Finding]:
         yield Finding("units", "fail", f"median depth is {median:.2g} m: scaled down twice?")
     elif largest <= 1.0:
         yield Finding("units", "warn", f"no depth beyond {largest:.3g}: normalised to 0..1 instead of metres?")
+    elif (info.farthest_m is not None and largest > 1.05 * info.farthest_m) or _unusual(median, info):
+        limit = "" if info.farthest_m is None else f", and {info.name} ends at {info.farthest_m:g} m"
+        factor, why = _factor(median, largest, info)
+        hint = f": divided by {factor:g} it would fit ({why})" if factor else ": another unit?"
+        yield Finding("units", "fail" if largest > (info.farthest_m or np.inf) else "warn",
+                      f"median depth {median:.2f} m, largest {largest:.1f} m{limit}{hint}",
+                      "files that hold what the layout says; reasonx-eval info " + info.name)  # fmt: skip
     else:
         yield Finding("units", "ok", f"median depth {median:.2f} m, largest {largest:.1f} m")
+
+
+def _unusual(median: float, info: DatasetInfo) -> bool:
+    return info.usual_m is not None and not 0.4 < median / info.usual_m < 2.5
+
+
+def _factor(median: float, largest: float, info: DatasetInfo) -> tuple[float | None, str]:
+    """The known factor that brings depth nearest to what is usual, or at least within the sensor's range."""
+    fits = [f for f in DEPTH_FACTORS if largest / f <= (info.farthest_m or np.inf)]
+    if info.usual_m is not None:
+        fits = [f for f in fits if 0.8 < median / f / info.usual_m < 1.25]
+        best = min(fits, key=lambda f: abs(np.log(median / f / float(info.usual_m or 1))), default=None)
+    else:
+        best = min((f for f in fits if f > 1), default=None)
+    return (None, "") if best is None else (best, DEPTH_FACTORS[best])
 
 
 def _valid(found: Gathered) -> Iterator[Finding]:
@@ -147,13 +172,28 @@ def _facing(found: Gathered) -> Finding:
     text = f"{100 * share:.1f} % face the camera{how}"
     if share > 0.99:
         return Finding("normals", "ok", text)
-    frame = min(("opengl", "dsine"), key=lambda f: _mean(found, f"cosine_{f}"))
-    best = _mean(found, f"facing_{frame}")
+    best, form = _best_form(found)
     likely = best > 0.9 and best > share + 0.05
-    hint = f": in the frame {frame} it would be {100 * best:.1f} %" if likely else ""
+    hint = f": {form} it would be {100 * best:.1f} %" if likely else ""
     status: Status = "fail" if share < 0.5 else "warn"
-    fix = f"[normals] frame in dataset.toml, or --dataset-option normals_frame={frame}" if likely else None
+    frame = next((f for f in NORMAL_FRAMES if likely and form.startswith(f"read in the frame {f} ")), None)
+    fix = f"[normals] frame in dataset.toml, or --dataset-option normals_frame={frame}" if frame else None
     return Finding("normals", status, text + hint, fix)
+
+
+def _best_form(found: Gathered) -> tuple[float, str]:
+    """How many normals face the camera in the form that makes them face it most, and the form.
+
+    Forms whose z has the same sign can have the same share; the mean of n . view is lowest for the right one, because
+    walls on the left face right and walls on the right face left. Of nearly equal ones the likeliest is first.
+    """
+    rows = [row for row in found.facts["normals"].values() if row["valid"]]
+    forms = [k.removeprefix("cosine ") for k in rows[0] if k.startswith("cosine ") and all(k in row for row in rows)]
+    if not forms:
+        return 0.0, ""
+    cosines = [_mean(found, f"cosine {f}") for f in forms]
+    form = next(f for f, c in zip(forms, cosines, strict=True) if c < min(cosines) + 0.01)
+    return _mean(found, f"facing {form}"), form
 
 
 def _mean(found: Gathered, name: str) -> float:

@@ -57,7 +57,7 @@ def diagnose(
     if len(ids) < len(dataset.ids):
         findings.append(Finding("values", "ok", f"looked at {len(ids)} of {len(dataset.ids)} samples, spread evenly; "
                                 "--full looks at all"))  # fmt: skip
-    findings += check_values(found)
+    findings += check_values(found, dataset.info)
     root = str(dataset.root) if dataset.root is not None else None
     return Report(dataset.name, dataset.split, root, len(dataset.ids), tuple(ids), tuple(findings))
 

@@ -9,9 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset
-from reasonx_eval.datasets.formats.maps import NORMAL_FRAMES
 from reasonx_eval.errors import ReasonXError, SampleError
-from reasonx_eval.types import FIRST, SAME, SECOND, DepthTarget, JudgementTarget, MapTarget, NormalTarget, Sample
+from reasonx_eval.scoring.readings import normal_forms
+from reasonx_eval.types import (
+    FIRST,
+    SAME,
+    SECOND,
+    DepthTarget,
+    JudgementTarget,
+    MapTarget,
+    NormalTarget,
+    Sample,
+)
 
 #: horizontal field of view assumed where a sample has no intrinsics, degrees
 GUESSED_FOV = 60.0
@@ -121,25 +130,19 @@ def normal_facts(target: NormalTarget, matrix: NDArray[np.float64] | None) -> Fa
         "length": float(np.median(length)),
         "eight_bit": float(eight_bit),
         "guessed_rays": float(matrix is None),
-        "facing": _facing(normal, rays, "opencv")[0],
+        "facing": float(((normal * rays).sum(axis=1) < 0).mean()),
     }
-    for frame in ("opengl", "dsine"):
-        facts[f"facing_{frame}"], facts[f"cosine_{frame}"] = _facing(normal, rays, frame)
+    thin = slice(None, None, max(1, len(normal) // 4096))
+    for form, value in normal_forms(normal[thin]):
+        # forms that don't give unit vectors are no normals
+        if abs(float(np.median(np.linalg.norm(value, axis=1))) - 1.0) < 0.05:
+            cosine = (value * rays[thin]).sum(axis=1)
+            facts[f"facing {form}"], facts[f"cosine {form}"] = float((cosine < 0).mean()), float(cosine.mean())
     low = np.nonzero(valid)[0] >= valid.shape[0] * 2 // 3
     if low.any():
         y = normal[low, 1] / np.maximum(length[low], 1e-9)
         facts |= {"floor_up": float((y < -0.7).mean()), "floor_down": float((y > 0.7).mean())}
     return facts
-
-
-def _facing(normal: NDArray[np.float64], rays: NDArray[np.float64], frame: str) -> tuple[float, float]:
-    """Share of normals that face the camera, and their mean n . view, if they were stored in `frame`.
-
-    Frames whose z has the same sign can have the same share; the mean is lowest for the right one, because walls on
-    the left face right and walls on the right face left.
-    """
-    cosine = (normal * np.array(NORMAL_FRAMES[frame]) * rays).sum(axis=1)
-    return float((cosine < 0).mean()), float(cosine.mean())
 
 
 def _from_codes(normal: NDArray[np.float64]) -> bool:

@@ -33,6 +33,7 @@ from reasonx_eval.models.saved.predictions import write_meta
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.run.prefetch import Job, Outcome, evaluate
 from reasonx_eval.run.provenance import collect
+from reasonx_eval.scoring.readings import READING
 from reasonx_eval.statistics.aggregate import CONFIDENCE, RESAMPLES, aggregate
 from reasonx_eval.types import Kind, Record
 
@@ -304,11 +305,17 @@ def _drop_pixels(out: Path, protocol: Protocol, result: Result, keep: bool) -> N
 
 
 def _notes(records: Sequence[Record]) -> list[str]:
-    """Every kind of note with how many samples carry it and the first of them."""
+    """Every kind of note with how many samples carry it and the first of them.
+
+    Of other readings, the likeliest of those that fit every sample: one sample can be fitted by chance.
+    """
     found: dict[str, list[str]] = {}
     for record in records:
         for note in record.notes:
             found.setdefault(note, []).append(record.sample_id)
+    scored = sum(r.error is None and r.undefined is None for r in records)
+    fits_all = [n for n, who in found.items() if n.startswith(READING) and len(who) == scored]
+    found = {n: who for n, who in found.items() if not n.startswith(READING) or n in fits_all[:1]}
     return [f"{note}: {len(who)} samples ({', '.join(who[:3])}{', ...' if len(who) > 3 else ''})"
             for note, who in sorted(found.items())]  # fmt: skip
 

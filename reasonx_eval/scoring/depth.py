@@ -14,6 +14,7 @@ from reasonx_eval.metrics import align
 from reasonx_eval.metrics.depth_sums import measure_depth
 from reasonx_eval.metrics.valid_pixels import ValidPixels
 from reasonx_eval.protocols.protocol import DepthSpec, Protocol, align_space
+from reasonx_eval.scoring import readings
 from reasonx_eval.scoring.sample import Scored
 from reasonx_eval.types import Alignment, DepthTarget, Prediction, Sample, Target
 
@@ -77,7 +78,22 @@ def score_depth(sample: Sample, target: Target, prediction: Prediction, protocol
     pairs, alignment = fit_depth(prediction, target, mask, spec, scored=True)
     metrics = measure_depth(pairs, alignment=alignment, clip_m=spec.clip_m, floor_m=spec.floor_m,
                           disparity_floor=spec.align.disparity_floor, names=protocol.metrics)  # fmt: skip
-    return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=align.alignment_notes(alignment))
+    notes = [*align.alignment_notes(alignment), *_range_notes(target, spec, n_valid)]
+    if spec.align.mode != "affine" and alignment.space == "depth" and prediction.kind != "disparity_affine":
+        pred, truth = readings.sampled(mask, pairs.pred, pairs.target)
+        notes += readings.depth_readings(pred, truth, metric=spec.align.mode == "none")
+    return Scored(metrics=metrics, n_valid=n_valid, alignment=alignment, notes=tuple(notes))
+
+
+def _range_notes(target: DepthTarget, spec: DepthSpec, n_valid: int) -> list[str]:
+    """A note where the protocol's range leaves out most of what was measured inside its crop."""
+    if spec.range_m is None:
+        return []
+    measured = int(np.count_nonzero(target.valid[crop_window(spec.crop, *target.depth.shape)]))
+    if 2 * n_valid >= measured:
+        return []
+    return [f"the protocol's range, {spec.range_m[0]:g} to {spec.range_m[1]:g} m, leaves out more than half of the "
+            "measured pixels: is the ground truth in metres? (reasonx-eval doctor)"]  # fmt: skip
 
 
 def fit_depth(

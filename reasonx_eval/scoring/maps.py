@@ -14,6 +14,7 @@ from reasonx_eval.metrics import image
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.protocols.protocol import MapSpec, Protocol
 from reasonx_eval.scoring.depth import match_size
+from reasonx_eval.scoring.readings import colour_readings, sampled
 from reasonx_eval.scoring.sample import Scored
 from reasonx_eval.types import MapTarget, Prediction, Sample, Target
 
@@ -44,7 +45,8 @@ def score_map(sample: Sample, target: Target, prediction: Prediction, protocol: 
     if set(protocol.metrics) - {"si_mse", "lmse"}:
         maps["compared"] = compared_maps(pred, truth, mask, spec)
     metrics = {name: _measure(name, maps, mask, spec) for name in protocol.metrics}
-    return Scored(metrics=metrics, n_valid=n_valid)
+    notes = colour_readings(*sampled(mask, pred, truth))
+    return Scored(metrics=metrics, n_valid=n_valid, notes=tuple(notes))
 
 
 def linear_map(prediction: Prediction, shape: tuple[int, ...], spec: MapSpec) -> Map:

@@ -11,6 +11,7 @@ from reasonx_eval.metrics.normals import measure_normals, summarise
 from reasonx_eval.metrics.valid_pixels import dot
 from reasonx_eval.protocols.protocol import NormalsSpec, Protocol
 from reasonx_eval.scoring.depth import match_size
+from reasonx_eval.scoring.readings import normal_readings, sampled
 from reasonx_eval.scoring.sample import Scored
 from reasonx_eval.types import NormalTarget, Prediction, Sample, Target
 
@@ -33,13 +34,14 @@ def score_normals(sample: Sample, target: Target, prediction: Prediction, protoc
     if n_valid == 0:
         raise SampleError("the ground truth has no valid normal")
     value = match_size(prediction.value, target.normal.shape, spec.resize)
+    notes = tuple(normal_readings(*sampled(mask, value, target.normal)))
     if protocol.pool == "image":
         metrics = measure_normals(pred=value, target=target.normal, mask=mask, names=protocol.metrics,
                                  round_digits=spec.round_per_image)  # fmt: skip
-        return Scored(metrics=metrics, n_valid=n_valid)
+        return Scored(metrics=metrics, n_valid=n_valid, notes=notes)
     errors = angular_errors(pred=value, target=target.normal, mask=mask)
     return Scored(metrics=summarise(errors=errors, names=protocol.metrics), n_valid=n_valid,
-                  stats=pixel_stats(errors), pixels=errors)  # fmt: skip
+                  stats=pixel_stats(errors), notes=notes, pixels=errors)  # fmt: skip
 
 
 def pixel_stats(errors: NDArray[np.float64]) -> dict[str, float]:

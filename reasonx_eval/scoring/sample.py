@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.types import TASK_OF_KIND, Alignment, Prediction, Record, Sample, Target
+
+#: networks round sides to multiples of 8 or 14: 480 x 640 becomes 476 x 644, 1.5 % wider
+MAX_STRETCH = 1.02
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ def score_sample(*, sample: Sample, prediction: Prediction, protocol: Protocol) 
         raise SampleError(f"the dataset has no target '{protocol.reads}' for this sample", where=sample.id)
     check_shape(prediction)
     _check_orientation(prediction, target)
-    return _score(sample, target, prediction, protocol)
+    scored = _score(sample, target, prediction, protocol)
+    note = _aspect_note(prediction, target, sample)
+    return replace(scored, notes=(*scored.notes, note)) if note else scored
 
 
 def _score(sample: Sample, target: Target, prediction: Prediction, protocol: Protocol) -> Scored:
@@ -97,6 +102,20 @@ def _check_orientation(prediction: Prediction, target: Target) -> None:
     if prediction.value.shape[:2] == valid.shape[::-1]:
         raise SampleError(f"the prediction is {list(prediction.value.shape[:2])}, the ground truth "
                           f"{list(valid.shape)}: transposed?")  # fmt: skip
+
+
+def _aspect_note(prediction: Prediction, target: Target, sample: Sample) -> str | None:
+    """A note where resizing would stretch the prediction by more than 2 %."""
+    valid = getattr(target, "valid", None)
+    shape = sample.meta.get("photo_size") if valid is None else valid.shape
+    if shape is None:
+        return None
+    height, width = prediction.value.shape[:2]
+    stretch = (width * shape[0]) / (height * shape[1])
+    if max(stretch, 1 / stretch) <= MAX_STRETCH:
+        return None
+    return ("the prediction's aspect ratio differs from the photo's by more than 2 %: cropped, padded, or of another "
+            "photo?")  # fmt: skip
 
 
 def to_record(sample: Sample, scored: Scored, data: str, prediction: str) -> Record:

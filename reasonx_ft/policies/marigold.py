@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.models.adapters.marigold_maps import DEPTH, NORMALS, Description
-from reasonx_eval.models.saved.formats import FRAME_SIGNS
-from reasonx_eval.types import TASK_OF_KIND, Kind
+from reasonx_eval.types import NORMAL_FRAMES, TASK_OF_KIND, Kind
 from reasonx_ft.grpo.schedules import Schedule, variance_preserving
 
 # of maps without a unit: below it, light and depth count as nothing (of a range of 1; steps of 8-bit images are 4e-3)
@@ -133,7 +132,7 @@ class LatentMaps:
     def _unit(self, value: Tensor) -> Tensor:
         if not self._full_z:
             value = torch.cat([value[..., :2, :, :], value[..., 2:, :, :] * 0.5 + 0.5], dim=-3)
-        value = value * value.new_tensor(FRAME_SIGNS["opengl"]).view(3, 1, 1)
+        value = value * value.new_tensor(NORMAL_FRAMES["opengl"]).view(3, 1, 1)
         # the root of 0 has no gradient, a vector of length 0 no direction: both stay 0
         length = value.square().sum(-3, keepdim=True)
         return value / torch.where(length > 0, length, 1.0).sqrt()

@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io.color import decode
 from reasonx_eval.io.images import decode_file, missing, read_exr, read_npy, read_png
+from reasonx_eval.types import NORMAL_FRAMES
 
 #: suffixes that `read_map` understands
 MAP_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".h5", ".hdf5", ".tif", ".tiff")
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
 
-#: factors from a file's axes to ours (x right, y down, z forward, visible surfaces with n . view < 0).
-#: opengl: x right, y up, z to the camera; dsine: x right, y down, z forward, but pointing away from the camera.
-NORMAL_FRAMES = {"opencv": (1.0, 1.0, 1.0), "opengl": (1.0, -1.0, -1.0), "dsine": (-1.0, -1.0, -1.0)}
 ENCODINGS = ("srgb", "linear", "gamma2.2")
 
 
@@ -199,7 +197,7 @@ def decode_normals(
     Parameters
     ----------
     array : [H, W, 3], unsigned integer codes of (n + 1) / 2 if `encoded`, else the components themselves
-    frame : a key of NORMAL_FRAMES
+    frame : a key of types.NORMAL_FRAMES
 
     Returns
     -------
@@ -220,4 +218,4 @@ def decode_normals(
         value = value * (2.0 * unit_scale(array)) - 1.0
     norm = np.linalg.norm(value, axis=2)  # [H, W]
     valid = np.isfinite(norm) & (norm > 0.05) & (norm < 1.5)
-    return (value * np.array(NORMAL_FRAMES[frame])).astype(np.float32), valid
+    return (value * np.array(NORMAL_FRAMES[frame], dtype=np.float64)).astype(np.float32), valid

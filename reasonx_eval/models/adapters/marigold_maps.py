@@ -17,8 +17,7 @@ from reasonx_eval.errors import UsageError
 from reasonx_eval.models.adapters.pipelines import class_name, part_config
 from reasonx_eval.models.base import check_kind
 from reasonx_eval.models.loading.checkpoint import Checkpoint
-from reasonx_eval.models.saved.formats import FRAME_SIGNS
-from reasonx_eval.types import TASK_OF_KIND, Kind
+from reasonx_eval.types import NORMAL_FRAMES, TASK_OF_KIND, Kind
 
 DEPTH: Final = "MarigoldDepthPipeline"
 NORMALS: Final = "MarigoldNormalsPipeline"
@@ -94,7 +93,7 @@ def to_kind(value: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
     if TASK_OF_KIND[kind] == "depth":
         return value[..., 0]
     if kind == "normal":
-        return value * np.array(FRAME_SIGNS["opengl"], dtype=np.float32)
+        return value * np.array(NORMAL_FRAMES["opengl"], dtype=np.float32)
     return value
 
 

@@ -16,8 +16,7 @@ from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.models.adapters.onnx_card import InputSpec, OnnxCard, OutputSpec, Port, SideSpec, read_card, spatial
 from reasonx_eval.models.adapters.onnx_files import external_files
 from reasonx_eval.models.base import Model, ModelInfo, check_kind
-from reasonx_eval.models.saved.formats import FRAME_SIGNS
-from reasonx_eval.types import TASK_OF_KIND, Kind, Prediction, Sample
+from reasonx_eval.types import NORMAL_FRAMES, TASK_OF_KIND, Kind, Prediction, Sample
 
 _DTYPES: Mapping[str, type[np.generic]] = {
     "tensor(float)": np.float32,
@@ -271,7 +270,7 @@ def finished(raw: NDArray[np.float32], seen: NDArray[np.uint8], spec: OutputSpec
             value = colour_albedo(value, seen)
         value = value * spec.scale + spec.offset
         if spec.kind == "normal":
-            value = value * np.array(FRAME_SIGNS[spec.normals_frame], dtype=np.float64)
+            value = value * np.array(NORMAL_FRAMES[spec.normals_frame], dtype=np.float64)
         return value.astype(np.float32)
 
 

@@ -16,21 +16,13 @@ from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io import images
 from reasonx_eval.io.documents import read_json
 from reasonx_eval.io.validation import explain
-from reasonx_eval.types import TASK_OF_KIND, Kind
+from reasonx_eval.types import NORMAL_FRAMES, TASK_OF_KIND, Kind
 
 META_NAME: Final = "meta.json"
 
 NormalsFrame = Literal["opencv", "opengl", "dsine"]
 NormalsEncoding = Literal["none", "half"]
 Suffix = Literal[".npy", ".npz", ".png", ".exr", ".h5"]
-
-#: signs that turn a frame's vectors into ours (x right, y down, z forward, a facing wall is (0, 0, -1)).
-#: opengl: x right, y up, z to the viewer. dsine: our axes, but vectors that point away from the camera.
-FRAME_SIGNS: Final[Mapping[str, tuple[int, int, int]]] = {
-    "opencv": (1, 1, 1),
-    "opengl": (1, -1, -1),
-    "dsine": (-1, -1, -1),
-}
 
 
 class ModelRef(BaseModel):
@@ -226,7 +218,7 @@ def _our_normals(
             raise SampleError(f"stated as (n + 1) / 2, which lies in [0, 1], but values reach from {low:.3g} to "
                               f"{high:.3g}", where=where, fix="-O normals_encoding=none")  # fmt: skip
         value = value * 2 - 1
-    signs = FRAME_SIGNS[decoding.normals_frame]
+    signs = NORMAL_FRAMES[decoding.normals_frame]
     return value if signs == (1, 1, 1) else value * np.array(signs, dtype=value.dtype)
 
 

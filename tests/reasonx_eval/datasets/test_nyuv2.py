@@ -321,6 +321,15 @@ def test_missing_and_doubled_images(tmp_path: Path) -> None:
         _ = NYUv2(tmp_path, "test").load("0001").image
 
 
+def test_in_painted_depth_with_holes_is_refused(tmp_path: Path) -> None:
+    """Raw depth lies under the name of in-painted depth in a tree that is passed around."""
+    write_nyuv2_extracted(tmp_path / "test", 1, "kitchen_0004", NyuImage(IMAGES[1].photo, IMAGES[1].raw, IMAGES[1].raw))
+    dataset = NYUv2(tmp_path, "test", {"depth": "filled"})
+    with pytest.raises(SampleError, match=r"filled_0001\.png: in-painted depth has no holes"):
+        dataset.load("0001")
+    assert not depth_of(NYUv2(tmp_path, "test"), "0001").valid.all()
+
+
 # Surface normals
 
 

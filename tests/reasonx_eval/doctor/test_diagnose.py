@@ -99,6 +99,23 @@ def test_units(value: float, status: str, text: str) -> None:
     assert text in message
 
 
+@pytest.mark.parametrize(("factor", "status", "words"), [
+    (1.0, "ok", "median depth 2.70 m"), (5.0, "fail", "nyuv2 ends at 10 m: divided by 5 it would fit (a PNG of 5000"),
+    (0.2, "warn", "divided by 0.2 it would fit (millimetres read as 5000"), (7.0, "fail", "another unit?"),
+])  # fmt: skip
+def test_units_of_a_set_whose_range_is_known(
+    monkeypatch: pytest.MonkeyPatch, factor: float, status: str, words: str
+) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setattr(Memory, "info", replace(Memory.info, name="nyuv2", farthest_m=10.0, usual_m=2.7))
+    value = (factor * np.linspace(0.1, 5.3, H * W)).astype(np.float32).reshape(H, W)
+    target = DepthTarget(value, np.ones((H, W), bool))
+    ((found, message),) = of(run({"depth": target}), "units")
+    assert found == status
+    assert words in message
+
+
 def test_depth_called_valid_must_be_positive_and_finite() -> None:
     broken = depth(2.0)
     broken.depth[0, 0] = -1.0
