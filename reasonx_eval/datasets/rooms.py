@@ -129,5 +129,5 @@ def write_examples(root: Path) -> Mapping[str, Written]:
 DATASET = Rooms
 EXAMPLES = (
     Example("rooms", "rooms", write_examples,
-            {**PNG, "depth": 1e-3, "normals": 0.01, "albedo": 5e-3, "irradiance": 1e-5}, offers=MAPS),
+            {**PNG, "depth": 1e-3, "normals": 0.01, "albedo": 5e-3, "irradiance": 1e-5}, split="test", offers=MAPS),
 )  # fmt: skip
