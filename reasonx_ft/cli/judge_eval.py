@@ -116,7 +116,7 @@ def _plan(context: click.Context, how: dict[str, Any]) -> Any:
     from reasonx_eval.io.results import Selection
     from reasonx_ft.annotation.questions import MODALITIES
     from reasonx_ft.judges.base import ORDERS
-    from reasonx_ft.judges.evaluation.evaluate import EvalPlan
+    from reasonx_ft.judges.evaluation.records import EvalPlan
 
     modalities = None
     if how["modalities"] is not None:

@@ -19,8 +19,8 @@ from reasonx_eval.io.images import read_png, read_rgb, write_npy, write_png
 from reasonx_eval.leaderboard.judge_results import FILE, JudgeResult, load_judge_result
 from reasonx_eval.registry import get_dataset
 from reasonx_ft.cli.main import cli
-from reasonx_ft.judges.evaluation.evaluate import EvalPlan
-from reasonx_ft.judges.evaluation.scoring import signature
+from reasonx_ft.judges.evaluation.evaluate import signature
+from reasonx_ft.judges.evaluation.records import EvalPlan
 from reasonx_ft.judges.tiny_files import WEIGHTS, read_card
 from tests.helpers.pages import FT, fill
 from tests.helpers.real_pairs import build

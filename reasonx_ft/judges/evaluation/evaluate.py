@@ -7,9 +7,10 @@ only if it is right on more than half of them.
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,76 +20,33 @@ from numpy.typing import NDArray
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.color import srgb_to_linear
-from reasonx_eval.io.files import canonical_json, write_bytes
-from reasonx_eval.io.results import Selection
-from reasonx_eval.leaderboard.judge_results import JudgeResult
+from reasonx_eval.io.files import write_bytes
+from reasonx_eval.io.results import DatasetRef, ModelRef
+from reasonx_eval.leaderboard.judge_results import JudgeRef, JudgeResult
 from reasonx_eval.metrics.ordinal import relation
 from reasonx_eval.models.base import Model
 from reasonx_eval.run.loop import select
-from reasonx_eval.types import FIRST, KINDS, LEFT_OUT, SAME, Prediction, Sample
+from reasonx_eval.run.provenance import collect
+from reasonx_eval.types import KINDS, LEFT_OUT, Prediction, Sample
 from reasonx_ft.annotation.coordinates import fractions
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import Questions
-from reasonx_ft.judges.base import ORDERS, Judge, Order, Photo, Question
-from reasonx_ft.judges.evaluation.scoring import summarise
-from reasonx_ft.judges.evaluation.truth import Truth, judged_modalities, own_target, photo_of, truth_of
+from reasonx_ft.judges.base import FLAGS, AnswerBatch, Judge, QuestionBatch
+from reasonx_ft.judges.evaluation.records import EvalPlan, PhotoAnswers
+from reasonx_ft.judges.evaluation.scoring import modality_result
+from reasonx_ft.judges.evaluation.truth import (
+    JUDGEMENTS,
+    Truth,
+    judged_modalities,
+    own_target,
+    photo_of,
+    truth_of,
+)
 
 RECORDS: Final = "records.jsonl"
 
 #: (photos done, photos in all, photos that failed)
 Progress = Callable[[int, int, int], None]
-
-
-@dataclass(frozen=True)
-class EvalPlan:
-    """What is asked.
-
-    modalities : None is all that the dataset has answers to
-    orders : both colour orders, or the first alone
-    pairs : drawn for each photo where the dataset has none of its own
-    seed : of those pairs, of the base model, and of the intervals
-    resamples, confidence : of the intervals
-    """
-
-    modalities: tuple[str, ...] | None = None
-    orders: tuple[Order, ...] = ORDERS
-    pairs: int = 80
-    seed: int = 0
-    selection: Selection = field(default_factory=Selection)
-    resamples: int = 2000
-    confidence: float = 0.95
-    passed: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PhotoAnswers:
-    """One photo's line of records.jsonl, or why it has none.
-
-    band : int8 [J]; relation, base : modality -> int8 [J], codes of reasonx_eval.types (base: {} without one)
-    probability : modality -> float64 [orders, J], NaN where there is none; flags : modality -> flag -> count
-    """
-
-    sample_id: str
-    points: NDArray[np.int64]
-    band: NDArray[np.int8]
-    relation: Mapping[str, NDArray[np.int8]]
-    probability: Mapping[str, NDArray[np.float64]]
-    base: Mapping[str, NDArray[np.int8]]
-    flags: Mapping[str, Mapping[str, int]]
-    error: str | None = None
-
-    def line(self) -> str:
-        """Canonical JSON: null for an answer without a probability."""
-        if self.error is not None:
-            return canonical_json({"id": self.sample_id, "error": self.error})
-        return canonical_json({
-            "id": self.sample_id, "points": self.points.reshape(-1, 4).tolist(), "band": self.band.tolist(),
-            "relation": {m: r.tolist() for m, r in self.relation.items()},
-            "probability": {m: [[None if math.isnan(v) else round(v, 6) for v in row] for row in p.tolist()]
-                            for m, p in self.probability.items()},
-            "base": {m: r.tolist() for m, r in self.base.items()},
-            "flags": {m: dict(f) for m, f in self.flags.items() if set(f) - {"ok"}},
-        })  # fmt: skip
 
 
 def evaluate_judge(
@@ -117,15 +75,15 @@ def evaluate_judge(
             raise UsageError(f"predicts none of {', '.join(modalities)}", where=f"--base {base.info.name}")
     found: list[PhotoAnswers] = []
     ids = select(dataset.ids, plan.selection)
-    for answers in _all(judge, data, ids, modalities, own, plan, base):
+    for answers in _asked(judge, data, ids, modalities, own, plan, base):
         found.append(answers)
         if progress:
             progress(len(found), len(ids), sum(f.error is not None for f in found))
     lines = "".join(f.line() + "\n" for f in found).encode()
     if out is not None:
         write_bytes(out / RECORDS, lines)
-    return summarise(judge, dataset, found, plan, own=own, modalities=modalities, base=base, questions=questions,
-                     lines=lines)  # fmt: skip
+    return _summarised(judge, dataset, found, plan, own=own, modalities=modalities, base=base, questions=questions,
+                       lines=lines)  # fmt: skip
 
 
 def wanted_targets(dataset: Dataset, modalities: Sequence[str] | None, judge_needs: Sequence[str]) -> tuple[str, ...]:
@@ -135,44 +93,56 @@ def wanted_targets(dataset: Dataset, modalities: Sequence[str] | None, judge_nee
     return tuple(dict.fromkeys([*answers, *(t for t in judge_needs if t in dataset.targets)]))
 
 
-def _all(
+def _asked(
     judge: Judge, data: Recent, ids: Sequence[str], modalities: Sequence[str], own: bool, plan: EvalPlan,
     base: Model | None,
 ) -> Iterator[PhotoAnswers]:  # fmt: skip
-    for sample_id in ids:
-        try:
-            sample = data.load(sample_id)
-            photo = photo_of(sample)
-            truth = truth_of(sample, photo, modalities, own=own, pairs=plan.pairs, seed=plan.seed)
-            said = {} if base is None else _base_relations(base, sample, truth, modalities, plan.seed)
-        except SampleError as error:
-            none = np.zeros((0, 2, 2), dtype=np.int64)
-            yield PhotoAnswers(sample_id, none, np.zeros(0, np.int8), {}, {}, {}, {}, str(error))
-            continue
-        probability, flags = _ask(judge, photo, truth, plan.orders)
-        yield PhotoAnswers(sample_id, truth.points, truth.band, truth.relation, probability, said, flags)
-
-
-def _ask(
-    judge: Judge, photo: Photo, truth: Truth, orders: Sequence[Order]
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, dict[str, int]]]:
-    """Probabilities [orders, J] by modality; only of pairs that count. Questions about one picture stay together."""
-    points = [((int(a[0]), int(a[1])), (int(b[0]), int(b[1]))) for a, b in truth.points]
-    where = [(o, k, m) for k in range(len(points)) for o in range(len(orders)) for m in truth.relation
-             if truth.relation[m][k] != LEFT_OUT]  # fmt: skip
-    asked = [Question(photo, *points[k], m, orders[o]) for o, k, m in where]
-    found = {m: np.full((len(orders), len(points)), np.nan) for m in truth.relation}
-    flags: dict[str, dict[str, int]] = {m: {} for m in truth.relation}
+    """The answers about each photo, in order; a judge may work on later photos meanwhile."""
+    begun: deque[PhotoAnswers] = deque()
     size = max(judge.batch_size, 1)
-    for start in range(0, len(asked), size):
-        part = asked[start : start + size]
-        answers = judge.ask(part)
-        if len(answers) != len(part):
-            raise UsageError(f"gave {len(answers)} answers to {len(part)} questions", where=judge.info.name)
-        for (o, k, m), answer in zip(where[start : start + size], answers, strict=True):
-            found[m][o, k] = answer.probability
-            flags[m][answer.flag] = flags[m].get(answer.flag, 0) + 1
-    return found, flags
+
+    def calls() -> Iterator[list[QuestionBatch]]:
+        for sample_id in ids:
+            try:
+                record, batch = _begun(data.load(sample_id), modalities, own, plan, base)
+            except SampleError as error:
+                begun.append(PhotoAnswers.failed(sample_id, str(error)))
+                continue
+            begun.append(record)
+            for start in range(0, len(batch), size):
+                yield [batch.part(slice(start, start + size))]
+
+    for [batch], answers in judge.answers(calls()):
+        if len(answers) != len(batch):
+            raise UsageError(f"gave {len(answers)} answers to {len(batch)} questions", where=judge.info.name)
+        while begun[0].sample_id != batch.photo.sample_id:
+            yield begun.popleft()
+        _fill(begun[0], batch, answers)
+    yield from begun
+
+
+def _begun(
+    sample: Sample, modalities: Sequence[str], own: bool, plan: EvalPlan, base: Model | None
+) -> tuple[PhotoAnswers, QuestionBatch]:
+    """A record without answers yet, and the questions: of pairs that count, those about one picture together."""
+    photo = photo_of(sample)
+    truth = truth_of(sample, photo, modalities, own=own, pairs=plan.pairs, seed=plan.seed)
+    says = {} if base is None else _base_relations(base, sample, truth, modalities, plan.seed)
+    shape = (len(truth.points), len(plan.orders), len(truth.relation))
+    pair, order, modality = (axis.ravel() for axis in np.indices(shape))
+    counts = np.stack([relation != LEFT_OUT for relation in truth.relation.values()])[modality, pair]
+    batch = QuestionBatch(photo, truth.points.astype(np.int16), tuple(truth.relation), pair.astype(np.int32),
+                          modality.astype(np.int8), order.astype(np.int8)).part(counts)  # fmt: skip
+    unanswered = {m: np.full(shape[1::-1], np.nan) for m in truth.relation}
+    return PhotoAnswers(sample.id, truth.points, truth.band, truth.relation, unanswered, says,
+                        {m: Counter() for m in truth.relation}), batch  # fmt: skip
+
+
+def _fill(record: PhotoAnswers, batch: QuestionBatch, answers: AnswerBatch) -> None:
+    for k, modality in enumerate(batch.modalities):
+        rows = batch.modality == k
+        record.probability[modality][batch.order[rows], batch.pair[rows]] = answers.probability[rows]
+        record.flags[modality].update(FLAGS[flag] for flag in answers.flag[rows].tolist())
 
 
 def _base_relations(
@@ -196,18 +166,66 @@ def _comparable(prediction: Prediction) -> NDArray[Any]:
     return srgb_to_linear(value) if prediction.kind == "albedo_srgb" else value
 
 
-def says(probability: NDArray[np.float64], modality: str) -> NDArray[np.float64]:
-    """The judge's answer, 1 for FIRST or SAME, 0 for the other, 0.5 undecided, NaN without one; orders are averaged.
+def _summarised(
+    judge: Judge, dataset: Dataset, found: Sequence[PhotoAnswers], plan: EvalPlan, *, own: bool,
+    modalities: Sequence[str], base: Model | None, questions: Questions | None, lines: bytes,
+) -> JudgeResult:  # fmt: skip
+    """The result of all photos."""
+    info = judge.info
+    scored = [f for f in found if f.error is None]
+    failed = {f.sample_id: f.error for f in found if f.error is not None}
+    name = None if base is None else base.info.name
+    results = {m: modality_result(scored, m, plan, name) for m in modalities}
+    asked = sum(r.n_asked for r in results.values())
+    whole = len(scored) == len(dataset) and all(r.n_answered == r.n_asked for r in results.values())
+    return JudgeResult(
+        schema=1,
+        status="failed" if not scored or not asked else "complete" if whole else "partial",
+        signature=signature(dataset, plan, own=own, n=len(scored)),
+        judge=JudgeRef(name=info.name, revision=info.revision, licence=info.licence, parameters=info.parameters,
+                       trained_on=list(info.trained_on), options=_plain(info.options, info.name),
+                       notes=list(info.notes)),
+        dataset=DatasetRef(name=dataset.name, split=dataset.split,
+                           options={k: str(v) for k, v in dataset.options.items()}, n=len(dataset),
+                           ids_sha256=dataset.ids_digest),
+        selection=plan.selection,
+        base=None if base is None else _model_ref(base),
+        questions={} if questions is None else {m: t.digest for m, t in questions.templates.items()},
+        modalities=results, confidence=plan.confidence, resamples=plan.resamples,
+        n_total=len(dataset), n_scored=len(scored), failed=failed,
+        records_sha256=hashlib.sha256(lines).hexdigest(),
+        provenance=collect(seed=plan.seed, passed=dict(plan.passed)),
+    )  # fmt: skip
 
-    probability : float64 [orders, J]; an order without a probability is left to the other
-    """
-    answered = ~np.isnan(probability)
-    total = np.where(answered, probability, 0).sum(axis=0)
-    count = answered.sum(axis=0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+def signature(dataset: Dataset, plan: EvalPlan, *, own: bool, n: int) -> str:
+    """Everything that decides what the figures mean, in one line."""
+    from reasonx_eval import __version__
+
+    whole = "" if n == len(dataset) else f"/{len(dataset)}"
+    pairs = f"{plan.pairs}.stratified.seed{plan.seed}|margin:0.02|same:0.05"
+    if own:
+        # people say what is the same by eye, not by a margin
+        pairs = "human" if own_target(dataset) == JUDGEMENTS else "own|margin:0.02|same:0.05"
+    orders = "both" if len(plan.orders) > 1 else plan.orders[0]
+    return (f"judge/{dataset.name}@1|split:{dataset.split}|n:{n}{whole}|pairs:{pairs}"
+            f"|orders:{orders}|reasonx:{__version__}")  # fmt: skip
 
 
-def is_true(relation: NDArray[np.int8], modality: str) -> NDArray[np.bool_]:
-    """Whether FIRST, or for albedo SAME, is what a relation says."""
-    found: NDArray[np.bool_] = relation == (SAME if modality == "albedo" else FIRST)
+def _model_ref(base: Model) -> ModelRef:
+    info = base.info
+    return ModelRef(
+        name=info.name, source=info.source, kind="maps", weights_sha256=info.weights_sha256, licence=info.licence,
+        parameters=info.parameters, base=info.base, trained_on=list(info.trained_on), reward=info.reward,
+        options=_plain(info.options, info.name), notes=list(info.notes),
+    )  # fmt: skip
+
+
+def _plain(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Options as JSON."""
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(options), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"its options can't be stored: {' '.join(str(error).split())[:200]}", where=where) from None
     return found
+

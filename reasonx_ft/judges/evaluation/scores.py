@@ -8,7 +8,8 @@ from reasonx_eval.errors import DataError
 from reasonx_eval.io.results import Selection
 from reasonx_eval.registry import get_dataset, get_model
 from reasonx_ft.annotation.photos import Recent
-from reasonx_ft.judges.evaluation.evaluate import EvalPlan, evaluate_judge, wanted_targets
+from reasonx_ft.judges.evaluation.evaluate import evaluate_judge, wanted_targets
+from reasonx_ft.judges.evaluation.records import EvalPlan
 from reasonx_ft.judges.tiny import TinyJudge
 from reasonx_ft.judges.tiny_files import JudgeScore
 from reasonx_ft.judges.training.config import Source

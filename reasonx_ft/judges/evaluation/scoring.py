@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_eval.datasets.base import Dataset
-from reasonx_eval.errors import UsageError
-from reasonx_eval.io.results import DatasetRef, ModelRef, Value
+from reasonx_eval.io.results import Value
 from reasonx_eval.io.seeding import rng
-from reasonx_eval.leaderboard.judge_results import CalibrationBin, Disagreements, JudgeRef, JudgeResult, ModalityResult
-from reasonx_eval.models.base import Model
-from reasonx_eval.run.provenance import collect
+from reasonx_eval.leaderboard.judge_results import CalibrationBin, Disagreements, ModalityResult
 from reasonx_eval.types import LEFT_OUT
 from reasonx_ft.annotation.pairs import BAND_NAMES
-from reasonx_ft.annotation.questions import Questions
-from reasonx_ft.judges.base import Judge
-from reasonx_ft.judges.evaluation.truth import JUDGEMENTS, own_target
-
-if TYPE_CHECKING:
-    from reasonx_ft.judges.evaluation.evaluate import EvalPlan, PhotoAnswers
+from reasonx_ft.judges.evaluation.records import EvalPlan, PhotoAnswers, is_true, mean_of_orders
 
 BINS: Final = 10
 
@@ -41,8 +30,6 @@ class Pooled:
     """
 
     def __init__(self, found: Sequence[PhotoAnswers], modality: str) -> None:
-        from reasonx_ft.judges.evaluation.evaluate import is_true, says
-
         parts: dict[str, list[NDArray[Any]]] = {k: [] for k in ("photo", "band", "true", "p", "base")}
         both: list[NDArray[np.float64]] = []
         for number, one in enumerate(found):
@@ -53,7 +40,7 @@ class Pooled:
             parts["photo"].append(np.full(int(kept.sum()), number))
             parts["band"].append(one.band[kept])
             parts["true"].append(is_true(relation[kept], modality))
-            parts["p"].append(says(one.probability[modality][:, kept], modality))
+            parts["p"].append(mean_of_orders(one.probability[modality][:, kept]))
             both.append(one.probability[modality][:, kept])
             if modality in one.base:
                 parts["base"].append(one.base[modality][kept] == relation[kept])
@@ -173,68 +160,3 @@ def _disagreements(data: Pooled, modality: str, plan: EvalPlan, name: str | None
     among = [data.answered & c for c in data.classes(modality)]
     return Disagreements(base=name, right=data.share(data.right, [differ], plan),
                          base_accuracy=data.share(data.base_right, among, plan))  # fmt: skip
-
-
-def summarise(
-    judge: Judge, dataset: Dataset, found: Sequence[PhotoAnswers], plan: EvalPlan, *, own: bool,
-    modalities: Sequence[str], base: Model | None, questions: Questions | None, lines: bytes,
-) -> JudgeResult:  # fmt: skip
-    """The result of all photos."""
-    info = judge.info
-    scored = [f for f in found if f.error is None]
-    failed = {f.sample_id: f.error for f in found if f.error is not None}
-    name = None if base is None else base.info.name
-    results = {m: modality_result(scored, m, plan, name) for m in modalities}
-    asked = sum(r.n_asked for r in results.values())
-    whole = len(scored) == len(dataset) and all(r.n_answered == r.n_asked for r in results.values())
-    return JudgeResult(
-        schema=1,
-        status="failed" if not scored or not asked else "complete" if whole else "partial",
-        signature=signature(dataset, plan, own=own, n=len(scored)),
-        judge=JudgeRef(name=info.name, revision=info.revision, licence=info.licence, parameters=info.parameters,
-                       trained_on=list(info.trained_on), options=_plain(info.options, info.name),
-                       notes=list(info.notes)),
-        dataset=DatasetRef(name=dataset.name, split=dataset.split,
-                           options={k: str(v) for k, v in dataset.options.items()}, n=len(dataset),
-                           ids_sha256=dataset.ids_digest),
-        selection=plan.selection,
-        base=None if base is None else _model_ref(base),
-        questions={} if questions is None else {m: t.digest for m, t in questions.templates.items()},
-        modalities=results, confidence=plan.confidence, resamples=plan.resamples,
-        n_total=len(dataset), n_scored=len(scored), failed=failed,
-        records_sha256=hashlib.sha256(lines).hexdigest(),
-        provenance=collect(seed=plan.seed, passed=dict(plan.passed)),
-    )  # fmt: skip
-
-
-def signature(dataset: Dataset, plan: EvalPlan, *, own: bool, n: int) -> str:
-    """Everything that decides what the figures mean, in one line."""
-    from reasonx_eval import __version__
-
-    whole = "" if n == len(dataset) else f"/{len(dataset)}"
-    pairs = f"{plan.pairs}.stratified.seed{plan.seed}|margin:0.02|same:0.05"
-    if own:
-        # people say what is the same by eye, not by a margin
-        pairs = "human" if own_target(dataset) == JUDGEMENTS else "own|margin:0.02|same:0.05"
-    orders = "both" if len(plan.orders) > 1 else plan.orders[0]
-    return (f"judge/{dataset.name}@1|split:{dataset.split}|n:{n}{whole}|pairs:{pairs}"
-            f"|orders:{orders}|reasonx:{__version__}")  # fmt: skip
-
-
-def _model_ref(base: Model) -> ModelRef:
-    info = base.info
-    return ModelRef(
-        name=info.name, source=info.source, kind="maps", weights_sha256=info.weights_sha256, licence=info.licence,
-        parameters=info.parameters, base=info.base, trained_on=list(info.trained_on), reward=info.reward,
-        options=_plain(info.options, info.name), notes=list(info.notes),
-    )  # fmt: skip
-
-
-def _plain(options: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Options as JSON."""
-    try:
-        found: dict[str, Any] = json.loads(json.dumps(dict(options), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"its options can't be stored: {' '.join(str(error).split())[:200]}", where=where) from None
-    return found
-

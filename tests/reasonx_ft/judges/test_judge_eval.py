@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import MODALITIES
 from reasonx_ft.cli.main import cli
 from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Question
-from reasonx_ft.judges.evaluation.evaluate import EvalPlan, PhotoAnswers, evaluate_judge, says, wanted_targets
+from reasonx_ft.judges.evaluation.evaluate import evaluate_judge, wanted_targets
+from reasonx_ft.judges.evaluation.records import EvalPlan, PhotoAnswers, mean_of_orders
 from reasonx_ft.judges.evaluation.scoring import calibration, interval, modality_result
 from reasonx_ft.judges.evaluation.truth import judged_modalities, map_relation, photo_of, truth_of
 from reasonx_ft.judges.oracle import Oracle
@@ -37,7 +39,7 @@ def answers(name: str, relation: list[int], p: Sequence[Sequence[float]], base: 
     return PhotoAnswers(
         name, np.zeros((n, 2, 2), np.int64), np.array(band or [0] * n, np.int8),
         {modality: np.array(relation, np.int8)}, {modality: np.array(p, np.float64)},
-        {} if base is None else {modality: np.array(base, np.int8)}, {modality: {"ok": n}},
+        {} if base is None else {modality: np.array(base, np.int8)}, {modality: Counter(ok=n)},
     )  # fmt: skip
 
 
@@ -83,8 +85,8 @@ def test_albedo_is_balanced():
 
 def test_an_order_without_an_answer_is_left_to_the_other():
     p = np.array([[0.9, math.nan, math.nan], [0.5, 0.2, math.nan]])
-    assert says(p, "depth")[:2] == pytest.approx([0.7, 0.2])
-    assert math.isnan(says(p, "depth")[2])
+    assert mean_of_orders(p)[:2] == pytest.approx([0.7, 0.2])
+    assert math.isnan(mean_of_orders(p)[2])
 
 
 def test_calibration_by_hand():
@@ -274,7 +276,7 @@ def test_results_of_other_programs_are_refused(tmp_path: Path):
         load_judge_result(tmp_path)
     path = tmp_path / "judge.json"
     path.write_text("{")
-    with pytest.raises(DataError, match="not a readable JSON file"):
+    with pytest.raises(DataError, match="not readable JSON"):
         load_judge_result(path)
     path.write_text('{"schema": 99}')
     with pytest.raises(NotComparable, match="newer"):

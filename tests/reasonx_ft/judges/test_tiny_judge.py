@@ -15,7 +15,8 @@ from reasonx_eval.registry import get_dataset
 from reasonx_ft.annotation.coordinates import canonical_points
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest
-from reasonx_ft.judges.evaluation.evaluate import EvalPlan, evaluate_judge
+from reasonx_ft.judges.evaluation.evaluate import evaluate_judge
+from reasonx_ft.judges.evaluation.records import EvalPlan
 from reasonx_ft.judges.evaluation.truth import photo_of, truth_of
 from reasonx_ft.judges.load import load_judge
 from reasonx_ft.judges.tiny import TinyJudge, small
