@@ -86,7 +86,7 @@ def normal_readings(pred: NDArray[np.float64], target: NDArray[np.float64]) -> l
     if now < _WRONG_DEG:
         return []
     # whichever faces the camera less is the one that is read wrongly
-    whose = "ground truth" if np.mean(target[:, 2] < 0) < np.mean(pred[:, 2] < 0) - 0.02 else "prediction"
+    whose = "ground truth" if target[:, 2].mean() > pred[:, 2].mean() + 0.1 else "prediction"
     given, other = (target, pred) if whose == "ground truth" else (pred, target)
     tried = [(_mean_degrees(value, other), text) for text, value in normal_forms(given)]
     best = min(degrees for degrees, _ in tried)

@@ -96,12 +96,24 @@ def value(protocol: str, model: str, metric: str) -> set[float]:
         ("depth/eth3d-marigold", "PRISM-X", "abs_rel", 0.077),
         ("depth/diode", "Lotus-D", "delta1", 0.738),
         ("normals/nyuv2", "DSINE", "mean_deg", 16.4),
+        ("normals/nyuv2", "Marigold normals v1.1", "mean_deg", 16.1),
+        ("normals/nyuv2", "Marigold normals v1.1", "within_11_25", 0.605),
         ("normals/nyuv2", "DSINE", "within_30", 0.835),
         ("normals/diode-indoor-stablenormal", "StableNormal", "median_deg", 9.460),
     ],
 )
 def test_some_numbers_by_hand(protocol, model, metric, expected):
     assert value(protocol, model, metric) == {expected}
+
+
+def test_training_data_and_versions_are_named():
+    for model in ("PIE-Net", "CGIntrinsics", "CRefNet"):
+        assert all("trained on IIW" in (r.note or "") for r in references(model=model))
+    for protocol, words in (("depth/nyuv2", "v2-"), ("depth/eth3d", "disparity"), ("normals/nyuv2", "v1-1")):
+        for model in ("Lotus-G", "Lotus-D"):
+            found = references(protocol, model)
+            assert found
+            assert all(words in (r.note or "") for r in found)
 
 
 def test_values_are_in_our_units():

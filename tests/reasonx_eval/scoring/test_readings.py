@@ -96,10 +96,15 @@ def test_normals_in_another_frame_or_code(words: str, form: Any, protocol: str) 
     assert found[0].startswith(f"{READING}the prediction {words}")
 
 
-def test_ground_truth_in_another_frame_is_told_from_a_prediction_in_one() -> None:
-    [note] = notes("normal", TRUTH.normal, "normals/generic",
-                   NormalTarget((TRUTH.normal * (1, -1, -1)).astype(np.float32), TRUTH.seen))  # fmt: skip
-    assert note.startswith(f"{READING}the ground truth read in the frame opengl (x right, y up, z to the camera)")
+@pytest.mark.parametrize(("form", "words"), [
+    (lambda n: n * (1, -1, -1), "read in the frame opengl (x right, y up, z to the camera)"),
+    (lambda n: -n, "read in the frame dsine"), (lambda n: n[..., ::-1], "read with the channels as BGR"),
+    (lambda n: (n + 1) / 2, "read as codes of (n + 1) / 2"),
+])  # fmt: skip
+def test_ground_truth_in_another_frame_is_told_from_a_prediction_in_one(form: Any, words: str) -> None:
+    target = NormalTarget(form(TRUTH.normal).astype(np.float32), TRUTH.seen)
+    [note] = notes("normal", TRUTH.normal, "normals/generic", target)
+    assert note.startswith(f"{READING}the ground truth {words}")
 
 
 @pytest.mark.parametrize("value", [
