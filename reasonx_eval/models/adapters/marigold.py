@@ -168,10 +168,7 @@ class Marigold(CheckpointModel):
             found = self._call(group, seed)  # [n * targets, H, W, C]
             found = found.reshape(len(group), self.description.n_targets, *found.shape[1:])
             for sample, value in zip(group, found[:, self.description.target[kind]], strict=True):
-                if not np.isfinite(value).all():
-                    raise SampleError("the network gives values that are NaN or infinite",
-                                      where=f"{self.name}: sample {sample.id}",
-                                      fix="--dtype float32, or bfloat16")  # fmt: skip
+                self._finite(value, sample)
                 # a copy, lest one map keep all maps of the batch in memory
                 maps.append(to_kind(value.copy() if len(found) * found.shape[1] > 1 else value, kind))
         return maps

@@ -176,12 +176,7 @@ class RgbX(CheckpointModel):
             latent = networks.scheduler.step(step, t, latent, return_dict=False)[0]
         decoded = networks.vae.decode(latent / scale, return_dict=False)[0]
         maps = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)  # NaN stays NaN
-        for sample, value in zip(group, maps, strict=True):
-            if not bool(torch.isfinite(value).all()):
-                raise SampleError("the network gives values that are NaN or infinite",
-                                  where=f"{self.name}: sample {sample.id}",
-                                  fix="--dtype float32, or bfloat16")  # fmt: skip
-        return [to_numpy(value) for value in maps]
+        return [self._finite(to_numpy(value), sample) for sample, value in zip(group, maps, strict=True)]
 
     def _photo(self, sample: Sample) -> torch.Tensor:
         """The photo as the VAE takes it: linear light in [-1, 1], float32 [1, 3, h, w]."""

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.errors import SampleError, UsageError, unknown
 from reasonx_eval.models.base import Model
 from reasonx_eval.models.loading.checkpoint import Checkpoint
+from reasonx_eval.types import Sample
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -90,6 +91,17 @@ class CheckpointModel(Model):
             if self._network is None:
                 self._network = self._read()
             return self._network
+
+    def _finite(self, value: NDArray[np.float32], sample: Sample) -> NDArray[np.float32]:
+        """The map of a sample; raises SampleError if it holds NaN or infinity."""
+        bad = value.size - int(np.count_nonzero(np.isfinite(value)))
+        if bad:
+            half = self.runtime.dtype != "float32"
+            raise SampleError(f"the network gives {bad} of {value.size} values that are NaN or infinite"
+                              f"{f': too large for {self.runtime.dtype}?' if half else ''}",
+                              where=f"{self.name}: sample {sample.id}",
+                              fix="--dtype float32" if half else None)  # fmt: skip
+        return value
 
     def load(self) -> None:
         """Read the weights and move them to the device; does nothing when that is done.

@@ -292,6 +292,8 @@ def test_a_folder_that_is_named_like_a_hub_id_gets_nothing_from_the_catalogue(
     assert (found.hub_id, found.name) == (None, named.hub.rpartition("/")[2])
     info = adapter(found).info
     assert (info.licence, info.trained_on) == (None, ())
+    assert info.notes == (f"read from the folder {tmp_path / named.hub}, not from the hub",)
+    assert adapter(Checkpoint(tmp_path / named.hub, str(tmp_path / named.hub))).info.notes == ()
 
 
 @pytest.mark.slow
@@ -357,7 +359,7 @@ def test_nan_names_the_model(folders: dict[str, Path], tmp_path: Path) -> None:
     network.head.head[-2].bias.data.fill_(float("nan"))
     network.save_pretrained(tmp_path / "broken")
     (tmp_path / "broken" / "preprocessor_config.json").write_text(json.dumps(PREPROCESSORS["dpt"]))
-    with pytest.raises(SampleError, match=r"broken: sample s0: DPTForDepthEstimation gives 2928 of 2928 values"):
+    with pytest.raises(SampleError, match=r"broken: sample s0: the network gives 2928 of 2928 values"):
         predicted(adapter(tmp_path / "broken"), photo(48, 61))
 
 
