@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError, unknown
 from reasonx_eval.io.blocks import row_blocks
 
-_HOW = ("bilinear", "nearest")
+_HOW = ("bilinear", "bilinear-mirror", "bilinear-zeros", "nearest")
 
 
 def resize(value: NDArray[Any], shape: tuple[int, int], how: str) -> NDArray[Any]:
@@ -22,6 +22,8 @@ def resize(value: NDArray[Any], shape: tuple[int, int], how: str) -> NDArray[Any
     shape : (height, width) of the result
     how : "bilinear": half-pixel centres, edges clamped, no antialiasing (align_corners=False elsewhere);
         float64 arithmetic, and each value is rounded once to float32, or kept if `value` is float64.
+        "bilinear-mirror" and "bilinear-zeros": beside the outermost pixels lie the mirror image (the pixel at the edge
+        once) or zeros instead, as scikit-image does since 0.15 and did before.
         "nearest": the pixel whose centre is nearest (the later one of two), values untouched.
 
     Returns
@@ -43,7 +45,7 @@ def resize(value: NDArray[Any], shape: tuple[int, int], how: str) -> NDArray[Any
     if how == "nearest":
         rows, cols = (_nearest(old, new) for old, new in zip(value.shape[:2], shape, strict=True))
         return value[rows[:, None], cols]
-    return _bilinear(value, shape)
+    return _bilinear(value, shape, how.removeprefix("bilinear").lstrip("-"))
 
 
 def _nearest(old: int, new: int) -> NDArray[np.int64]:
@@ -51,9 +53,13 @@ def _nearest(old: int, new: int) -> NDArray[np.int64]:
     return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
-def _bilinear(value: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
-    top, bottom, down = _weights(value.shape[0], shape[0])
-    left, right, across = _weights(value.shape[1], shape[1])
+def _bilinear(value: NDArray[Any], shape: tuple[int, int], beside: str) -> NDArray[Any]:
+    if beside == "zeros":
+        around = ((1, 1), (1, 1)) + ((0, 0),) * (value.ndim - 2)
+        value = np.pad(value, around)
+    margin = 1 if beside == "zeros" else 0
+    top, bottom, down = _weights(value.shape[0] - 2 * margin, shape[0], margin, mirror=beside == "mirror")
+    left, right, across = _weights(value.shape[1] - 2 * margin, shape[1], margin, mirror=beside == "mirror")
     extra = (1,) * (value.ndim - 2)
     dtype = np.float64 if value.dtype == np.float64 else np.float32
     out = np.empty((*shape, *value.shape[2:]), dtype=dtype)
@@ -69,9 +75,16 @@ def _bilinear(value: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
     return out
 
 
-def _weights(old: int, new: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Lower index, upper index and the upper one's weight for each output position."""
-    position = np.clip((np.arange(new) + 0.5) * (old / new) - 0.5, 0, old - 1)
+def _weights(
+    old: int, new: int, margin: int, *, mirror: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Lower index, upper index and the upper one's weight for each output position; `margin` pixels lie around."""
+    position = (np.arange(new) + 0.5) * (old / new) - 0.5
+    if mirror:
+        position = np.abs(position)
+        position = np.where(position > old - 1, 2 * (old - 1) - position, position)
+    old += 2 * margin
+    position = np.clip(position + margin, 0, old - 1)
     low = np.floor(position).astype(np.int64)
     weight = position - low
     exact = weight == 0

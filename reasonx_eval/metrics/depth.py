@@ -135,6 +135,10 @@ def silog(pred: Any, target: Any, mask: Any = None) -> Scores:
 def delta1(pred: Any, target: Any, mask: Any = None) -> Scores:
     """Share of pixels with max(p/g, g/p) < 1.25 (strict), in [0, 1], higher is better; p <= 0 never counts.
 
+    Ties are decided by the float64 ratio of the values as given. A ground truth of 6.4 m against a prediction clipped
+    to 10 m is 1.25^2 exactly and does not count in `delta2`; 6.4 m in float32 is 6.4000001 m and counts, where code
+    that also divides in float32 finds 1.25^2 again.
+
     Examples
     --------
     >>> delta1([[1.2, 1.25, 2.0, 1.0]], [[1.0, 1.0, 1.0, 1.0]])
@@ -150,6 +154,9 @@ def delta2(pred: Any, target: Any, mask: Any = None) -> Scores:
     --------
     >>> delta2([[1.2, 1.25, 2.0, 1.0]], [[1.0, 1.0, 1.0, 1.0]])
     0.75
+    >>> import numpy as np
+    >>> delta2([[10.0]], [[6.4]]), delta2([[10.0]], np.array([[6.4]], dtype=np.float32))
+    (0.0, 1.0)
     """
     return _measure("delta2", pred, target, mask)
 

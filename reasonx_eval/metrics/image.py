@@ -105,12 +105,18 @@ def psnr(pred: Any, target: Any, mask: Any = None) -> Scores:
     return _each(one, pred, target, mask)
 
 
-def ssim(pred: Any, target: Any, mask: Any = None) -> Scores:
+def ssim(pred: Any, target: Any, mask: Any = None, *, border: str = "crop") -> Scores:
     """Structural similarity of data in [0, 1], in [-1, 1], higher is better; see `si_mse`.
 
     Gaussian weights of sigma 1.5 (11 x 11), population covariance, K1 = 0.01, K2 = 0.03, data range 1; the
-    mean over channels and over pixels more than 5 from the border. Pixels outside the mask are 0 in both
-    maps, as published, so they count as equal: values of different masks don't compare.
+    mean over channels and pixels. Pixels outside the mask are 0 in both maps, as published, so they count as equal:
+    values of different masks don't compare.
+
+    Parameters
+    ----------
+    border : str
+        "crop": the mean over pixels more than 5 from the border, as Wang et al. 2004, scikit-image, and torchmetrics
+        up to 1.4.1. "whole": over all pixels, of maps that are mirrored at the border, as torchmetrics since 1.4.2.
 
     Raises
     ------
@@ -126,7 +132,17 @@ def ssim(pred: Any, target: Any, mask: Any = None) -> Scores:
     >>> round(ssim(np.eye(12), np.eye(12)), 12)
     1.0
     """
-    return _each(_ssim, pred, target, mask)
+    if border not in _SSIM:
+        raise unknown("border of SSIM", border, _SSIM)
+
+    def one(p: Map, g: Map, valid: Mask) -> float:
+        _masked(p, g, valid)
+        if min(valid.shape) < _SSIM_SIDE:
+            raise SampleError(f"map of {valid.shape[0]} x {valid.shape[1]} pixels: SSIM needs "
+                              f"{_SSIM_SIDE} x {_SSIM_SIDE}")  # fmt: skip
+        return _SSIM[border](_zeroed(p, valid), _zeroed(g, valid))
+
+    return _each(one, pred, target, mask)
 
 
 def lmse(pred: Any, target: Any, mask: Any = None, *, form: str = "grosse") -> Scores:
@@ -182,18 +198,31 @@ def _mse(pred: Map, target: Map, valid: Mask) -> float:
     return float(np.mean((p - g) ** 2))
 
 
-def _ssim(pred: Map, target: Map, valid: Mask) -> float:
+def _ssim_crop(p: Floats, g: Floats) -> float:
     from skimage.metrics import structural_similarity
 
-    _masked(pred, target, valid)
-    if min(valid.shape) < _SSIM_SIDE:
-        raise SampleError(f"map of {valid.shape[0]} x {valid.shape[1]} pixels: SSIM needs {_SSIM_SIDE} x {_SSIM_SIDE}")
-    p, g = _zeroed(pred, valid), _zeroed(target, valid)
     return float(
         structural_similarity(  # type: ignore[no-untyped-call]  # scikit-image has no types
             g, p, data_range=1.0, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
     )
+
+
+def _ssim_whole(p: Floats, g: Floats) -> float:
+    from scipy.ndimage import gaussian_filter
+
+    def mean(values: Floats) -> Floats:
+        return np.asarray(gaussian_filter(values, 1.5, truncate=3.5, mode="mirror", axes=(0, 1)))
+
+    mean_p, mean_g = mean(p), mean(g)
+    variance = np.maximum(mean(p * p) - mean_p**2, 0) + np.maximum(mean(g * g) - mean_g**2, 0)
+    covariance = mean(p * g) - mean_p * mean_g
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mean_p * mean_g + c1) * (2 * covariance + c2) / ((mean_p**2 + mean_g**2 + c1) * (variance + c2))
+    return float(similarity.mean())
+
+
+_SSIM: dict[str, Callable[[Floats, Floats], float]] = {"crop": _ssim_crop, "whole": _ssim_whole}
 
 
 def _lmse_grosse(p: Floats, g: Floats, valid: Mask, size: int = 20, shift: int = 10) -> float:

@@ -154,6 +154,9 @@ def whdr(
 
     The score of a data set is the plain mean over images, not over judgements.
 
+    Ties are decided by the float64 ratio of the values as given: 1.1 to 1 is the same lightness in float64 and a
+    darker point in float32, whose 1.1 is 1.10000002.
+
     Parameters
     ----------
     pred : [H, W] or [H, W, 3], linear reflectance of any size, since points are fractions; numpy or torch. A batch
@@ -186,6 +189,8 @@ def whdr(
     >>> judged = JudgementTarget(points, np.array([[0, 1]]), np.array([FIRST]), np.array([1.0]))
     >>> whdr(np.array([[0.1, 0.9]]), judged), whdr(np.array([[0.9, 0.1]]), judged)
     (0.0, 1.0)
+    >>> whdr(np.array([[1.0, 1.1]]), judged), whdr(np.array([[1.0, 1.1]], dtype=np.float32), judged)
+    (1.0, 0.0)
     """
     if judged not in _PARTS:
         raise unknown("kind of judgements", judged, _PARTS)

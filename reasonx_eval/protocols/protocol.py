@@ -107,15 +107,20 @@ class WhdrSpec(_Spec):
     space : reflectance space that ratios are taken in: linear, gamma (power 1/2.2), srgb (piecewise),
         or stored (the values as the model gave them, whatever they are)
     transfer : how encoded albedo becomes linear and back: srgb (piecewise IEC) or gamma2.2
-    rescale : none, or half-one (min-max to [0.5, 1], as InverseRenderNet's evaluation does)
-    resize : none (points are fractions, any size works) or image (bilinear to the photo's size first)
+    rescale : none, or half-one (min-max to [0.5, 1], as InverseRenderNet's evaluation does), after the resizing
+    resize : none (points are fractions, any size works), image (bilinear to the photo's size first), image-mirror or
+        image-zeros (as scikit-image pads, see `reasonx_eval.io.resize`), image-exchanged (bilinear to as many rows as
+        the photo has columns, and the reverse, as InverseRenderNet's evaluation does)
+    absent : zero, if an image without "same" (or "darker") judgements counts 0 in the mean over these; if not given,
+        it stays out of it
     """
 
     deltas: Row[Annotated[float, Field(gt=0, lt=1)]]
     space: Literal["linear", "gamma", "srgb", "stored"] = "linear"
     transfer: Literal["srgb", "gamma2.2"] = "srgb"
     rescale: Literal["none", "half-one"] = "none"
-    resize: Literal["none", "image"] = "none"
+    resize: Literal["none", "image", "image-mirror", "image-zeros", "image-exchanged"] = "none"
+    absent: Literal["zero"] | None = None
 
 
 class MapSpec(_Spec):
@@ -126,6 +131,8 @@ class MapSpec(_Spec):
     scale : none; lsq (one least-squares scalar for all channels, in linear values)
     clip01 : both are clipped to [0, 1], after scale and exposure (p90 always clips)
     exposure : p90 multiplies both by 0.8 / (90th percentile of the target's brightness), for unbounded irradiance
+    ssim : crop leaves out 5 pixels at the border, as Wang 2004; whole mirrors the map there, as torchmetrics since
+        1.4.2; if not given, crop
     lmse : local MSE as Grosse 2009 (window, shift in pixels; global ratio) or Luo (window = fraction of the long side)
     """
 
@@ -135,6 +142,7 @@ class MapSpec(_Spec):
     exposure: Literal["none", "p90"] = "none"
     clip01: bool = False
     lmse: Literal["grosse", "luo"] = "grosse"
+    ssim: Literal["crop", "whole"] | None = None
     resize: Literal["bilinear", "nearest", "none"] = "bilinear"
 
 
@@ -266,13 +274,16 @@ class Protocol(_Spec):
             w = self.whdr
             space = w.space if w.space == "stored" else f"{w.space}.{w.transfer}"
             scaled = [] if w.rescale == "none" else [f"rescale:{w.rescale}"]
+            scaled += [] if w.absent is None else [f"absent:{w.absent}"]
+            resize = "none" if w.resize == "none" else "pred->" + w.resize.replace("-", ".")
             return [f"split:{self.split}", "delta:" + ",".join(f"{d:g}" for d in w.deltas), f"space:{space}",
-                    f"resize:{'none' if w.resize == 'none' else 'pred->image'}", *scaled]  # fmt: skip
+                    f"resize:{resize}", *scaled]  # fmt: skip
         if self.map:
             m = self.map
             exposed = [] if m.exposure == "none" else [f"exposure:{m.exposure}"]
             return [f"space:{m.space}.{m.transfer}", f"scale:{m.scale}", *exposed, *(["clip:0-1"] if m.clip01 else []),
-                    f"lmse:{m.lmse}", f"resize:{_resize(m.resize)}"]  # fmt: skip
+                    f"lmse:{m.lmse}", *([] if m.ssim is None else [f"ssim:{m.ssim}"]),
+                    f"resize:{_resize(m.resize)}"]  # fmt: skip
         if self.agreement:
             return _depth_parts(self.agreement, kind)
         assert self.pairs is not None

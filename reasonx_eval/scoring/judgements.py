@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from reasonx_eval.protocols.protocol import Protocol, WhdrSpec
 from reasonx_eval.scoring.sample import Scored
 from reasonx_eval.types import JudgementTarget, Prediction, Sample, Target
 
+_BILINEAR = {"image-mirror": "bilinear-mirror", "image-zeros": "bilinear-zeros"}
 Curve = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 
@@ -42,10 +44,15 @@ def score_judgements(sample: Sample, target: Target, prediction: Prediction, pro
         parts = disagreement(light=light, judgements=compiled, delta=delta)
         metrics |= {
             whdr_name(delta): parts["whdr"],
-            whdr_name(delta, "eq"): parts["whdr_eq"],
-            whdr_name(delta, "ineq"): parts["whdr_ineq"],
+            whdr_name(delta, "eq"): _part(parts["whdr_eq"], spec),
+            whdr_name(delta, "ineq"): _part(parts["whdr_ineq"], spec),
         }
     return Scored(metrics={k: metrics[k] for k in protocol.metrics}, n_valid=len(target.pairs))
+
+
+def _part(value: float, spec: WhdrSpec) -> float:
+    """The rate of "same" or "darker" judgements alone, by the protocol's rule where there is none."""
+    return 0.0 if spec.absent == "zero" and math.isnan(value) else value
 
 
 def judged_lightness(
@@ -54,7 +61,7 @@ def judged_lightness(
     """Lightness at the judged points in the protocol's space, float64 [P], and the judgements at their pixels."""
     value: NDArray[Any] = prediction.value
     curve = reflectance_curve(prediction.kind, spec)
-    if spec.rescale == "half-one" or spec.resize == "image":
+    if spec.rescale == "half-one" or spec.resize != "none":
         # these rules look at the whole map, so it is converted whole; otherwise only judged points are
         value, curve = _whole(value, curve, spec, sample), None
     compiled = compile_judgements(target=target, height=value.shape[0], width=value.shape[1])
@@ -63,6 +70,10 @@ def judged_lightness(
 
 def _whole(value: NDArray[Any], curve: Curve | None, spec: WhdrSpec, sample: Sample) -> NDArray[Any]:
     full = value if curve is None else curve(value)
+    if spec.resize != "none":
+        height, width = sample.image.shape[:2]
+        size = (width, height) if spec.resize == "image-exchanged" else (height, width)
+        full = resize(full, size, _BILINEAR.get(spec.resize, "bilinear"))
     if spec.rescale == "half-one":
         if not np.isfinite(full).all():
             raise SampleError("the prediction has NaN or infinity, so it has no range to rescale from")
@@ -70,7 +81,4 @@ def _whole(value: NDArray[Any], curve: Curve | None, spec: WhdrSpec, sample: Sam
         if not high > low:
             raise SampleError("a constant prediction can't be rescaled to [0.5, 1]")
         full = (full.astype(np.float64) - low) / (high - low) / 2 + 0.5
-    if spec.resize == "image":
-        height, width = sample.image.shape[:2]
-        full = resize(full, (height, width), "bilinear")
     return full

@@ -59,6 +59,8 @@ def _measure(name: str, maps: Mapping[str, tuple[Map, Map]], mask: NDArray[np.bo
     pred, truth = maps["linear" if name in ("si_mse", "lmse") else "compared"]
     if name == "lmse":
         return float(image.lmse(pred, truth, mask, form=spec.lmse))
+    if name == "ssim":
+        return float(image.ssim(pred, truth, mask, border=spec.ssim or "crop"))
     if name == "psnr":
         return min(float(image.psnr(pred, truth, mask)), PSNR_CEILING)
     return float(metric_info(name).function(pred, truth, mask))

@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage import transform
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.resize import resize
@@ -23,9 +24,28 @@ def test_equals_scipy(shape, order):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [(14, 21), (7, 5), (40, 9), (13, 11), (200, 1)])
+@pytest.mark.parametrize(("how", "mode"), [("bilinear-mirror", "mirror"), ("bilinear-zeros", "grid-constant")])
+def test_what_lies_beside_the_border_equals_scipy(shape, how, mode):
+    value = np.random.default_rng(0).random((13, 11))
+    expected = ndimage.zoom(value, (shape[0] / 13, shape[1] / 11), order=1, grid_mode=True, mode=mode)
+    np.testing.assert_allclose(resize(value, shape, how), expected, rtol=1e-12)
+    padding = {"bilinear-mirror": "reflect", "bilinear-zeros": "constant"}[how]
+    published = transform.resize(value, shape, order=1, preserve_range=True, mode=padding, anti_aliasing=False)
+    np.testing.assert_allclose(resize(value, shape, how), published, rtol=1e-12)
+
+
+def test_beside_the_border_by_hand():
+    value = np.array([[4.0, 8.0]])
+    # a quarter of a pixel beside the outermost centres
+    np.testing.assert_array_equal(resize(value, (1, 4), "bilinear-mirror"), [[5, 5, 7, 7]])
+    np.testing.assert_array_equal(resize(value, (1, 4), "bilinear-zeros"), [[3, 5, 7, 6]])
+    np.testing.assert_array_equal(resize(np.array([[4.0]]), (1, 3), "bilinear-mirror"), [[4, 4, 4]])
+
+
 def test_channels_are_resized_alike():
     value = np.random.default_rng(1).random((6, 8, 3))
-    for how in ("bilinear", "nearest"):
+    for how in ("bilinear", "bilinear-mirror", "bilinear-zeros", "nearest"):
         found = resize(value, (17, 5), how)
         for c in range(3):
             np.testing.assert_array_equal(found[..., c], resize(value[..., c], (17, 5), how))

@@ -97,6 +97,30 @@ def test_ssim_equals_the_definition_at_one_pixel():
     assert image.ssim(pred=p, target=g, mask=np.ones((11, 11), bool)) == pytest.approx(expected, rel=1e-9)
 
 
+def test_ssim_of_the_whole_map_equals_the_definition_at_every_pixel():
+    rng = np.random.default_rng(6)
+    p, g = rng.random((14, 12)), rng.random((14, 12))
+    axis = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
+    w = np.outer(axis, axis) / axis.sum() ** 2
+    # the pixel at the edge isn't repeated
+    wide_p, wide_g = (np.pad(a, 5, mode="reflect") for a in (p, g))
+    c1, c2 = 0.01**2, 0.03**2
+    found = []
+    for y, x in np.ndindex(p.shape):
+        a, b = wide_p[y : y + 11, x : x + 11], wide_g[y : y + 11, x : x + 11]
+        ma, mb = (w * a).sum(), (w * b).sum()
+        va, vb, cov = (w * a * a).sum() - ma**2, (w * b * b).sum() - mb**2, (w * a * b).sum() - ma * mb
+        found.append((2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2)))
+    assert image.ssim(p, g, border="whole") == pytest.approx(np.mean(found), rel=1e-12)
+    # the middle of that map is all that the other form looks at
+    middle = np.reshape(found, p.shape)[5:-5, 5:-5]
+    assert image.ssim(p, g) == pytest.approx(middle.mean(), rel=1e-12)
+    colour = np.stack([p, g, p], axis=-1), np.stack([g, g, g], axis=-1)
+    assert image.ssim(*colour, border="whole") == pytest.approx((2 * np.mean(found) + 1) / 3, rel=1e-12)
+    with pytest.raises(UsageError, match="crop, whole"):
+        image.ssim(p, g, border="valid")
+
+
 def test_hand_worked_rmse_and_psnr():
     mask = np.array([[True, True, False]])
     s = {"pred": np.array([[0.5, 0.1, 9.0]]), "target": np.array([[0.4, 0.1, 0.0]]), "mask": mask}

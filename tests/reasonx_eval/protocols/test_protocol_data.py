@@ -176,10 +176,16 @@ def test_every_accepted_depth_can_be_aligned(ref: str) -> None:
          "n:1046|acc:albedo_linear|split:test|delta:0.1,0.2|space:linear.srgb|resize:none|pool:image"),
         ("albedo/iiw-luo-linear", "albedo_srgb",
          "n:1046|acc:albedo_srgb|split:test|delta:0.1,0.2|space:linear.gamma2.2|resize:none|pool:image"),
-        ("albedo/iiw-cgi", "albedo_linear",
+        ("albedo/iiw-cgi@1", "albedo_linear",
          "n:1046|acc:albedo_linear|split:test|delta:0.1|space:gamma.gamma2.2|resize:pred->image|pool:image"),
-        ("albedo/iiw-irn", "albedo_srgb",
+        ("albedo/iiw-cgi@2", "albedo_linear",
+         "n:1046|acc:albedo_linear|split:test|delta:0.1|space:gamma.gamma2.2|resize:pred->image.mirror|absent:zero"
+         "|pool:image"),
+        ("albedo/iiw-irn@1", "albedo_srgb",
          "n:1046|acc:albedo_srgb|split:test|delta:0.1|space:stored|resize:none|rescale:half-one|pool:image"),
+        ("albedo/iiw-irn@2", "albedo_srgb",
+         "n:1046|acc:albedo_srgb|split:test|delta:0.1|space:stored|resize:pred->image.exchanged|rescale:half-one"
+         "|pool:image"),
         ("albedo/scenes-wild", "albedo_linear",
          "n:200|acc:albedo_linear|space:srgb.srgb|scale:lsq|clip:0-1|lmse:grosse|resize:pred->gt|pool:image"),
         ("irradiance/scenes-synthetic", "irradiance",
@@ -193,7 +199,7 @@ def test_every_accepted_depth_can_be_aligned(ref: str) -> None:
 )  # fmt: skip
 def test_signature(name, kind, rules):
     p = get_protocol(name)
-    assert p.signature(kind=kind, n=p.n or 1) == f"{name}@1|{rules}|reasonx:{__version__}"
+    assert p.signature(kind=kind, n=p.n or 1) == f"{name if '@' in name else f'{name}@1'}|{rules}|reasonx:{__version__}"
 
 
 def test_published_rules_by_the_number():

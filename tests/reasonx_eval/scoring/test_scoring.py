@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
+import reasonx_eval.metrics as rx
 from reasonx_eval.errors import SampleError, UndefinedScore, UsageError
 from reasonx_eval.io import color
 from reasonx_eval.io.digests import array_digest
@@ -61,6 +63,55 @@ def test_rescaling_compresses_ratios() -> None:
                             np.array([1.0]))  # fmt: skip
     assert whdr(prediction, "albedo/iiw", close) == 0
     assert whdr(prediction, "albedo/iiw-irn", close) == 1
+
+
+def test_rescaling_comes_after_resizing_to_exchanged_sides() -> None:
+    """InverseRenderNet's own steps, written out: a peak that resizing flattens no longer sets the range."""
+    value = np.full((6, 6, 3), 0.2)
+    value[2, 2], value[4:, 4:] = 3.0, 0.5
+    height, width = sample(judgements=judgements()).image.shape[:2]
+    assert height != width
+    wide = ndimage.zoom(value, (width / 6, height / 6, 1), order=1, grid_mode=True, mode="nearest")
+    stretched = (wide - wide.min()) / (wide.max() - wide.min()) / 2 + 0.5
+    rng = np.random.default_rng(3)
+    many = JudgementTarget(rng.random((60, 2)), rng.integers(0, 60, (400, 2)),
+                           rng.integers(0, 3, 400).astype(np.int8), np.ones(400))  # fmt: skip
+    expected = rx.whdr(stretched, many)
+    prediction = Prediction("albedo_linear", value)
+    assert whdr(prediction, "albedo/iiw-irn", many) == pytest.approx(expected, abs=1e-12)
+    assert whdr(prediction, "albedo/iiw-irn@1", many) != pytest.approx(expected, abs=0.01)
+
+
+def test_a_part_without_judgements_counts_0_where_the_source_counts_it_so() -> None:
+    for name, expected in (("albedo/iiw-cgi", 0.0), ("albedo/iiw-cgi-zeros", 0.0), ("albedo/iiw-cgi@1", None)):
+        scored = score_sample(sample=sample(judgements=judgements()), prediction=two(0.2, 0.9),
+                              protocol=get_protocol(name))  # fmt: skip
+        record = to_record(sample(), scored, "", "")
+        assert sorted(v is None for k, v in record.metrics.items() if k != "whdr10") == [False, expected is None]
+        assert scored.metrics["whdr10_eq"] == expected or np.isnan(scored.metrics["whdr10_eq"])
+
+
+def test_what_lies_beside_the_border_is_the_protocols() -> None:
+    corner = JudgementTarget(np.array([[0.001, 0.001], [0.5, 0.5]]), np.array([[0, 1]]), np.array([0], np.int8),
+                             np.ones(1))  # fmt: skip
+    # zeros beside the border darken the corner pixel: it is no longer as bright as the middle
+    flat = Prediction("albedo_linear", np.full((2, 2, 3), 0.5))
+    assert whdr(flat, "albedo/iiw-cgi", corner) == 0
+    assert whdr(flat, "albedo/iiw-cgi-zeros", corner) == 1
+
+
+def test_ssim_by_name() -> None:
+    rng = np.random.default_rng(4)
+    truth, pred = rng.random((2, 20, 30, 3)).astype(np.float32)
+    target = MapTarget(truth, np.ones((20, 30), bool))
+    found = {name: score_sample(sample=sample(albedo=target), prediction=Prediction("albedo_linear", pred),
+                                protocol=get_protocol(f"albedo/{name}")).metrics
+             for name in ("generic-marigold", "generic-marigold@1", "generic-marigold-cropped")}  # fmt: skip
+    encoded = [color.encode(a.astype(np.float64), "gamma2.2") for a in (pred, truth)]
+    assert found["generic-marigold"]["ssim"] == rx.ssim(*encoded, border="whole")
+    assert found["generic-marigold@1"] == found["generic-marigold-cropped"]
+    assert found["generic-marigold-cropped"]["ssim"] == rx.ssim(*encoded)
+    assert found["generic-marigold"]["psnr"] == found["generic-marigold@1"]["psnr"]
 
 
 def test_rescaling_nothing_or_nan_is_an_error_with_its_reason() -> None:
