@@ -26,8 +26,6 @@ _TINY = ("steps", "images", "scenes", "seed", "threads", "learning_rate", "adam_
 @click.option("--adam-rate", type=float, help="tiny: peak rate of what is no matrix.")
 @click.option("--scenes", type=int, help="tiny: only the first N broad scenes, and no others.")
 @click.option("--threads", type=int, help="tiny: threads that share a step's photos.  [default: 2]")
-@click.option("--curve", metavar="N[,N]", help="tiny: train with N broad scenes each, and add the learning curve to "
-              "the card of the finished weights in the folder.")
 @click.option("--bfloat16/--float32", "bfloat16", default=None,
               help="tiny: convolutions in half the bits, or in full; quick only on CPUs with bfloat16.")
 @click.option("--device", help="mllm: auto, cpu, cuda, cuda:1, mps.")
@@ -35,7 +33,7 @@ _TINY = ("steps", "images", "scenes", "seed", "threads", "learning_rate", "adam_
 @click.option("--trust-remote-code", is_flag=True, help="mllm: run Python code that comes with the checkpoint.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True,
               help="tiny: processes that render; they change nothing in the result.")
-@click.option("--force", is_flag=True, help="Replace what is in the folder; with --curve, the curve.")
+@click.option("--force", is_flag=True, help="Replace the weights in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
 def command(judge: str, out: Path, file: Path | None, workers: int, force: bool, as_json: bool, quiet: bool,
@@ -54,12 +52,9 @@ def command(judge: str, out: Path, file: Path | None, workers: int, force: bool,
 
     if judge == "tiny":
         _refuse(flags, ("data", "device", "dtype", "trust_remote_code"), judge)
-        if flags["curve"] is not None:
-            return _curve(out, file, {k: flags[k] for k in (*_TINY, "bfloat16")}, flags["curve"], workers, force,
-                          as_json, quiet)  # fmt: skip
         return _tiny(out, file, {k: flags[k] for k in (*_TINY, "bfloat16")}, workers, force, as_json, quiet)
     if judge.startswith("mllm:"):
-        _refuse(flags, ("images", "adam_rate", "scenes", "threads", "bfloat16", "curve"), judge)
+        _refuse(flags, ("images", "adam_rate", "scenes", "threads", "bfloat16"), judge)
         return _mllm(judge, out, file, flags, force, as_json, quiet)
     raise UsageError(f"'{judge}' can't be trained", where="--judge", fix="--judge tiny, or --judge mllm:FOLDER")
 
@@ -95,26 +90,6 @@ def _tiny(out: Path, file: Path | None, flags: dict[str, Any], workers: int, for
     return 0
 
 
-def _curve(out: Path, file: Path | None, flags: dict[str, Any], numbers: str, workers: int, force: bool,
-           as_json: bool, quiet: bool) -> int:  # fmt: skip
-    from reasonx_eval.cli.common import print_json
-    from reasonx_ft.cli.progress import stage_bars
-    from reasonx_ft.judges.training.config import read_config
-    from reasonx_ft.judges.training.curve import PICTURE, parse_numbers, train_curve
-
-    scenes, config = parse_numbers(numbers), read_config(file, flags)
-    with stage_bars(quiet) as progress:
-        card = train_curve(config, scenes, out, workers=workers, force=force, progress=progress)
-    if as_json:
-        print_json(card.model_dump(mode="json", by_alias=True))
-        return 0
-    for point in card.curve:
-        for score in point.scores:
-            click.echo(f"{point.scenes:>6} scenes  {point.steps} steps  {_line(score)}")
-    click.echo(f"picture  {out / PICTURE}")
-    return 0
-
-
 def _line(score: JudgeScore) -> str:
     right = "" if score.right_on_disagreements is None else (
         f"  right on {score.right_on_disagreements:.3f} of {score.n_disagreements} disagreements with {score.base}")
@@ -130,7 +105,7 @@ def _mllm(judge: str, out: Path, file: Path | None, flags: dict[str, Any], force
     from reasonx_ft.judges.training.lora import read_lora_config, train_lora
 
     if flags["data"] is None:
-        raise UsageError("which pairs?", where=f"--judge {judge}",
+        raise UsageError("a vision-language judge is trained on a folder of pairs", where=f"--judge {judge}",
                          fix="reasonx-ft judge-data --dataset NAME --out PAIRS, then --data PAIRS")  # fmt: skip
     given = {k: flags[k] for k in ("steps", "seed", "learning_rate", "device", "dtype")}
     config = read_lora_config(file, given | {"base": judge.removeprefix("mllm:")})

@@ -20,8 +20,8 @@ fixed number of threads. An interrupt saves a checkpoint; the same command goes 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.digests import sha256_lines
-from reasonx_eval.io.documents import read_model
 from reasonx_eval.io.seeding import stream_seed
 from reasonx_eval.models.embedded.card import (
     WEIGHTS,
@@ -39,7 +38,6 @@ from reasonx_eval.models.embedded.card import (
     build_network,
     load_network,
     read_card,
-    write_card,
     write_model,
 )
 from reasonx_eval.models.embedded.tiny_net import MODALITIES, TinyFlow, TinyNet, to_state
@@ -50,19 +48,17 @@ from reasonx_ft.pretraining.losses import code_loss, normals_loss
 from reasonx_ft.pretraining.scores import check, scores
 from reasonx_ft.training.config import PretrainConfig
 from reasonx_ft.training.determinism import deterministic
-from reasonx_ft.training.files import CHECKPOINT, LOG, JsonLog, load_checkpoint, rise_and_cosine, save_checkpoint
-from reasonx_ft.training.interrupts import interrupts
+from reasonx_ft.training.files import rise_and_cosine
+from reasonx_ft.training.trainer import UNSCORED, Progress, Trainer, silent
 
 NETWORK: Final[Mapping[str, dict[str, Any]]] = {
     "tiny": {"widths": [16, 32, 64, 96]},
     "tiny-flow": {"widths": [16, 32, 64, 96], "embedding": 64},
 }
 LOG_EVERY: Final = 20
+SAVE_EVERY: Final = 100
 #: longest gradient that is taken as it is
 _CLIP = 1.0
-
-#: called with (what is being done, done, total)
-Progress = Callable[[str, int, int], None]
 
 
 def pretrain(config: PretrainConfig, out: Path, *, workers: int = 2, progress: Progress | None = None) -> Path:
@@ -83,54 +79,35 @@ def pretrain(config: PretrainConfig, out: Path, *, workers: int = 2, progress: P
     UsageError, DataError
         A data set without complete maps; a checkpoint of another configuration.
     """
-    say = progress or (lambda _what, _done, _total: None)
+    say = progress or silent
     dataset = get_dataset(config.dataset, split=config.split)
     ids = list(dataset.ids)[: config.scenes]
     with deterministic(config.threads):
         network, optimiser = _fresh(config)
-        first = load_checkpoint(out / CHECKPOINT, config, network, optimiser)
+        trainer = Trainer(config, network, optimiser, out, config.steps, LOG_EVERY, SAVE_EVERY, say)
         scenes = load_scenes(dataset, ids, workers, lambda done, total: say("scenes", done, total))
-        with JsonLog(out / LOG, keep_below=first) as log:
-            _train(config, network, optimiser, scenes, first, out, log, say)
-        card = _card(config, network, TrainingData(dataset=dataset.name, split=config.split, n=len(ids),
-                                                   ids_sha256=sha256_lines(ids)))  # fmt: skip
-        weights = write_model(out, card, network)
-        written = read_model(weights.with_suffix(".json"), TinyCard, "card")
-        if config.test_scenes != 0:
-            found = scores(config.model, weights, config.test_scenes, lambda done, total: say("test", done, total))
-            write_card(weights, written.model_copy(update={"scores": found}))
-    (out / CHECKPOINT).unlink(missing_ok=True)
+        trainer.run(lambda step: _update(config, network, optimiser, scenes, step),
+                    check=lambda: check(config, network), check_every=config.check_every)  # fmt: skip
+        data = TrainingData(dataset=dataset.name, split=config.split, n=len(ids), ids_sha256=sha256_lines(ids))
+        weights = _write(config, _card(config, network, data), network, out, say)
+    trainer.finish()
     return weights
 
 
-def _train(
-    config: PretrainConfig, network: nn.Module, optimiser: torch.optim.Optimizer, scenes: Scenes, first: int,
-    out: Path, log: JsonLog, say: Progress,
-) -> None:  # fmt: skip
-    """All steps from `first` on; an interrupt ends the step that is under way and leaves a checkpoint."""
-    clock = time.process_time()
-    with interrupts() as asked:
-        for step in range(first, config.steps):
-            say("train", step, config.steps)
-            losses, norm = _update(config, network, optimiser, scenes, step)
-            done = step + 1
-            if done % LOG_EVERY == 0 or done == config.steps:
-                log.write({"step": done, "learning_rate": rate(config, step), "gradient": norm, **losses,
-                           "cpu_seconds": round(time.process_time() - clock, 1)})  # fmt: skip
-            due = config.check_every and done % config.check_every == 0 and done < config.steps
-            if due or asked.is_set():
-                save_checkpoint(out / CHECKPOINT, config, network, optimiser, done)
-            if asked.is_set():
-                raise KeyboardInterrupt
-            if due:
-                log.write({"step": done, "check": check(config, network)})
-    say("train", config.steps, config.steps)
+def _write(config: PretrainConfig, card: TinyCard, network: nn.Module, out: Path, say: Progress) -> Path:
+    """Weights and card, with the scores that the written weights reach: a card without its scores is never there."""
+    if config.test_scenes != 0:
+        unscored = write_model(out / UNSCORED, card, network)
+        found = scores(config.model, unscored, config.test_scenes, lambda done, total: say("test", done, total))
+        card = card.model_copy(update={"scores": found})
+        shutil.rmtree(out / UNSCORED)
+    return write_model(out, card, network)
 
 
 def _update(
     config: PretrainConfig, network: nn.Module, optimiser: torch.optim.Optimizer, scenes: Scenes, step: int
-) -> tuple[dict[str, float], float]:
-    """One optimiser step; the loss of each modality and the length of the gradient."""
+) -> dict[str, float]:
+    """One optimiser step; the learning rate, the length of the gradient, and the loss of each modality."""
     batch = batch_at(scenes, seed=config.seed, step=step, images=config.images, flip=config.flip)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.bfloat16):
         losses = _losses(config, network, batch, step)
@@ -141,7 +118,8 @@ def _update(
     total.backward()  # type: ignore[no-untyped-call]  # torch's own signature
     norm = nn.utils.clip_grad_norm_(network.parameters(), _CLIP)
     optimiser.step()
-    return {k: float(v.detach()) for k, v in losses.items()}, float(norm)
+    said = {k: float(v.detach()) for k, v in losses.items()}
+    return {"learning_rate": rate(config, step), "gradient": float(norm), **said}
 
 
 def rate(config: PretrainConfig, step: int) -> float:

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import torch
 from pydantic import BaseModel
-from torch import nn
 
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.documents import parse_json
@@ -40,32 +39,6 @@ def load_state(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise DataError(f"not a checkpoint ({' '.join(str(error).split())[:200]})", where=str(path),
                         fix="--force to start anew") from None  # fmt: skip
-
-
-def save_checkpoint(
-    path: Path, config: BaseModel, network: nn.Module, optimiser: torch.optim.Optimizer, step: int
-) -> None:
-    """Everything that later steps depend on."""
-    save_state(path, config, {"step": step, "network": network.state_dict(), "optimiser": optimiser.state_dict()})
-
-
-def load_checkpoint(path: Path, config: BaseModel, network: nn.Module, optimiser: torch.optim.Optimizer) -> int:
-    """Put a checkpoint into network and optimiser; the next step, 0 where there is no checkpoint.
-
-    Raises
-    ------
-    UsageError
-        It is of another configuration; names the fields that differ.
-    DataError
-        It can't be read.
-    """
-    if not path.is_file():
-        return 0
-    state = load_state(path)
-    check_same(state["config"], config.model_dump(mode="json"), path)
-    network.load_state_dict(state["network"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
 
 
 def check_same(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: Path) -> None:
@@ -123,16 +96,18 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def claim(out: Path, model: str, *, force: bool) -> None:
     """Make sure that a folder is free for a training of `model`: new, or one to go on with.
 
+    The card is written last: weights without one are of a training that was stopped.
+
     Raises
     ------
     UsageError
         It holds finished weights, and `force` is not given.
     """
-    finished = out / f"{model}.safetensors"
+    finished = out / f"{model}.json"
     if force:
-        for path in (finished, finished.with_suffix(".json"), out / CHECKPOINT, out / LOG):
+        for path in (finished, finished.with_suffix(".safetensors"), out / CHECKPOINT, out / LOG):
             path.unlink(missing_ok=True)
     elif out.exists() and not out.is_dir():
         raise UsageError("a file, not a folder", where=str(out))
     elif finished.exists():
-        raise UsageError(f"{finished.name} is there already", where=str(out), fix="--force, or another --out")
+        raise UsageError(f"{model}.safetensors is there already", where=str(out), fix="--force, or another --out")

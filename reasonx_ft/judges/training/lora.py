@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -37,16 +37,13 @@ from reasonx_ft.judges.mllm_files import check_architecture, find_model, limit_t
 from reasonx_ft.judges.mllm_prompts import chat_text
 from reasonx_ft.judges.training.data import read_data
 from reasonx_ft.training.config import config_table
-from reasonx_ft.training.files import CHECKPOINT, LOG, JsonLog, load_checkpoint, save_checkpoint
-from reasonx_ft.training.interrupts import interrupts
+from reasonx_ft.training.files import CHECKPOINT, LOG, rise_and_cosine
+from reasonx_ft.training.trainer import Progress, Trainer, silent
 
 WEIGHTS: Final = "adapter_model.safetensors"
 CARD: Final = "judge.json"
 LOG_EVERY: Final = 10
 _CLIP: Final = 1.0
-
-#: called with (what is being done, done, total)
-Progress = Callable[[str, int, int], None]
 
 
 class LoraConfig(BaseModel):
@@ -130,7 +127,6 @@ def train_lora(
     UsageError, DataError
         No such model or data, a finished adapter there, a checkpoint of another configuration.
     """
-    say = progress or (lambda _what, _done, _total: None)
     _claim(out, force=force)
     about, rows = read_data(data)
     runtime = Runtime(config.device, config.dtype, 1, trust_remote_code)
@@ -140,19 +136,30 @@ def train_lora(
     limit_tiles(processor, config.tiles)
     talk = Conversations(processor, data, rows, where=checkpoint.source)
     network = _with_adapter(load_model(checkpoint, None, runtime), config)
-    last = _train(config, network, talk, runtime.torch_device, out, say)
+    weights = nn.ParameterList([p for p in network.parameters() if p.requires_grad])
+    optimiser = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
+    network.train()
+    trainer = Trainer(config, weights, optimiser, out, steps_of(config, len(rows)), LOG_EVERY, config.save_every,
+                      progress or silent)  # fmt: skip
+    trainer.run(lambda step: _step(config, network, weights, optimiser, talk, step, runtime.torch_device))
+    network.eval()
     network.save_pretrained(str(out), safe_serialization=True)
     (out / "README.md").unlink(missing_ok=True)  # peft's empty form
     card = LoraCard(
         schema=1, base=checkpoint.source, base_digest=checkpoint.digest,
         data=about.model_dump(mode="json", by_alias=True), training=config.model_dump(mode="json"),
         parameters=sum(p.numel() for p in network.parameters() if p.requires_grad), steps=steps_of(config, len(rows)),
-        final_loss=last, versions={"reasonx": (seen := collect(seed=config.seed)).reasonx, "python": seen.python,
-                                   **{k: v for k, v in seen.packages.items() if k in ("torch", "transformers")}},
+        final_loss=trainer.last["loss"], versions=_versions(config.seed),
     )  # fmt: skip
     write_json(out / CARD, card.model_dump(mode="json", by_alias=True))
-    (out / CHECKPOINT).unlink(missing_ok=True)
+    trainer.finish()
     return card
+
+
+def _versions(seed: int) -> dict[str, str]:
+    found = collect(seed=seed)
+    return {"reasonx": found.reasonx, "python": found.python,
+            **{k: v for k, v in found.packages.items() if k in ("torch", "transformers")}}  # fmt: skip
 
 
 def steps_of(config: LoraConfig, rows: int) -> int:
@@ -214,40 +221,14 @@ def answer_loss(network: nn.Module, inputs: Mapping[str, torch.Tensor], before: 
     return functional.cross_entropy(logits[before - 1 : -1].float(), inputs["input_ids"][0, before:])
 
 
-def _train(
-    config: LoraConfig, network: Any, talk: Conversations, device: torch.device, out: Path, say: Progress
-) -> float:
-    """All steps that are left; the mean loss of the last ones."""
-    weights = nn.ParameterList([p for p in network.parameters() if p.requires_grad])
-    optimiser = torch.optim.AdamW(weights, lr=config.learning_rate, weight_decay=config.weight_decay)
-    total = steps_of(config, len(talk))
-    first = load_checkpoint(out / CHECKPOINT, config, weights, optimiser)
-    recent: list[float] = []
-    network.train()
-    with JsonLog(out / LOG, keep_below=first) as log, interrupts() as asked:
-        for step in range(first, total):
-            say("train", step, total)
-            loss = _step(config, network, weights, optimiser, talk, step, device)
-            recent = [*recent[-LOG_EVERY + 1 :], loss]
-            done = step + 1
-            if done % LOG_EVERY == 0 or done == total:
-                log.write({"step": done, "loss": sum(recent) / len(recent), "learning_rate": rate(config, step, total)})
-            if asked.is_set() or (done % config.save_every == 0 and done < total):
-                save_checkpoint(out / CHECKPOINT, config, weights, optimiser, done)
-            if asked.is_set():
-                raise KeyboardInterrupt
-    say("train", total, total)
-    network.eval()
-    return sum(recent) / len(recent)
-
-
 def _step(
     config: LoraConfig, network: Any, weights: nn.ParameterList, optimiser: torch.optim.Optimizer,
     talk: Conversations, step: int, device: torch.device,
-) -> float:  # fmt: skip
-    """One optimiser step over `batch` conversations; their mean loss."""
+) -> dict[str, float]:  # fmt: skip
+    """One optimiser step over `batch` conversations; their mean loss, and the learning rate."""
+    paced = rate(config, step, steps_of(config, len(talk)))
     for group in optimiser.param_groups:
-        group["lr"] = rate(config, step, steps_of(config, len(talk)))
+        group["lr"] = paced
     optimiser.zero_grad()
     total = 0.0
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -263,7 +244,7 @@ def _step(
                         fix="--dtype float32 or bfloat16, or a smaller --learning-rate")  # fmt: skip
     nn.utils.clip_grad_norm_(weights, _CLIP)
     optimiser.step()
-    return total
+    return {"loss": total, "learning_rate": paced}
 
 
 def _moved(inputs: Mapping[str, torch.Tensor], device: torch.device, dtype: str) -> dict[str, torch.Tensor]:
@@ -273,8 +254,7 @@ def _moved(inputs: Mapping[str, torch.Tensor], device: torch.device, dtype: str)
 
 def rate(config: LoraConfig, step: int, total: int) -> float:
     """The learning rate of a step: a linear rise over the share `warmup`, then half a cosine down to 0."""
-    rise = min(1.0, (step + 1) / (config.warmup * total + 1))
-    return config.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * step / total))
+    return config.learning_rate * rise_and_cosine(step, total, config.warmup * total)
 
 
 def _with_adapter(network: nn.Module, config: LoraConfig) -> Any:

@@ -15,9 +15,8 @@ goes on from it to the same bytes.
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -33,11 +32,11 @@ from torch.nn import functional
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.io.seeding import rng, stream_seed
-from reasonx_eval.models.embedded.card import TrainingData, write_card
+from reasonx_eval.models.embedded.card import TrainingData
 from reasonx_eval.models.embedded.tiny_net import CODES
 from reasonx_eval.registry import get_dataset
 from reasonx_eval.run.provenance import collect
-from reasonx_ft.judges.tiny_files import JudgeCard, write_judge
+from reasonx_ft.judges.tiny_files import JudgeCard, JudgeScore, write_judge
 from reasonx_ft.judges.tiny_net import JUDGED, SIZE, JudgeNet, Seen
 from reasonx_ft.judges.training.augmentation import PARTS, Views, mirrored, vary
 from reasonx_ft.judges.training.calibration import calibrate
@@ -46,17 +45,15 @@ from reasonx_ft.judges.training.pairs import Pairs, draw_pairs
 from reasonx_ft.pretraining.batches import DARKEST, Scenes, load_scenes
 from reasonx_ft.pretraining.losses import code_loss, normals_loss
 from reasonx_ft.training.determinism import deterministic
-from reasonx_ft.training.files import CHECKPOINT, LOG, JsonLog, load_checkpoint, save_checkpoint
-from reasonx_ft.training.interrupts import interrupts
+from reasonx_ft.training.files import rise_and_cosine
 from reasonx_ft.training.muon import Muon
+from reasonx_ft.training.trainer import UNSCORED, Progress, Trainer, silent
 
 NETWORK: Final = {"widths": [32, 96, 128], "blocks": 2, "layers": 4, "heads": 4, "point": 64, "pair": 96}
 LOG_EVERY: Final = 50
+SAVE_EVERY: Final = 200
 #: distances in cells of half the photo's size over which steps of maps are compared
 _DIFFERENCES: Final = (1, 3, 8)
-
-#: called with (what is being done, done, total)
-Progress = Callable[[str, int, int], None]
 
 
 def train_tiny(config: JudgeConfig, out: Path, *, workers: int = 2, progress: Progress | None = None) -> Path:
@@ -77,23 +74,25 @@ def train_tiny(config: JudgeConfig, out: Path, *, workers: int = 2, progress: Pr
     UsageError, DataError
         A data set without complete maps or of another size; a checkpoint of another configuration.
     """
-    say = progress or (lambda _what, _done, _total: None)
+    say = progress or silent
     with deterministic(config.threads):
         network, optimiser = _fresh(config)
-        first = load_checkpoint(out / CHECKPOINT, config, network, optimiser)
+        network.train()
+        trainer = Trainer(config, network, optimiser, out, config.steps, LOG_EVERY, SAVE_EVERY, say)
         sets, data = _load(config, workers, say)
-        with JsonLog(out / LOG, keep_below=first) as log:
-            _train(config, network, optimiser, sets, first, out, log, say)
+        with _threads(config.threads) as pool:
+            trainer.run(lambda step: _update(config, network, optimiser, sets, step, pool))
         factors = calibrate(network, config.calibrate)
-        weights = write_judge(out, _card(config, network, data, factors), network)
-    _add_scores(config, weights, say)
-    (out / CHECKPOINT).unlink(missing_ok=True)
+        card = _card(config, network, data, factors)
+    unscored = write_judge(out / UNSCORED, card, network)
+    weights = write_judge(out, card.model_copy(update={"scores": _scores(config, unscored, say)}), network)
+    shutil.rmtree(out / UNSCORED)
+    trainer.finish()
     return weights
 
 
-def _add_scores(config: JudgeConfig, weights: Path, say: Progress) -> None:
+def _scores(config: JudgeConfig, weights: Path, say: Progress) -> list[JudgeScore]:
     from reasonx_ft.judges.evaluation.scores import scores
-    from reasonx_ft.judges.tiny_files import read_card
 
     splits = [s for s in (config.calibrate, config.test) if s is not None]
     found = []
@@ -101,7 +100,7 @@ def _add_scores(config: JudgeConfig, weights: Path, say: Progress) -> None:
         say("scores", k, len(splits))
         found += scores(weights, split, config.base)
     say("scores", len(splits), len(splits))
-    write_card(weights, read_card(weights).model_copy(update={"scores": found}))
+    return found
 
 
 def _load(config: JudgeConfig, workers: int, say: Progress) -> tuple[list[Scenes], list[TrainingData]]:
@@ -117,29 +116,6 @@ def _load(config: JudgeConfig, workers: int, say: Progress) -> tuple[list[Scenes
         sets.append(scenes)
         data.append(TrainingData(dataset=dataset.name, split=source.split, n=len(ids), ids_sha256=sha256_lines(ids)))
     return sets, data
-
-
-def _train(
-    config: JudgeConfig, network: JudgeNet, optimiser: Muon, sets: Sequence[Scenes], first: int, out: Path,
-    log: JsonLog, say: Progress,
-) -> None:  # fmt: skip
-    """All steps from `first` on; an interrupt ends the step that is under way and leaves a checkpoint."""
-    clock = time.process_time()
-    network.train()
-    total: dict[str, float] = {}
-    with interrupts() as asked, _threads(config.threads) as pool:
-        for step in range(first, config.steps):
-            say("train", step, config.steps)
-            for name, value in _update(config, network, optimiser, sets, step, pool).items():
-                total[name] = total.get(name, 0.0) + value / LOG_EVERY
-            done = step + 1
-            if done % LOG_EVERY == 0:
-                log.write({"step": done, **total, "cpu_seconds": round(time.process_time() - clock, 1)})
-                total = {}
-            if asked.is_set():
-                save_checkpoint(out / CHECKPOINT, config, network, optimiser, done)
-                raise KeyboardInterrupt
-    say("train", config.steps, config.steps)
 
 
 def _update(
@@ -232,9 +208,8 @@ def map_losses(codes: dict[str, Tensor], maps: Tensor) -> dict[str, Tensor]:
 
 
 def pace(config: JudgeConfig, step: int) -> float:
-    """The share of the peak learning rate at a step: a linear rise, then half a cosine down to 0."""
-    rise = min(1.0, (step + 1) / (config.warmup + 1))
-    return rise * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+    """The share of the peak learning rate at a step."""
+    return rise_and_cosine(step, config.steps, config.warmup)
 
 
 def _fresh(config: JudgeConfig) -> tuple[JudgeNet, Muon]:

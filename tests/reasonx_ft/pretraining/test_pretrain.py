@@ -336,7 +336,7 @@ def run(*arguments: str) -> int:
     [
         (("--model", "tinny", "--out", "x"), "unknown model 'tinny'; did you mean 'tiny'"),
         (("--model", "tiny", "--out", "x", "--steps", "0"), "steps: Input should be greater"),
-        (("--model", "tiny", "--out", "x", "--config", "none.toml"), "none.toml: can't be read"),
+        (("--model", "tiny", "--out", "x", "--config", "none.toml"), "none.toml: no such file"),
         (("--model", "tiny"), "Missing option '--out'"),
     ],
 )
