@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML with any key of the configuration.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="One key, e.g. objective.kl=0.05.")
 @click.option("--steps", type=int, help="Optimiser steps.  [default: the preset's epochs]")
-@click.option("--seed", type=int, help="Seed of everything random.  [default: 0]")
+@click.option("--seed", type=int, help="Seed of the order of photos, of pairs and of noise.  [default: 0]")
 @click.option("--device", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--report-to", metavar="TRACKER",
+              help="Log to tensorboard, wandb, trackio or mlflow too, if it is installed.")
 @click.option("--name", help="Of the tuned model, in tables.  [default: BASE-METHOD]")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's files, for dataset:NAME.")
 @click.option("--dataset-option", "dataset_options", multiple=True, metavar="KEY=VALUE")
 @click.option("--stop-after", type=click.IntRange(min=1), metavar="N",
               help="Save after step N and stop; the same command goes on.")
-@click.option("--dry-run", is_flag=True, help="Print what would be done, and what a step costs, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the plan of the run and the cost of a step, and stop.")
 @click.option("--force", is_flag=True, help="Start anew: replace what is in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
@@ -51,46 +53,39 @@ def command(base: str, photos: str, judgements: Path, out: Path, preset: str, me
     reasonx-ft tune tiny --photos dataset:scenes-wild/train --judgements judgements --out tuned
     reasonx-eval run --model tuned/model --dataset scenes-wild
     """
-    from reasonx_eval.cli.common import parse_options, prints_to_stderr
+    from reasonx_eval.cli.common import parse_options, print_json, prints_to_stderr
     from reasonx_ft.cli.progress import stage_bars
-    from reasonx_ft.tuning.checkpoint import claim_run
+    from reasonx_ft.tuning.api import tune
+    from reasonx_ft.tuning.plan import make_plan
     from reasonx_ft.tuning.settings import read_settings
     from reasonx_ft.tuning.state import Sources
-    from reasonx_ft.tuning.train import tune
 
     given: dict[str, Any] = parse_options(settings, "--set")
-    for key, dotted in (("steps", "optimiser.steps"), ("seed", "seed"), ("device", "machine.device")):
+    for key, dotted in (("steps", "optimiser.steps"), ("seed", "seed"), ("device", "machine.device"),
+                        ("report_to", "watch.report_to")):  # fmt: skip
         if flags[key] is not None:
             given[dotted] = flags[key]
-    config = read_settings(preset=preset, method=method, base=base, file=file, flags=given)
-    sources = Sources(base, photos, judgements, root, parse_options(dataset_options, "--dataset-option"))
+    options = parse_options(dataset_options, "--dataset-option")
     if dry_run:
-        return _plan(sources, config, as_json, quiet)
-    claim_run(out, force=force)
-    with prints_to_stderr(), stage_bars(quiet) as progress:
-        outcome = tune(sources, config, out, name=name, stop_after=stop_after, progress=progress)
-    if os.environ.get("RANK", "0") == "0":  # one answer, however many processes
-        _print(outcome, out, as_json)
-    return _exit(outcome, out)
-
-
-def _plan(sources: Any, config: Any, as_json: bool, quiet: bool) -> int:
-    from reasonx_eval.cli.common import print_json, prints_to_stderr
-    from reasonx_ft.cli.progress import stage_bars
-    from reasonx_ft.tuning.plan import make_plan
-
-    with prints_to_stderr(), stage_bars(quiet) as progress:
-        plan = make_plan(sources, config, progress=progress)
-    if as_json:
-        print_json(plan)
+        config = read_settings(preset=preset, method=method, base=base, file=file, flags=given)
+        with prints_to_stderr(), stage_bars(quiet) as progress:
+            plan = make_plan(Sources(base, photos, judgements, root, options), config, progress=progress)
+        if as_json:
+            print_json(plan)
+        else:
+            click.echo("\n".join(_lines(plan)))
         return 0
-    for line in _lines(plan):
-        click.echo(line)
-    return 0
+    with prints_to_stderr(), stage_bars(quiet) as progress:
+        result = tune(base, photos=photos, judgements=judgements, out=out, preset=preset, method=method, config=file,
+                      settings=given, name=name, root=root, dataset_options=options, stop_after=stop_after,
+                      force=force, progress=progress)  # fmt: skip
+    if os.environ.get("RANK", "0") == "0":  # one answer, however many processes
+        _print(result, out, as_json)
+    return _exit(result, out)
 
 
 def _lines(plan: dict[str, Any]) -> list[str]:
-    """The plan as text, one thing a line."""
+    """The plan as text, a line an item."""
     found = []
     for key, value in plan.items():
         if isinstance(value, dict):
@@ -111,31 +106,31 @@ def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _print(outcome: TrainResult, out: Path, as_json: bool) -> None:
+def _print(result: TrainResult, out: Path, as_json: bool) -> None:
     from reasonx_eval.cli.common import print_json
     from reasonx_ft.tuning.checkpoint import LOG
 
     if as_json:
-        print_json({"folder": str(outcome.folder), "step": outcome.step, "steps": outcome.steps,
-                    "stopped": outcome.stopped, "card": outcome.card.model_dump(mode="json", by_alias=True)})
+        print_json({"folder": str(result.folder), "step": result.step, "steps": result.steps,
+                    "stopped": result.stopped, "card": result.card.model_dump(mode="json", by_alias=True)})
         return
-    for label, metric in outcome.card.metrics.items():
+    for label, metric in result.card.metrics.items():
         before = "" if metric["base"] is None else f"{metric['base']:.4f} -> "
         click.echo(f"{label:<44} {before}{metric['value']:.4f}")
         click.echo(f"  {metric['signature']}")
-    if outcome.step == 0:
+    if result.step == 0:
         click.echo("no check was better than the base: the exported weights are the base's")
-    click.echo(f"model  {outcome.folder}  (step {outcome.step} of {outcome.steps}; log {out / LOG})")
-    click.echo(f"try    reasonx-eval run --model {outcome.folder} --dataset scenes-wild")
+    click.echo(f"model  {result.folder}  (step {result.step} of {result.steps}; log {out / LOG})")
+    click.echo(f"try    reasonx-eval run --model {result.folder} --dataset scenes-wild")
 
 
-def _exit(outcome: TrainResult, out: Path) -> int:
+def _exit(result: TrainResult, out: Path) -> int:
     from reasonx_eval.errors import RegressionFound
 
-    if outcome.stopped is not None:
+    if result.stopped is not None:
         raise RegressionFound(
-            f"stopped by a guardrail: {outcome.stopped}\n  the best weights, of step {outcome.step}, are in "
-            f"{outcome.folder}", where=str(out), fix="a larger objective.kl or objective.distance, a smaller "
+            f"stopped by a guardrail: {result.stopped}\n  the best weights, of step {result.step}, are in "
+            f"{result.folder}", where=str(out), fix="a larger objective.kl or objective.distance, a smaller "
             "optimiser.learning_rate, a better judge; or another limit under [guard]",
         )  # fmt: skip
     return 0
