@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.io.images import read_npy
 from reasonx_eval.io.resize import resize
-from reasonx_eval.io.results import Result, run_folder
+from reasonx_eval.io.results import Result
 from reasonx_eval.metrics import align
 from reasonx_eval.metrics.angles import angular_errors
 from reasonx_eval.metrics.image import lsq_scale
-from reasonx_eval.models.loading.load import load_model
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.report.pictures import Panel, draw_rows
-from reasonx_eval.run.loop import RunOptions, run
-from reasonx_eval.run.plan import plan
+from reasonx_eval.run.evaluate import evaluate
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample
 
 DATASETS = ("scenes-synthetic", "scenes-wild")
@@ -52,21 +51,17 @@ def run_demo(out: Path, progress: Callable[[str], Any]) -> list[tuple[Result, Pa
     list of (result, run folder)
     """
     finished = []
-    opened: dict[str, Dataset] = {}
     folders: dict[tuple[str, str], Path] = {}
     for dataset_name in DATASETS:
         for model_name, protocol_name in RUNS:
-            model = load_model(model_name)
-            work = plan(model=model, datasets=[], protocols=[protocol_name.format(dataset_name)], task=None, root=None,
-                        split=None, dataset_options={})  # fmt: skip
-            for dataset, protocol in work:
-                folder = run_folder(out / "results", protocol.ref, model.info.name, None)
-                with progress(f"{protocol.ref} {model_name}") as callback:
-                    result = run(model, dataset, protocol, folder, RunOptions(save_predictions=True), callback)
-                opened[dataset_name] = dataset
-                finished.append((result, folder))
-                folders[model_name, protocol.name] = folder
-    draw(out / "demo.png", opened, folders)
+            protocol = protocol_name.format(dataset_name)
+            with progress(f"{protocol} {model_name}") as callback:
+                result = evaluate(model=model_name, protocol=protocol, out=out / "results", save_predictions=True,
+                                  progress=callback)  # fmt: skip
+            assert result.folder is not None
+            finished.append((result, result.folder))
+            folders[model_name, protocol] = result.folder
+    draw(out / "demo.png", {name: load_dataset(name, split="test") for name in DATASETS}, folders)
     return finished
 
 

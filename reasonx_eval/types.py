@@ -195,7 +195,7 @@ class Record:
 
     metrics : name -> value; a metric that is undefined for this sample is None (null), never 0
     stats : sufficient statistics that pooled metrics aggregate (name -> number)
-    data : digest of the ground truth it was scored against (16 hex digits)
+    data : digest of the ground truth it was scored against (see io/digests)
     prediction : digest of the predicted values
     undefined : why this sample has no value although nothing failed (WHDR without judgements)
     error : why it failed; then metrics is empty

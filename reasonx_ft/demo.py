@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.results import Selection, run_folder
+from reasonx_eval.io.results import run_folder
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.leaderboard.generate import PAGE, generate, write
 from reasonx_eval.leaderboard.submit import submit
 from reasonx_eval.models.embedded.tuned import CARD_NAME
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.protocols.protocol import get_protocol
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.run.loop import RunOptions, run
 from reasonx_eval.statistics.comparison import Comparison, compare_folders
 from reasonx_ft.annotation.annotate import Plan, annotate
@@ -122,7 +123,7 @@ def _evaluate(name: str, out: Path, scenes: int | None) -> list[Path]:
     try:
         for protocol in map(get_protocol, PROTOCOLS):
             found.append(run_folder(out, protocol.ref, model.info.name, None))
-            dataset = get_dataset(protocol.dataset)
+            dataset = load_dataset(protocol.dataset)
             run(model, dataset, protocol, found[-1], RunOptions(selection=Selection(limit=scenes)))
     finally:
         model.close()

@@ -26,7 +26,7 @@ from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.datasets.eth3d import ETH3D
 from reasonx_eval.datasets.nyuv2 import NYUv2
 from reasonx_eval.io.digests import array_digest
-from reasonx_eval.io.results import Selection
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.models.embedded.baselines import Constant
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.run.loop import RunOptions, run

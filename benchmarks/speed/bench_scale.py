@@ -19,7 +19,7 @@ from reasonx_eval.io.records import read_records
 from reasonx_eval.leaderboard.generate import generate, write
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.run.loop import RunOptions, run
-from reasonx_eval.run.merge import merge
+from reasonx_eval.run.shards import merge
 from reasonx_eval.statistics.comparison import compare_folders
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.judgements import merge as merge_stores

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
-from reasonx_eval.io.results import Selection
 from reasonx_eval.io.seeding import rng
+from reasonx_eval.io.selection import Selection, select
 from reasonx_eval.models.base import Model, ModelInfo
 from reasonx_eval.protocols.protocol import get_protocol
-from reasonx_eval.run.loop import select
 from reasonx_eval.selftest.writers import NYU_SHAPE
 from reasonx_eval.types import DepthTarget, JudgementTarget, Kind, Prediction, Sample
 from reasonx_ft.annotation.judgements import Store

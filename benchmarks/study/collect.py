@@ -12,9 +12,8 @@ from PIL import Image
 from benchmarks.study.design import JUDGES, TRAIN
 from benchmarks.study.evaluation import Remembered
 from reasonx_eval.io.files import write_bytes
-from reasonx_eval.io.results import Selection
-from reasonx_eval.registry import get_dataset
-from reasonx_eval.run.loop import select
+from reasonx_eval.io.selection import Selection, select
+from reasonx_eval.registry import load_dataset
 from reasonx_ft.annotation.annotate import Plan, annotate, raise_if_partial
 from reasonx_ft.annotation.photos import Photos, Recent
 from reasonx_ft.annotation.questions import read_questions
@@ -40,7 +39,7 @@ class Collector:
 
     def __init__(self, photos: int, pairs: int, out: Path, progress: Progress) -> None:
         name, split = TRAIN
-        dataset = get_dataset(name, split=split)
+        dataset = load_dataset(name, split=split)
         self._ids = select(dataset.ids, Selection(limit=photos))
         self._dataset, self._pairs, self._out, self._progress = Remembered(dataset), pairs, out, progress
 

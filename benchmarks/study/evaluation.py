@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from reasonx_eval.datasets.base import Dataset
-from reasonx_eval.io.results import Selection, run_folder
+from reasonx_eval.io.results import run_folder
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.protocols.protocol import get_protocol
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.run.loop import RunOptions, run
 from reasonx_eval.types import Sample
 
@@ -66,7 +67,7 @@ class Remembered(Dataset):
 
 @lru_cache(maxsize=4)
 def _remembered(name: str) -> Remembered:
-    return Remembered(get_dataset(name))
+    return Remembered(load_dataset(name))
 
 
 def evaluate(

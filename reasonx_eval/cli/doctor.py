@@ -52,10 +52,10 @@ def command(name: str, root: Path | None, split: str | None, options: tuple[str,
         raise UsageError("--out belongs to --freeze")
     if do_prepare:
         return _prepare(name, root, archives, max_bytes, force, as_json, quiet)
-    from reasonx_eval.registry import get_dataset
+    from reasonx_eval.registry import load_dataset
 
     with prints_to_stderr():
-        dataset = get_dataset(name, root, split, parse_options(options, "--dataset-option"))
+        dataset = load_dataset(name, root, split, parse_options(options, "--dataset-option"))
     return _freeze(dataset, out, force, as_json, quiet) if do_freeze else _diagnose(dataset, full, as_json, quiet)
 
 

@@ -39,7 +39,6 @@ def _lines(value: Any) -> list[str]:
 
 def _find(name: str) -> dict[str, Any]:
     from reasonx_eval.errors import unknown
-    from reasonx_eval.io.plugins import plugins
     from reasonx_eval.metrics.table import METRICS
     from reasonx_eval.models.loading.catalogue import list_models
     from reasonx_eval.protocols.protocol import all_protocols, get_protocol
@@ -48,7 +47,7 @@ def _find(name: str) -> dict[str, Any]:
     if "/" in name and "." not in name.partition("/")[0]:
         return _protocol(get_protocol(name))
     tables: list[tuple[list[str], Callable[[str], dict[str, Any]]]] = [
-        ([*DATASETS, *plugins("reasonx_eval.datasets")], _dataset),
+        (list(DATASETS), _dataset),
         ([m.name for m in list_models()], _model),
         ([*METRICS, "whdr10", "whdr20"], _metric),
     ]
@@ -83,9 +82,8 @@ def _table(p: Any) -> str:
 
 def _dataset(name: str) -> dict[str, Any]:
     from reasonx_eval.io.paths import dataset_root
-    from reasonx_eval.protocols.protocol import all_protocols
+    from reasonx_eval.protocols.protocol import all_protocols, default_protocols
     from reasonx_eval.registry import dataset_class
-    from reasonx_eval.run.plan import default_protocols
 
     info = dataset_class(name).info
     mine = [p.ref for p in all_protocols().values() if p.dataset == name]

@@ -47,12 +47,12 @@ def _models(task: str | None, _: str | None) -> list[dict[str, Any]]:
 
 
 def _datasets(task: str | None, _: str | None) -> list[dict[str, Any]]:
-    from reasonx_eval.io.plugins import describe_failure, plugins
+    from reasonx_eval.io.plugins import describe_failure
+    from reasonx_eval.protocols.protocol import default_protocols
     from reasonx_eval.registry import DATASETS, dataset_class
-    from reasonx_eval.run.plan import default_protocols
 
     rows: list[dict[str, Any]] = []
-    for name in [*DATASETS, *plugins("reasonx_eval.datasets")]:
+    for name in DATASETS:
         try:
             info = dataset_class(name).info
         except Exception as error:  # a broken plug-in shows in the list and stops nothing

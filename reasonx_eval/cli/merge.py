@@ -19,7 +19,7 @@ def command(runs: tuple[Path, ...], out: Path, force: bool, as_json: bool) -> in
     reasonx-eval merge results/depth/nyuv2@1/net.shard-*-of-4 --out results/depth/nyuv2@1/net
     """
     from reasonx_eval.cli.common import exit_code, print_results
-    from reasonx_eval.run.merge import merge
+    from reasonx_eval.run.shards import merge
 
     result = merge(runs, out, force=force)
     print_results([(result, out)], as_json=as_json)

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 from blake3 import blake3
+from numpy.typing import NDArray
 
 from reasonx_eval.io.blocks import row_blocks
 from reasonx_eval.io.files import encode_json
@@ -87,6 +88,13 @@ def array_digest(value: Target | Prediction, algorithm: Algorithm = "blake3") ->
         return old.hexdigest()[:_ARRAY_DIGITS]
     digest = blake3(type(value).__name__.encode(), max_threads=blake3.AUTO)
     _feed(digest.update, value)
+    return _BLAKE3 + digest.hexdigest(_ARRAY_DIGITS // 2)
+
+
+def image_digest(image: NDArray[np.uint8]) -> str:
+    """The digest of a decoded photo: ``blake3:`` and 16 hex digits."""
+    digest = blake3(max_threads=blake3.AUTO)
+    _field(digest.update, "image", image)
     return _BLAKE3 + digest.hexdigest(_ARRAY_DIGITS // 2)
 
 

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
@@ -86,21 +85,41 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     write_bytes(path, encode_json("".join(map(to_line, records))))
 
 
+def read_photos(run: Path) -> dict[str, str]:
+    """Sample id -> digest of the photo that its model looked at; what an older version or a kill left out is absent."""
+    found: dict[str, str] = {}
+    path = run / "photos.jsonl"
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            row = parse_json(line, str(path))
+        except DataError:
+            continue  # a killed process left it unfinished
+        if isinstance(row, dict) and isinstance(row.get("id"), str) and isinstance(row.get("photo"), str):
+            found[row["id"]] = row["photo"]
+    return found
+
+
 class RecordLog:
-    """Appends records; each line reaches the kernel at once, so a killed process loses none."""
+    """Appends to records.jsonl, photos.jsonl and timing.jsonl of a run; each line reaches the kernel at once, so that
+    a killed process loses none."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: BufferedWriter = path.open("ab")
+    def __init__(self, run: Path) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self._files = {name: (run / f"{name}.jsonl").open("ab") for name in ("photos", "timing", "records")}
 
-    def append(self, record: Record) -> None:
-        self._file.write(encode_json(to_line(record)))
-        self._file.flush()
+    def append(self, record: Record, timing: str, photo: str | None = None) -> None:
+        """Add a record, the line of its seconds, and the digest of its photo."""
+        lines = {"timing": timing, "records": to_line(record)}
+        if photo is not None:
+            lines = {"photos": json.dumps({"id": record.sample_id, "photo": photo}) + "\n", **lines}
+        for name, line in lines.items():
+            self._files[name].write(encode_json(line))
+            self._files[name].flush()
 
     def close(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        os.fsync(self._files["records"].fileno())
+        for file in self._files.values():
+            file.close()
 
     def __enter__(self) -> RecordLog:
         return self

@@ -13,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.digests import sha256_text
 from reasonx_eval.io.documents import read_model
 from reasonx_eval.io.files import canonical_json, write_json
+from reasonx_eval.io.selection import Selection
 
 #: Raise this when a field changes its meaning, keep reading every older number, and add a golden file of
 #: the old one to tests/golden.
@@ -102,18 +103,6 @@ class DatasetRef(_Part):
     ids_sha256: str
 
 
-class Selection(_Part):
-    """Which samples of the split were asked for; all None is the whole split."""
-
-    limit: int | None = None
-    samples: list[str] | None = None
-    shard: str | None = None
-
-    @property
-    def whole(self) -> bool:
-        return self == Selection()
-
-
 class RunSpec(_Part):
     """Everything that decides the records: two runs with the same spec have the same records."""
 
@@ -164,6 +153,21 @@ class Result(_Part):
     records_sha256: str
     provenance: Provenance
 
+    _folder: Path | None = PrivateAttr(None)
+
+    @property
+    def folder(self) -> Path | None:
+        """The run's folder, where this was read from or written to one."""
+        return self._folder
+
+    def at(self, folder: Path) -> Result:
+        """This result, with the folder that it lies in."""
+        self._folder = folder
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Result) and self.model_dump() == other.model_dump()
+
     @model_validator(mode="after")
     def _nothing_lost(self) -> Result:
         if self.n_scored + self.n_undefined + len(self.failed) > self.n_total:
@@ -202,7 +206,7 @@ def load_result(run: str | Path) -> Result:
     """
     path = result_path(Path(run))
     try:
-        return read_model(path, Result, "result", kind="result", newest=SCHEMA)
+        return read_model(path, Result, "result", kind="result", newest=SCHEMA).at(path.parent)
     except FileNotFoundError:
         raise DataError("no such file", where=str(path), fix="reasonx-eval run writes one") from None
 

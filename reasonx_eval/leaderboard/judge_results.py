@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.documents import read_model
 from reasonx_eval.io.files import write_json
-from reasonx_eval.io.results import DatasetRef, ModelRef, Provenance, Selection, Value
+from reasonx_eval.io.results import DatasetRef, ModelRef, Provenance, Value
+from reasonx_eval.io.selection import Selection
 
 #: raise it when a field changes its meaning, and keep reading every older number
 JUDGE_SCHEMA: Final = 1

@@ -46,6 +46,11 @@ class Model(ABC):
     thread_safe: bool = False
 
     @property
+    def fully_described(self) -> bool:
+        """Whether `info` says all that decides a prediction; of a user's own code nobody knows what else it reads."""
+        return type(self).__module__.startswith("reasonx_eval.")
+
+    @property
     @abstractmethod
     def info(self) -> ModelInfo: ...
 
@@ -103,6 +108,10 @@ class Wrapped(Model):
         self.needs_image = model.needs_image
         self.needs_targets = model.needs_targets
         self.thread_safe = model.thread_safe
+
+    @property
+    def fully_described(self) -> bool:
+        return self._model.fully_described
 
     @property
     def info(self) -> ModelInfo:

@@ -30,7 +30,10 @@ from reasonx_eval.io.documents import parse_toml
 from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.validation import explain, near
 from reasonx_eval.metrics.table import metrics_of, whdr_name
-from reasonx_eval.types import TASK_OF_KIND, Kind, Modality, TargetName, Task
+from reasonx_eval.types import TASK_OF_KIND, TASKS, Kind, Modality, TargetName, Task
+
+#: dataset of a protocol that serves any
+ANY: Final = "any"
 
 #: target -> the table with its rules
 _TABLE: Final = {"depth": "depth", "normals": "normals", "judgements": "whdr", "albedo": "map", "irradiance": "map",
@@ -379,3 +382,14 @@ def get_protocol(name: str) -> Protocol:
     if versions:
         return max(versions, key=lambda p: p.version)
     raise unknown("protocol", name, {p.name for p in known.values()} if "@" not in name else known)
+
+
+def default_protocols(dataset: str, task: str | None = None) -> list[Protocol]:
+    """The default protocol of each task of a dataset (latest version), in the order of types.TASKS."""
+    latest: dict[str, Protocol] = {}
+    for protocol in all_protocols().values():
+        if dataset in protocol.default_for and task in (None, protocol.task):
+            known = latest.get(protocol.task)
+            if known is None or known.version < protocol.version:
+                latest[protocol.task] = protocol
+    return [latest[t] for t in TASKS if t in latest]

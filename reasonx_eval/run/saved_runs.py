@@ -21,9 +21,8 @@ from reasonx_eval.io.digests import array_digest
 from reasonx_eval.io.results import Result, load_result, result_path
 from reasonx_eval.models.loading.options import parse_options
 from reasonx_eval.models.saved.predictions import Saved
-from reasonx_eval.protocols.protocol import Protocol
-from reasonx_eval.registry import get_dataset
-from reasonx_eval.run.plan import ANY
+from reasonx_eval.protocols.protocol import ANY, Protocol
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.statistics.runs import Run, load_run
 from reasonx_eval.types import Prediction, Record, Sample
 
@@ -165,7 +164,7 @@ def open_dataset(
     split, options = result.dataset.split, dict(result.dataset.options)
     if rules is not None and rules.dataset != ANY:
         split, options = rules.split, {**options, **rules.dataset_options}
-    opened = get_dataset(name, where, split, options)
+    opened = load_dataset(name, where, split, options)
     same = (split, options) == (result.dataset.split, result.dataset.options)
     if same and opened.ids_digest != result.dataset.ids_sha256:
         raise NotComparable(f"split '{opened.split}' has other samples ({len(opened)}) than the run's "

@@ -16,7 +16,7 @@ from typing import Final, get_args
 import numpy as np
 
 from reasonx_eval.errors import SampleError, UndefinedScore, UsageError
-from reasonx_eval.io.results import Selection
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.models.embedded.oracle import Oracle
 from reasonx_eval.run.loop import RunOptions, run
 from reasonx_eval.scoring import Scored

@@ -12,9 +12,8 @@ from typing import Any
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.datasets.examples import Example, Written
 from reasonx_eval.errors import DataError, ReasonXError, SampleError, UsageError
-from reasonx_eval.protocols.protocol import Protocol, all_protocols
-from reasonx_eval.registry import get_dataset
-from reasonx_eval.run.plan import ANY
+from reasonx_eval.protocols.protocol import ANY, Protocol, all_protocols
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.selftest import expect
 from reasonx_eval.selftest.case import Case, Failed
 from reasonx_eval.selftest.checks import CHECKS, OracleCheck
@@ -90,7 +89,7 @@ def protocols_for(dataset_name: str, *, root: Path | None, options: Mapping[str,
     own = [p for p in protocols if p.dataset == dataset_name]
     if own:
         return own
-    dataset = get_dataset(dataset_name, root, None, options)
+    dataset = load_dataset(dataset_name, root, None, options)
     generic = [p for p in protocols if p.dataset == ANY and p.target in dataset.targets]
     if not generic:
         raise UsageError(f"no protocol measures {', '.join(dataset.targets) or 'nothing'}", where=dataset.name,
@@ -142,7 +141,7 @@ class _Shelf:
             root.mkdir()
             self._written[source.name] = source.write(root)
         split = source.split if protocol.dataset == ANY else protocol.split
-        dataset = get_dataset(source.dataset, root if source.write is not None else None, split,
+        dataset = load_dataset(source.dataset, root if source.write is not None else None, split,
                               {**source.options, **protocol.dataset_options})  # fmt: skip
         return dataset, self._written.get(source.name, {})
 
@@ -174,7 +173,7 @@ def _on_own(
 ) -> list[CheckResult]:  # fmt: skip
     try:
         split = None if protocol.dataset == ANY else protocol.split
-        dataset = get_dataset(name, root, split, {**options, **protocol.dataset_options})
+        dataset = load_dataset(name, root, split, {**options, **protocol.dataset_options})
         samples = _load(dataset, protocol, _present(dataset, limit))
     except Exception as error:
         return [CheckResult(OPENED, protocol, name, None, error=_line(error))]

@@ -6,9 +6,8 @@ from functools import cache
 from importlib import import_module
 
 from reasonx_eval.datasets.examples import Example
-from reasonx_eval.protocols.protocol import Protocol
+from reasonx_eval.protocols.protocol import ANY, Protocol
 from reasonx_eval.registry import DATASETS
-from reasonx_eval.run.plan import ANY
 
 
 @cache
@@ -18,7 +17,7 @@ def all_examples() -> tuple[Example, ...]:
     A folder with a card comes first: the first example that serves a protocol goes through every check, and only
     this one has masks beside all four maps.
     """
-    modules = dict.fromkeys(place.partition(":")[0] for place in DATASETS.values())
+    modules = dict.fromkeys(place.partition(":")[0] for place in DATASETS.entries.values())
     found = [example for module in modules for example in import_module(module).EXAMPLES]
     return tuple(sorted(found, key=lambda example: example.dataset != "folder"))
 

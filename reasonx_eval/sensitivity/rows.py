@@ -12,6 +12,7 @@ from reasonx_eval import __version__
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.results import DatasetRef, Value
+from reasonx_eval.protocols.protocol import ANY
 from reasonx_eval.run.saved_runs import SavedRun
 from reasonx_eval.sensitivity.rescoring import PIXEL_MEANS, RunRecords
 from reasonx_eval.sensitivity.variants import Variant
@@ -104,7 +105,7 @@ def _run(run: SavedRun, variant: Variant, data: Dataset, records: Sequence[Recor
     n = sum(1 for r in records if r.error is None)
     absent = Value(value=None, n=n, reason="not aggregated")
     signature = protocol.signature(kind=kind, n=n, n_total=len(data),
-                                   data=data.name if protocol.dataset == "any" else None)  # fmt: skip
+                                   data=data.name if protocol.dataset == ANY else None)  # fmt: skip
     return Run(
         where=run.folder, model=run.result.model.model_copy(update={"kind": kind}), protocol=protocol,
         digest=protocol.digest, signature=signature, status="complete" if n == len(data) else "partial",

@@ -12,7 +12,7 @@ from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.io.records import read_records
 from reasonx_eval.io.results import DatasetRef, ModelRef, Result, Value, load_result, result_path
-from reasonx_eval.protocols.protocol import Protocol
+from reasonx_eval.protocols.protocol import ANY, Protocol
 from reasonx_eval.statistics.aggregate import pooled_from_stats
 from reasonx_eval.types import Record
 
@@ -152,7 +152,7 @@ def _check_digests(result: Result, protocol: Protocol, records: Sequence[Record]
     ):
         raise DataError("scored, failed and undefined samples are not those of the records", where=str(file),
                         fix=_AGAIN)  # fmt: skip
-    data = result.dataset.name if protocol.dataset == "any" else None
+    data = result.dataset.name if protocol.dataset == ANY else None
     signature = protocol.signature(kind=result.model.kind, n=result.n_scored + result.n_undefined,
                                    n_total=result.n_total, data=data)  # fmt: skip
     if result.provenance.reasonx == __version__ and result.signature != signature:

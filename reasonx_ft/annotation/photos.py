@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.images import read_rgb
-from reasonx_eval.io.results import Selection
-from reasonx_eval.run.loop import select
+from reasonx_eval.io.selection import Selection, select
 from reasonx_eval.types import Sample
 from reasonx_ft.judges.base import Photo, photo_digest
 
@@ -119,7 +118,7 @@ def open_photos(
     ----------
     spec : a folder (png and jpg in it and below, sorted by path; names that begin with "." are left out), one image
         file, or ``dataset:NAME`` or ``dataset:NAME/SPLIT``
-    root, dataset_options : of a dataset, as `reasonx_eval.registry.get_dataset` takes them
+    root, dataset_options : of a dataset, as `reasonx_eval.registry.load_dataset` takes them
     limit : only N, spread evenly
     shard : "i/n", every n-th photo from the i-th
     want : targets that a dataset's samples are loaded with where it has them, for a judge that knows the ground truth
@@ -142,15 +141,14 @@ def open_photos(
 
 def open_dataset(spec: str, root: Path | None = None, options: Mapping[str, Any] | None = None) -> Dataset:
     """The dataset of ``dataset:NAME`` or ``dataset:NAME/SPLIT``; without a split, the first that it lists."""
-    from reasonx_eval.io.plugins import plugins
-    from reasonx_eval.registry import DATASETS, get_dataset
+    from reasonx_eval.registry import DATASETS, load_dataset
 
     name, split = spec.removeprefix(DATASET), None
     # a name may be the path of a folder or card, which has slashes of its own
-    whole = name in DATASETS or Path(name).exists() or name in plugins("reasonx_eval.datasets")
+    whole = name in DATASETS or Path(name).exists()
     if "/" in name and not whole:
         name, _, split = name.rpartition("/")
-    return get_dataset(name, root, split, options)
+    return load_dataset(name, root, split, options)
 
 
 def _files(path: Path) -> tuple[Path, list[str]]:

@@ -39,15 +39,15 @@ def command(name: str, split: str | None, out: Path, modalities: str | None, pai
     """
     from reasonx_eval.cli.common import parse_options, print_json, prints_to_stderr, progress_bar
     from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL
-    from reasonx_eval.io.results import Selection
-    from reasonx_eval.registry import get_dataset
+    from reasonx_eval.io.selection import Selection
+    from reasonx_eval.registry import load_dataset
     from reasonx_ft.annotation.photos import Recent
     from reasonx_ft.annotation.questions import read_questions
     from reasonx_ft.judges.training.data import maps_of, write_data
 
     questions = read_questions(wording)
     with prints_to_stderr():
-        dataset = get_dataset(name, root, split, parse_options(dataset_options, "--dataset-option"))
+        dataset = load_dataset(name, root, split, parse_options(dataset_options, "--dataset-option"))
         chosen = None if modalities is None else tuple(m.strip() for m in modalities.split(",") if m.strip())
         asked = maps_of(dataset, chosen)
         with progress_bar(dataset.name, quiet) as progress:

@@ -67,14 +67,15 @@ def _evaluate(context: click.Context, spec: str, name: str, base: str | None, ou
               how: dict[str, Any]) -> tuple[Any, Path]:  # fmt: skip
     from reasonx_eval.cli.common import parse_options, progress_bar
     from reasonx_eval.leaderboard.judge_results import save_judge_result
-    from reasonx_eval.registry import get_dataset, get_model
+    from reasonx_eval.models.loading.load import load_model
+    from reasonx_eval.registry import load_dataset
     from reasonx_ft.annotation.photos import Recent
     from reasonx_ft.annotation.questions import read_questions
     from reasonx_ft.judges.evaluation.evaluate import evaluate_judge, wanted_targets
     from reasonx_ft.judges.evaluation.report import write_plots
     from reasonx_ft.judges.load import load_judge, needs_targets
 
-    dataset = get_dataset(name, how["root"], how["split"], parse_options(how["dataset_options"], "--dataset-option"))
+    dataset = load_dataset(name, how["root"], how["split"], parse_options(how["dataset_options"], "--dataset-option"))
     plan = _plan(context, how)
     questions = read_questions(how["wording"])
     data = Recent(dataset, wanted_targets(dataset, plan.modalities, needs_targets(spec)))
@@ -82,7 +83,7 @@ def _evaluate(context: click.Context, spec: str, name: str, base: str | None, ou
                        device=how["device"], dtype=how["dtype"], batch_size=how["batch_size"],
                        trust_remote_code=how["trust_remote_code"])  # fmt: skip
     folder = _folder(out, dataset.name, dataset.split, judge.info.name, force)
-    model = None if base is None else get_model(base, options=parse_options(how["base_options"], "--base-option"))
+    model = None if base is None else load_model(base, options=parse_options(how["base_options"], "--base-option"))
     try:
         with progress_bar(judge.info.name, quiet) as progress:
             result = evaluate_judge(judge, data, plan, base=model, questions=questions, out=folder, progress=progress)
@@ -113,7 +114,7 @@ def _plan(context: click.Context, how: dict[str, Any]) -> Any:
     from click.core import ParameterSource
 
     from reasonx_eval.errors import unknown
-    from reasonx_eval.io.results import Selection
+    from reasonx_eval.io.selection import Selection
     from reasonx_ft.annotation.questions import MODALITIES
     from reasonx_ft.judges.base import ORDERS
     from reasonx_ft.judges.evaluation.records import EvalPlan

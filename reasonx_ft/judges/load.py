@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from reasonx_eval.errors import ReasonXError, UsageError, unknown
+from reasonx_eval.io.plugins import Registry
 from reasonx_eval.models.loading.options import option_parameters, parse_options
 from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.judges.base import Judge
@@ -16,14 +16,13 @@ from reasonx_ft.judges.base import Judge
 if TYPE_CHECKING:
     from reasonx_ft.annotation.photos import Recent
 
-#: name -> "module:class"
-JUDGES: Final[Mapping[str, str]] = {
+JUDGES: Final = Registry("judge", {
     "oracle": "reasonx_ft.judges.oracle:Oracle",
     "tiny": "reasonx_ft.judges.tiny:TinyJudge",
     "mllm": "reasonx_ft.judges.mllm:Mllm",
     "server": "reasonx_ft.judges.server:Server",
     "reasonx": "reasonx_ft.judges.internvl_chat:InternvlChat",
-}
+})
 
 #: judges whose spec goes on after a colon, and what with
 _WITH_SOURCE: Final[Mapping[str, str]] = {"mllm": "FOLDER or owner/name", "server": "URL", "reasonx": "FOLDER"}
@@ -97,9 +96,9 @@ def _factory(request: Request) -> tuple[Any, str | None]:
     if name in _WITH_SOURCE and spec not in _SOURCE_OPTIONAL:
         if not source:
             raise UsageError(f"which one? {name}:{_WITH_SOURCE[name]}", where=spec)
-        return _imported(name), source
+        return JUDGES.load(name), source
     if spec in JUDGES:
-        return _imported(spec), None
+        return JUDGES.load(spec), None
     if colon and (spec.rpartition(":")[0].endswith(".py") or "." in name):
         from reasonx_eval.models.loading.plugin import load_attribute
 
@@ -107,11 +106,6 @@ def _factory(request: Request) -> tuple[Any, str | None]:
     if Path(spec).is_dir():
         raise UsageError("a folder is no judge by itself", where=spec, fix=f"--judge mllm:{spec}")
     raise unknown("judge", spec, [form for form, _ in FORMS])
-
-
-def _imported(name: str) -> Any:
-    module, _, attribute = JUDGES[name].partition(":")
-    return getattr(import_module(module), attribute)
 
 
 def _build(factory: Any, source: str | None, request: Request) -> Judge:

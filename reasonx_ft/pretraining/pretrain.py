@@ -41,7 +41,7 @@ from reasonx_eval.models.embedded.card import (
     write_model,
 )
 from reasonx_eval.models.embedded.tiny_net import MODALITIES, TinyFlow, TinyNet, to_state
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.run.provenance import collect
 from reasonx_ft.pretraining.batches import Batch, Scenes, batch_at, load_scenes
 from reasonx_ft.pretraining.losses import code_loss, normals_loss
@@ -80,7 +80,7 @@ def pretrain(config: PretrainConfig, out: Path, *, workers: int = 2, progress: P
         A data set without complete maps; a checkpoint of another configuration.
     """
     say = progress or silent
-    dataset = get_dataset(config.dataset, split=config.split)
+    dataset = load_dataset(config.dataset, split=config.split)
     ids = list(dataset.ids)[: config.scenes]
     with deterministic(config.threads):
         network, optimiser = _fresh(config)

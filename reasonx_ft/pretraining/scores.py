@@ -10,14 +10,12 @@ from typing import Final
 import numpy as np
 from torch import nn
 
-from reasonx_eval.io.results import Selection
 from reasonx_eval.models.embedded.card import Score
 from reasonx_eval.models.embedded.tiny import Tiny, TinyFlow
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.protocols.protocol import get_protocol
-from reasonx_eval.registry import get_dataset
-from reasonx_eval.run.loop import RunOptions, run
-from reasonx_eval.run.plan import plan
+from reasonx_eval.registry import load_dataset
+from reasonx_eval.run.evaluate import evaluate
 from reasonx_eval.scoring import score_sample
 from reasonx_ft.training.config import PretrainConfig
 
@@ -35,7 +33,7 @@ _PROTOCOLS: Final = ("depth/{}", "normals/{}", "albedo/{}", "albedo/{}-whdr", "i
 
 def check(config: PretrainConfig, network: nn.Module) -> dict[str, float]:
     """Validation metrics of a network as it is, on the first scenes of `scenes-synthetic/val`."""
-    dataset = get_dataset("scenes-synthetic", split="val")
+    dataset = load_dataset("scenes-synthetic", split="val")
     model = {"tiny": Tiny, "tiny-flow": TinyFlow}[config.model]()
     # in the place of the weights that the adapter would load
     model.__dict__["network"] = network
@@ -58,12 +56,10 @@ def scores(
     found: list[Score] = []
     with tempfile.TemporaryDirectory() as folder:
         for name in TESTS:
-            work = plan(model=adapter, datasets=[], protocols=[p.format(name) for p in _PROTOCOLS], task=None,
-                        root=None, split=None, dataset_options={})  # fmt: skip
-            for dataset, protocol in work:
-                chosen = RunOptions(selection=Selection(limit=limit))
-                result = run(adapter, dataset, protocol, Path(folder) / protocol.ref, chosen)
-                found.append(Score(protocol=protocol.ref, signature=result.signature, n=result.n_scored,
+            for protocol in (p.format(name) for p in _PROTOCOLS):
+                result = evaluate(model=adapter, protocol=protocol, limit=limit, out=folder)
+                ref = f"{result.protocol.name}@{result.protocol.version}"
+                found.append(Score(protocol=ref, signature=result.signature, n=result.n_scored,
                                    metrics={k: v.value for k, v in result.aggregate.items()}))  # fmt: skip
                 if progress:
                     progress(len(found), len(TESTS) * len(_PROTOCOLS))

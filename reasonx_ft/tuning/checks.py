@@ -21,11 +21,10 @@ from torch import Tensor
 
 from reasonx_eval import __version__
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.results import Selection
+from reasonx_eval.io.selection import Selection, select
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.protocols.protocol import Protocol, get_protocol
-from reasonx_eval.run.loop import select
 from reasonx_eval.scoring import score_sample
 from reasonx_eval.types import Sample
 from reasonx_ft.annotation.photos import open_dataset

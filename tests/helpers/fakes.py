@@ -53,6 +53,7 @@ class Noisy(Model):
     """Ground truth times seeded noise: every number depends on (seed, sample id) and on nothing else."""
 
     needs_targets = ("depth", "normals")
+    fully_described = True  # what it gives depends on the sample and the seed alone
 
     def __init__(self, batch_size: int = 1, fail: Collection[str] = (), name: str = "noisy") -> None:
         self.batch_size, self._fail, self._name = batch_size, set(fail), name

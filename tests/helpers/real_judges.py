@@ -17,7 +17,7 @@ from reasonx_eval.cli.main import run_cli
 from reasonx_eval.io.files import write_bytes, write_text
 from reasonx_eval.io.images import read_png, read_rgb, write_npy, write_png
 from reasonx_eval.leaderboard.judge_results import FILE, JudgeResult, load_judge_result
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_ft.cli.main import cli
 from reasonx_ft.judges.evaluation.evaluate import signature
 from reasonx_ft.judges.evaluation.records import EvalPlan
@@ -127,7 +127,7 @@ def table(results: list[JudgeResult]) -> str:
 
 def card_table() -> str:
     """The small judge's figures on held-out rooms, from its card; judge-eval gives the same."""
-    dataset = get_dataset("scenes-wild", split="test")
+    dataset = load_dataset("scenes-wild", split="test")
     lines = ["| question | pairs | right | calibration error | right on disagreements with `tiny` |",
              "|---|---|---|---|---|"]  # fmt: skip
     for s in read_card(WEIGHTS).scores:

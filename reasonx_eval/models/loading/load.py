@@ -96,6 +96,23 @@ def load_model(spec: str, *, derive: str | None = None, **how: Any) -> Model:
     return NormalsFromDepth(model)
 
 
+def as_model(model: str | Path | Model | object, *, kind: str | None = None) -> Model:
+    """A model from a name (see `load_model`), a `Model`, or an object with ``predict(images)``.
+
+    Raises
+    ------
+    UsageError
+        As `load_model`; a Model that is held to a kind it does not give; an object without `predict`.
+    """
+    if isinstance(model, str | Path):
+        return load_model(str(model), kind=kind)
+    if isinstance(model, Model):
+        return _narrowed(model, kind)
+    from reasonx_eval.models.loading.plugin import from_object
+
+    return from_object(model, kind=kind)
+
+
 def _find(request: Request) -> Model:
     spec = request.spec
     if spec in catalogue():

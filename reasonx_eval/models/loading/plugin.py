@@ -90,6 +90,21 @@ def _named(user: Any, options: Mapping[str, Any]) -> list[Any]:
     return [getattr(user, "weights", None), *options.values(), *getattr(user, "__dict__", {}).values()]
 
 
+def from_object(made: Any, *, kind: str | None = None) -> Model:
+    """A model from a user's object, or from a class that is constructed without arguments.
+
+    Raises
+    ------
+    UsageError
+        It has no method predict(images), or states no kind.
+    """
+    cls = made if inspect.isclass(made) else type(made)
+    spec = f"{cls.__module__}:{cls.__qualname__}"
+    if inspect.isclass(made):
+        return build(made, spec=spec, kind=kind, options={}, device="auto")
+    return SimpleModel(made, spec=spec, kind=kind, files=PluginFiles(cls), options={})
+
+
 class SimpleModel(Model):
     """A user's object with `kind` and `predict`, checked on every call.
 
@@ -118,6 +133,10 @@ class SimpleModel(Model):
         if self.batch_size < 1:
             raise UsageError(f"batch_size is {self.batch_size}; needs 1 or more", where=spec)
         self._info: ModelInfo = _guarded(self._read_info, spec, "construct", files.source)
+
+    @property
+    def fully_described(self) -> bool:
+        return False
 
     @property
     def info(self) -> ModelInfo:

@@ -88,8 +88,8 @@ def source_file(factory: Any) -> Path | None:
     """The file that defines a class or function; None where there is none."""
     try:
         found = inspect.getsourcefile(factory)
-    except TypeError:
-        return None
+    except (TypeError, OSError):
+        return None  # written in a console
     return Path(found).resolve() if found else None
 
 

@@ -22,10 +22,10 @@ from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.color import srgb_to_linear
 from reasonx_eval.io.files import write_bytes
 from reasonx_eval.io.results import DatasetRef, ModelRef
+from reasonx_eval.io.selection import select
 from reasonx_eval.leaderboard.judge_results import JudgeRef, JudgeResult
 from reasonx_eval.metrics.ordinal import relation
 from reasonx_eval.models.base import Model
-from reasonx_eval.run.loop import select
 from reasonx_eval.run.provenance import collect
 from reasonx_eval.types import KINDS, LEFT_OUT, Prediction, Sample
 from reasonx_ft.annotation.coordinates import fractions

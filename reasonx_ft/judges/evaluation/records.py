@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.io.files import canonical_json
-from reasonx_eval.io.results import Selection
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.types import FIRST, SAME
 from reasonx_ft.judges.base import ORDERS, Order
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from reasonx_eval.errors import DataError
-from reasonx_eval.io.results import Selection
-from reasonx_eval.registry import get_dataset, get_model
+from reasonx_eval.io.selection import Selection
+from reasonx_eval.models.loading.load import load_model
+from reasonx_eval.registry import load_dataset
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.judges.evaluation.evaluate import evaluate_judge, wanted_targets
 from reasonx_ft.judges.evaluation.records import EvalPlan
@@ -23,8 +24,8 @@ def scores(weights: Path, source: Source, base: str | None) -> list[JudgeScore]:
     UsageError, DataError
         A split without known answers, an unknown base model, an answer missing.
     """
-    dataset = get_dataset(source.dataset, split=source.split)
-    judge, model = TinyJudge(weights=weights), None if base is None else get_model(base)
+    dataset = load_dataset(source.dataset, split=source.split)
+    judge, model = TinyJudge(weights=weights), None if base is None else load_model(base)
     plan = EvalPlan(selection=Selection(limit=source.scenes), resamples=100)
     result = evaluate_judge(judge, Recent(dataset, wanted_targets(dataset, None, ())), plan, base=model)
     found = []

@@ -11,7 +11,7 @@ from torch import nn
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.metrics.points import pixels
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.types import FIRST, LEFT_OUT, SAME, PairTarget
 from reasonx_ft.judges.tiny_net import JUDGED, SIZE, JudgeNet, answers_of_both, look_both_ways
 from reasonx_ft.judges.training.config import Source
@@ -76,7 +76,7 @@ def pair_logits(network: JudgeNet, source: Source) -> tuple[NDArray[np.float64],
     UsageError
         The split has no pairs.
     """
-    dataset = get_dataset(source.dataset, split=source.split)
+    dataset = load_dataset(source.dataset, split=source.split)
     if "pairs" not in dataset.targets:
         raise UsageError("no point pairs with known answers in it", where=f"{source.dataset}/{source.split}")
     training = network.training

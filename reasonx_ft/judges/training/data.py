@@ -21,9 +21,9 @@ from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.io.documents import parse_json, read_model
 from reasonx_eval.io.files import canonical_json, safe_name, write_bytes, write_json, write_text
-from reasonx_eval.io.results import DatasetRef, Selection
+from reasonx_eval.io.results import DatasetRef
 from reasonx_eval.io.seeding import rng
-from reasonx_eval.run.loop import select
+from reasonx_eval.io.selection import Selection, select
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND, Sample
 from reasonx_ft.annotation.markers import canonical, draw_markers
 from reasonx_ft.annotation.pairs import BAND_NAMES, bands_of, sample_pairs

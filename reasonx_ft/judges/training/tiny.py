@@ -34,7 +34,7 @@ from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.io.seeding import rng, stream_seed
 from reasonx_eval.models.embedded.card import TrainingData
 from reasonx_eval.models.embedded.tiny_net import CODES
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.run.provenance import collect
 from reasonx_ft.judges.tiny_files import JudgeCard, JudgeScore, write_judge
 from reasonx_ft.judges.tiny_net import JUDGED, SIZE, JudgeNet, Seen
@@ -107,7 +107,7 @@ def _load(config: JudgeConfig, workers: int, say: Progress) -> tuple[list[Scenes
     """All scenes of all sources, in memory, and what they are."""
     sets, data = [], []
     for source in config.sources:
-        dataset = get_dataset(source.dataset, split=source.split)
+        dataset = load_dataset(source.dataset, split=source.split)
         ids = list(dataset.ids)[: source.scenes]
         what = f"scenes of {dataset.name}"
         scenes = load_scenes(dataset, ids, workers, lambda done, total, what=what: say(what, done, total))  # type: ignore[misc]  # the default binds the name

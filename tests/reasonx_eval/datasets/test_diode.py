@@ -13,7 +13,7 @@ import pytest
 from reasonx_eval.datasets.diode import DIODE
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.images import write_npy, write_png
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.selftest.writers import DIODE_SHAPE, DiodeFiles, write_diode
 from reasonx_eval.types import DepthTarget, NormalTarget
 from tests.reasonx_eval.datasets.makers import diode_files
@@ -48,7 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_depth_mask_photo_and_camera(root: Path) -> None:
-    dataset = get_dataset("diode", root)
+    dataset = load_dataset("diode", root)
     assert isinstance(dataset, DIODE)
     target = depth_of(dataset)
     assert (target.depth.dtype, target.depth.shape) == (np.float32, DIODE_SHAPE)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.datasets.eth3d import ETH3D
 from reasonx_eval.errors import DataError, SampleError, UsageError
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.selftest.writers import eth3d_names, write_eth3d, write_jpeg, write_tar
 from reasonx_eval.types import DepthTarget
 from tests.reasonx_eval.datasets.makers import photo
@@ -72,7 +72,7 @@ def test_folders(tmp_path: Path, photo_in: str, depth_in: str) -> None:
             target = tmp_path / "root" / (place.format(scene) + name)
             target.parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "written" / name).rename(target)
-    dataset = get_dataset("eth3d", tmp_path / "root")
+    dataset = load_dataset("eth3d", tmp_path / "root")
     assert isinstance(dataset, ETH3D)
     assert (dataset.split, len(dataset), dataset.ids[0]) == ("train-dslr", 454, "office/DSC_0219")
     check(dataset)

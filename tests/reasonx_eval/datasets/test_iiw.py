@@ -13,7 +13,7 @@ import pytest
 
 from reasonx_eval.datasets.iiw import IIW
 from reasonx_eval.errors import DataError, SampleError, UsageError
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.selftest.writers import iiw_json, write_iiw
 from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget
 from tests.reasonx_eval.datasets.makers import photo
@@ -95,7 +95,7 @@ def test_no_judgements_is_empty_not_an_error(tmp_path: Path) -> None:
 def test_roots_photo_and_splits(tmp_path: Path, inside: str) -> None:
     image = photo(np.random.default_rng(0), 32, 48)
     write_iiw(tmp_path / inside, ID, iiw_json(POINTS, COMPARISONS), image)
-    dataset = get_dataset("iiw", tmp_path)
+    dataset = load_dataset("iiw", tmp_path)
     assert (dataset.split, len(dataset)) == ("test", 1046)
     assert len(IIW(tmp_path, "all")) == 5230
     sample = dataset.load(ID)

@@ -19,7 +19,7 @@ from reasonx_eval.datasets.nyuv2_normals import NYUv2Normals
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.images import read_png, write_npy, write_png
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.selftest.writers import (
     NYU_SHAPE,
     NyuImage,
@@ -128,7 +128,7 @@ def test_one_image_has_one_id_and_one_group_in_every_layout(mat_root: Path, extr
 
 
 def test_splits_and_ids(mat_root: Path, extracted_root: Path) -> None:
-    dataset = get_dataset("nyuv2", mat_root)
+    dataset = load_dataset("nyuv2", mat_root)
     assert (dataset.split, len(dataset)) == ("test", 654)
     assert (dataset.ids[:3], dataset.ids[-1]) == (("0001", "0002", "0009"), "1449")
     assert (len(NYUv2(mat_root, "train")), len(NYUv2(mat_root, "all"))) == (795, 1449)
@@ -346,7 +346,7 @@ def test_dsine_normals(tmp_path: Path) -> None:
     codes[40, 40] = (128, 128, 255)  # a wall that faces the camera
     image = photo(np.random.default_rng(1), *NYU_SHAPE)
     write_nyuv2_normals(tmp_path / "test", 9, codes, image)
-    dataset = get_dataset("nyuv2-normals", tmp_path)
+    dataset = load_dataset("nyuv2-normals", tmp_path)
     assert isinstance(dataset, NYUv2Normals)
     assert dataset.ids == NYUv2(tmp_path_with_depth(tmp_path), "test").ids
     target = normals_of(dataset, "0009")

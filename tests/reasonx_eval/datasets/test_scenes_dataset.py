@@ -24,7 +24,7 @@ from reasonx_eval.datasets.scenes.textures import ALBEDO_MAX, ALBEDO_MIN, PATTER
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.metrics.judgements import whdr
 from reasonx_eval.metrics.ordinal import relation
-from reasonx_eval.registry import DATASETS, resolve
+from reasonx_eval.registry import DATASETS
 from reasonx_eval.types import (
     DIFFERENT,
     FIRST,
@@ -193,7 +193,7 @@ def test_scenes_differ_between_splits_domains_and_indices() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_registered(kind: type[_Scenes]) -> None:
-    assert resolve("reasonx_eval.datasets", DATASETS, "dataset", kind.info.name) is kind
+    assert DATASETS.load(kind.info.name) is kind
 
 
 @pytest.mark.parametrize("text", ["96", "96x128x3", "0x128", "96x4000", "-96x128", "axb", "128x96", "", "\uff196x128"])

@@ -10,18 +10,9 @@ from typing import Any
 import numpy as np
 
 from reasonx_eval.io.digests import sha256_lines, sha256_text
-from reasonx_eval.io.results import (
-    DatasetRef,
-    Hardware,
-    ModelRef,
-    ProtocolRef,
-    Provenance,
-    Result,
-    Selection,
-    Timing,
-    Value,
-)
+from reasonx_eval.io.results import DatasetRef, Hardware, ModelRef, ProtocolRef, Provenance, Result, Timing, Value
 from reasonx_eval.io.seeding import rng
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.leaderboard.submissions import Picture, Samples, Submission, sealed, submission_path, write_submission
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.protocols.protocol import Protocol, get_protocol

@@ -8,7 +8,8 @@ import pytest
 
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.io.digests import sha256_text
-from reasonx_eval.io.results import DatasetRef, Selection, Value
+from reasonx_eval.io.results import DatasetRef, Value
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.leaderboard.board import make_board
 from reasonx_eval.leaderboard.generate import generate
 from reasonx_eval.leaderboard.judge_results import JudgeRef, JudgeResult, ModalityResult, save_judge_result

@@ -11,7 +11,8 @@ import pytest
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.images import read_npy, write_npy
-from reasonx_eval.io.results import Selection, load_result
+from reasonx_eval.io.results import load_result
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.leaderboard.submissions import Submission, read_all, read_submission
 from reasonx_eval.leaderboard.submit import submit, without_folders
 from reasonx_eval.protocols.protocol import get_protocol

@@ -25,7 +25,7 @@ from reasonx_eval.models.embedded.tiny import Tiny, TinyFlow, working_image, wor
 from reasonx_eval.models.embedded.tiny_net import TinyNet
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.protocols.protocol import get_protocol
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.scoring import score_sample
 from reasonx_eval.types import Sample
 
@@ -35,7 +35,7 @@ KINDS = ("depth_metric", "disparity_affine", "normal", "albedo_linear", "irradia
 
 @pytest.fixture(scope="module")
 def samples() -> list[Sample]:
-    dataset = get_dataset("scenes-synthetic", split="val")
+    dataset = load_dataset("scenes-synthetic", split="val")
     return [dataset.load(i) for i in list(dataset.ids)[:8]]
 
 
@@ -74,7 +74,7 @@ def test_card_says_where_the_weights_come_from(name: str) -> None:
     assert known.weights_sha256 == sha256_file(WEIGHTS / f"{name}.safetensors")
     assert known.licence == "Apache-2.0"
     assert known.base is None
-    train = get_dataset("scenes-synthetic", split="train")
+    train = load_dataset("scenes-synthetic", split="train")
     assert [(d.dataset, d.split, d.n, d.ids_sha256) for d in known.data] == [
         ("scenes-synthetic", "train", 4000, train.ids_digest)
     ]

@@ -299,8 +299,8 @@ def test_a_folder_that_is_named_like_a_hub_id_gets_nothing_from_the_catalogue(
 @pytest.mark.slow
 def test_by_hub_id_in_a_process_of_its_own(folders: dict[str, Path], tmp_path: Path) -> None:
     as_hub_cache(folders["dpt"], tmp_path, "someone/tiny-dpt")
-    script = ("from reasonx_eval.registry import get_model\nfrom reasonx_eval.types import Sample\nimport numpy as np\n"
-              "m = get_model('someone/tiny-dpt', device='cpu')\n"
+    script = ("from reasonx_eval import load_model\nfrom reasonx_eval.types import Sample\nimport numpy as np\n"
+              "m = load_model('someone/tiny-dpt', device='cpu')\n"
               "print(m.kinds['depth'], m.predict([Sample('a', np.full((9, 8, 3), 99, np.uint8))], "
               "'disparity_affine', 0)[0].value.shape)")  # fmt: skip
     env = {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}

@@ -14,7 +14,7 @@ from reasonx_eval.metrics.align import to_space
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.protocols import lock as protocol_lock
 from reasonx_eval.protocols.protocol import align_space, all_protocols, get_protocol, metric_names
-from reasonx_eval.registry import DATASETS, resolve
+from reasonx_eval.registry import DATASETS
 from reasonx_eval.types import TASKS
 
 PROTOCOLS = list(all_protocols().values())
@@ -23,7 +23,7 @@ GENERIC = ("flat", "folder", "mit-intrinsic")
 
 
 def info(dataset: str):
-    return resolve("reasonx_eval.datasets", DATASETS, "dataset", dataset).info
+    return DATASETS.load(dataset).info
 
 
 def test_rules_are_what_their_version_says():

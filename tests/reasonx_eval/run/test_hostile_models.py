@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reasonx_eval.cli.main import cli, run_cli
-from reasonx_eval.run import prefetch as pipeline
+from reasonx_eval.run import stages
 from tests.reasonx_eval.models.tiny_onnx import channel_sum
 
 GOOD = "return [i.astype('f4').mean(-1) / 50 + 1 for i in images]"
@@ -61,13 +61,13 @@ def test_a_buffer_that_is_filled_again_changes_no_number(
     assert evaluate(write(tmp_path, predict=f"return [{mean}]"), tmp_path / "a", "--json") == 0
     fresh = value(capsys.readouterr().out)
     again = f"if not hasattr(self, 'b'):\n    self.b = np.empty((96, 128), 'f4')\nself.b[:] = {mean}\nreturn [self.b]"
-    original = pipeline.score_sample
+    original = stages.score_sample
 
     def late(**given: Any) -> Any:
         time.sleep(0.05)  # until the model has gone on
         return original(**given)
 
-    monkeypatch.setattr(pipeline, "score_sample", late)
+    monkeypatch.setattr(stages, "score_sample", late)
     assert evaluate(write(tmp_path, predict=again), tmp_path / "b", "--json", "--workers", "4") == 0
     assert value(capsys.readouterr().out) == fresh
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.io.images import write_png
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.types import DepthTarget
 
 IDS = ("synthetic/test/00000", "synthetic/test/00001")
@@ -21,7 +21,7 @@ IDS = ("synthetic/test/00000", "synthetic/test/00001")
 
 @pytest.fixture(scope="module")
 def depths() -> dict[str, NDArray[np.float32]]:
-    dataset = get_dataset("scenes-synthetic")
+    dataset = load_dataset("scenes-synthetic")
     found = {}
     for sample_id in IDS:
         target = dataset.load(sample_id, {"depth"}).targets["depth"]

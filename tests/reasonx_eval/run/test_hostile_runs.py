@@ -18,7 +18,7 @@ import pytest
 from reasonx_eval.cli.main import cli, run_cli
 from reasonx_eval.io.files import write_json
 from reasonx_eval.io.results import run_folder
-from reasonx_eval.models.saved import predictions as saved
+from reasonx_eval.run import stages
 
 MODEL = ["run", "--model", "mean-normal", "--dataset", "scenes-synthetic", "--limit", "3", "-q"]
 PROGRAM = [sys.executable, "-m", "reasonx_eval.cli.main"]
@@ -45,7 +45,7 @@ def test_full_disk_is_one_message_and_the_run_resumes(
 ) -> None:
     command = [*MODEL, "--save-predictions", "--workers", "1", "--out"]
     assert run(*command, tmp_path / "whole") == 0
-    original = saved.write_prediction
+    original = stages.write_prediction
     written = []
 
     def full(target: Path, *rest: Any) -> Path:
@@ -55,7 +55,7 @@ def test_full_disk_is_one_message_and_the_run_resumes(
         return original(target, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(saved, "write_prediction", full)
+        patch.setattr(stages, "write_prediction", full)
         capsys.readouterr()
         assert run(*command, tmp_path / "cut") == 6
     printed = capsys.readouterr()

@@ -9,12 +9,12 @@ import pytest
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.io import results
 from reasonx_eval.io.records import read_records
-from reasonx_eval.io.results import Selection
+from reasonx_eval.io.selection import Selection, select
 from reasonx_eval.models.saved.predictions import Saved
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.run import provenance
-from reasonx_eval.run.loop import RunOptions, run, select
-from reasonx_eval.run.merge import merge
+from reasonx_eval.run.loop import RunOptions, run
+from reasonx_eval.run.shards import merge
 from reasonx_eval.run.verify import verify_run
 from tests.helpers.fakes import Fake, N, Noisy, Undefined, Unjudged
 

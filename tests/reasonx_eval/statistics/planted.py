@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from reasonx_eval.io import results
 from reasonx_eval.io.digests import sha256_file, sha256_lines
 from reasonx_eval.io.records import read_records, write_records
-from reasonx_eval.io.results import DatasetRef, ModelRef, ProtocolRef, RunSpec, Selection
+from reasonx_eval.io.results import DatasetRef, ModelRef, ProtocolRef, RunSpec
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.protocols.protocol import Protocol, get_protocol
 from reasonx_eval.run import provenance
-from reasonx_eval.run.loop import finish
+from reasonx_eval.run.folder import finish
 from reasonx_eval.types import Record
 
 DEPTH = get_protocol("depth/generic")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.seeding import rng
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.types import DepthTarget
 from reasonx_ft.annotation.photos import Recent, open_dataset, open_photos
 from reasonx_ft.judges.base import Photo, photo_digest
@@ -87,7 +87,7 @@ def test_a_dataset_and_its_splits() -> None:
     photos = open_photos("dataset:scenes-wild/train", limit=2)
     assert photos.ids == ["wild/train/00000", "wild/train/02000"]
     photo = photos.load(photos.ids[1])
-    expected = get_dataset("scenes-wild", split="train").load(photos.ids[1], ()).image
+    expected = load_dataset("scenes-wild", split="train").load(photos.ids[1], ()).image
     np.testing.assert_array_equal(photo.image, expected)
     assert photo.sample_id == photos.ids[1]
     assert open_dataset("dataset:scenes-synthetic").split == "test"

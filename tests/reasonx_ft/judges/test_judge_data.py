@@ -13,8 +13,8 @@ import pytest
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.images import read_rgb
-from reasonx_eval.io.results import Selection
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.io.selection import Selection
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.types import FIRST, LEFT_OUT, SAME, SECOND
 from reasonx_ft.annotation.markers import GREEN, RED
 from reasonx_ft.annotation.photos import Recent
@@ -26,7 +26,7 @@ from reasonx_ft.judges.training.data import choose, read_data, write_data
 
 @pytest.fixture(scope="module")
 def data() -> Recent:
-    return Recent(get_dataset("scenes-broad", split="val"), MODALITIES)
+    return Recent(load_dataset("scenes-broad", split="val"), MODALITIES)
 
 
 def write(data: Recent, out: Path, **how):
@@ -140,7 +140,7 @@ def test_only_datasets_with_maps(tmp_path: Path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
     with pytest.raises(UsageError, match="not an empty folder"):
-        write(Recent(get_dataset("scenes-broad", split="val"), MODALITIES), tmp_path / "full")
+        write(Recent(load_dataset("scenes-broad", split="val"), MODALITIES), tmp_path / "full")
 
 
 def test_the_command(tmp_path: Path, capsys):

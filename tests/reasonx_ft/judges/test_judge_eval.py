@@ -15,9 +15,10 @@ from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.io.digests import sha256_file
 from reasonx_eval.io.images import write_png
-from reasonx_eval.io.results import Selection
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.leaderboard.judge_results import JudgeResult, load_judge_result
-from reasonx_eval.registry import get_dataset, get_model
+from reasonx_eval.models.loading.load import load_model
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import MODALITIES
@@ -124,7 +125,7 @@ def test_intervals_resample_photos_not_pairs():
 
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_own_pairs_are_those_of_the_maps(modality: str):
-    dataset = get_dataset("scenes-broad", split="val")
+    dataset = load_dataset("scenes-broad", split="val")
     for sample_id in dataset.ids[:3]:
         sample = dataset.load(sample_id, (modality, "pairs"))
         truth = truth_of(sample, photo_of(sample), (modality,), own=True, pairs=1, seed=0)
@@ -133,9 +134,10 @@ def test_own_pairs_are_those_of_the_maps(modality: str):
 
 
 def test_what_can_be_asked_of_a_dataset():
-    assert judged_modalities(get_dataset("scenes-wild")) == (MODALITIES, True)
-    assert judged_modalities(get_dataset("scenes-wild"), ["albedo"]) == (("albedo",), True)
-    assert wanted_targets(get_dataset("scenes-wild"), None, ("depth", "judgements")) == ("pairs", "depth", "judgements")
+    assert judged_modalities(load_dataset("scenes-wild")) == (MODALITIES, True)
+    assert judged_modalities(load_dataset("scenes-wild"), ["albedo"]) == (("albedo",), True)
+    wanted = wanted_targets(load_dataset("scenes-wild"), None, ("depth", "judgements"))
+    assert wanted == ("pairs", "depth", "judgements")
 
 
 def judged_photo(folder: Path) -> Path:
@@ -155,7 +157,7 @@ def judged_photo(folder: Path) -> Path:
 
 
 def test_people_say_what_is_the_same(tmp_path: Path):
-    dataset = get_dataset("folder", judged_photo(tmp_path))
+    dataset = load_dataset("folder", judged_photo(tmp_path))
     assert judged_modalities(dataset) == (("albedo",), True)
     with pytest.raises(UsageError, match="no ground truth of depth"):
         judged_modalities(dataset, ["depth"])
@@ -184,11 +186,11 @@ def test_people_say_what_is_the_same(tmp_path: Path):
 
 def run(judge: Judge, data: Recent, **how: object) -> JudgeResult:
     plan = EvalPlan(selection=Selection(limit=4), resamples=200, **how)
-    return evaluate_judge(judge, data, plan, base=get_model("oracle"))
+    return evaluate_judge(judge, data, plan, base=load_model("oracle"))
 
 
 def test_the_oracle_is_right_and_its_errors_are_counted():
-    data = Recent(get_dataset("scenes-wild"), (*MODALITIES, "pairs"))
+    data = Recent(load_dataset("scenes-wild"), (*MODALITIES, "pairs"))
     perfect = run(Oracle(dataset=data, preset="perfect"), data)
     assert (perfect.status, perfect.n_scored, perfect.n_total, perfect.lacking) == ("partial", 4, 200, False)
     assert all(m.headline.value == 1.0 for m in perfect.modalities.values())
@@ -221,7 +223,7 @@ class Moody(Judge):
 
 
 def test_unanswered_questions_make_a_result_partial():
-    data = Recent(get_dataset("scenes-broad", split="val"), ("pairs",))
+    data = Recent(load_dataset("scenes-broad", split="val"), ("pairs",))
     plan = EvalPlan(modalities=("depth", "albedo"), selection=Selection(limit=2), resamples=200)
     found = evaluate_judge(Moody(), data, plan)
     assert found.lacking
@@ -239,7 +241,7 @@ class Short(Moody):
 
 
 def test_a_judge_that_loses_answers_is_refused():
-    data = Recent(get_dataset("scenes-broad", split="val"), ("pairs",))
+    data = Recent(load_dataset("scenes-broad", split="val"), ("pairs",))
     with pytest.raises(UsageError, match="gave 0 answers"):
         evaluate_judge(Short(), data, EvalPlan(selection=Selection(limit=1)))
 

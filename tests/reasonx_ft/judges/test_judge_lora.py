@@ -13,9 +13,9 @@ import torch
 from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.digests import sha256_file
-from reasonx_eval.io.results import Selection
+from reasonx_eval.io.selection import Selection
 from reasonx_eval.models.loading.runtime import Runtime
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.cli.main import cli
@@ -43,7 +43,7 @@ def base(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("pairs")
-    scenes = Recent(get_dataset("scenes-broad", split="val"), ("depth", "albedo"))
+    scenes = Recent(load_dataset("scenes-broad", split="val"), ("depth", "albedo"))
     write_data(scenes, out, read_questions(), modalities=("depth", "albedo"), pairs=3, selection=Selection(limit=1))
     return out
 

@@ -15,7 +15,7 @@ from reasonx_eval.cli.main import run_cli
 from reasonx_eval.datasets.scenes.pairs import BANDS
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.metrics.ordinal import relation
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME
 from reasonx_ft.cli.main import cli
 from reasonx_ft.judges.tiny_files import read_card
@@ -37,7 +37,7 @@ def small(**changes: object) -> JudgeConfig:
 
 @pytest.fixture(scope="module")
 def scenes() -> Scenes:
-    dataset = get_dataset("scenes-broad", split="train")
+    dataset = load_dataset("scenes-broad", split="train")
     return load_scenes(dataset, list(dataset.ids)[:4], 1)
 
 
@@ -245,8 +245,8 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path):
 
 
 def test_another_size_of_photos_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    larger = get_dataset("scenes-broad", split="train", options={"size": "104x128"})
-    monkeypatch.setattr("reasonx_ft.judges.training.tiny.get_dataset", lambda _name, split: larger)
+    larger = load_dataset("scenes-broad", split="train", options={"size": "104x128"})
+    monkeypatch.setattr("reasonx_ft.judges.training.tiny.load_dataset", lambda _name, split: larger)
     with pytest.raises(DataError, match="pixels, not"):
         train_tiny(small(), tmp_path, workers=1)
 

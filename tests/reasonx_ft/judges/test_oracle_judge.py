@@ -13,7 +13,7 @@ import pytest
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.seeding import rng
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample
 from reasonx_ft.annotation.pairs import sample_pairs
 from reasonx_ft.annotation.photos import Recent
@@ -176,7 +176,7 @@ def test_no_ground_truth() -> None:
 
 
 def test_on_a_scene() -> None:
-    dataset = Recent(get_dataset("scenes-wild"), MODALITIES)
+    dataset = Recent(load_dataset("scenes-wild"), MODALITIES)
     image = dataset.load("wild/test/00003").image
     photo = Photo("wild/test/00003", image, photo_digest(image), "wild/test/00003")
     depth = dataset.load("wild/test/00003").targets["depth"]

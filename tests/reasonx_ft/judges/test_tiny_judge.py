@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.results import Selection
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.io.selection import Selection
+from reasonx_eval.registry import load_dataset
 from reasonx_ft.annotation.coordinates import canonical_points
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest
@@ -33,7 +33,7 @@ def judge() -> TinyJudge:
 
 @pytest.fixture(scope="module")
 def questions() -> list[Question]:
-    dataset = get_dataset("scenes-broad", split="val")
+    dataset = load_dataset("scenes-broad", split="val")
     found = []
     for sample_id in dataset.ids[:3]:
         sample = dataset.load(sample_id, ("pairs",))
@@ -168,7 +168,7 @@ def test_the_shipped_weights_are_small_and_know_what_the_card_says(judge):
     """On the first scenes of the split that the card's first scores are of."""
     assert WEIGHTS.stat().st_size <= 2_500_000
     scores = {s.modality: s for s in judge.card.scores if s.dataset == "scenes-broad"}
-    data = Recent(get_dataset("scenes-broad", split="val"), ("pairs",))
+    data = Recent(load_dataset("scenes-broad", split="val"), ("pairs",))
     found = evaluate_judge(judge, data, EvalPlan(selection=Selection(limit=25), resamples=100))
     for modality, one in found.modalities.items():
         assert one.headline.value == pytest.approx(scores[modality].accuracy, abs=0.05)

@@ -22,7 +22,7 @@ from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.models.embedded.card import read_card
 from reasonx_eval.models.embedded.tiny_net import CODES
-from reasonx_eval.registry import get_dataset
+from reasonx_eval.registry import load_dataset
 from reasonx_ft.cli.main import cli
 from reasonx_ft.pretraining.batches import Scenes, batch_at, load_scenes
 from reasonx_ft.pretraining.losses import code_loss, normals_loss
@@ -38,7 +38,7 @@ def small(model: str, **changes: object) -> PretrainConfig:
 
 @pytest.fixture(scope="module")
 def scenes() -> Scenes:
-    dataset = get_dataset("scenes-synthetic", split="train")
+    dataset = load_dataset("scenes-synthetic", split="train")
     return load_scenes(dataset, list(dataset.ids)[:5], workers=1)
 
 
@@ -46,7 +46,7 @@ def scenes() -> Scenes:
 
 
 def test_scenes_are_the_samples(scenes: Scenes) -> None:
-    sample = get_dataset("scenes-synthetic", split="train").load("synthetic/train/00003")
+    sample = load_dataset("scenes-synthetic", split="train").load("synthetic/train/00003")
     np.testing.assert_array_equal(scenes.images[3], sample.image.transpose(2, 0, 1))
     np.testing.assert_allclose(scenes.maps["depth"][3, 0], sample.targets["depth"].depth, rtol=1e-3)
     np.testing.assert_allclose(scenes.maps["normals"][3, 1], sample.targets["normals"].normal[..., 1], atol=1e-3)
@@ -55,7 +55,7 @@ def test_scenes_are_the_samples(scenes: Scenes) -> None:
 
 @pytest.mark.slow
 def test_processes_change_nothing(scenes: Scenes) -> None:
-    dataset = get_dataset("scenes-synthetic", split="train")
+    dataset = load_dataset("scenes-synthetic", split="train")
     other = load_scenes(dataset, list(dataset.ids)[:5], workers=2)
     np.testing.assert_array_equal(scenes.images, other.images)
     assert all(np.array_equal(scenes.maps[m], other.maps[m]) for m in CODES)
@@ -104,14 +104,14 @@ def test_black_has_a_code(scenes: Scenes) -> None:
 
 
 def test_data_without_all_maps_are_refused() -> None:
-    dataset = get_dataset("scenes-synthetic", split="train")
+    dataset = load_dataset("scenes-synthetic", split="train")
     dataset.__class__ = type("Half", (dataset.__class__,), {"targets": ("depth", "normals")})
     with pytest.raises(UsageError, match="no ground truth of albedo, irradiance"):
         load_scenes(dataset, ["synthetic/train/00000"], workers=1)
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
-    dataset = get_dataset("scenes-synthetic", split="train", options={"size": "20x36"})
+    dataset = load_dataset("scenes-synthetic", split="train", options={"size": "20x36"})
     with pytest.raises(DataError, match="20x36 pixels: both sides must be multiples of 8"):
         load_scenes(dataset, ["synthetic/train/00000"], workers=1)
 
@@ -273,7 +273,7 @@ def test_training_lowers_every_loss(model: str, tmp_path: Path) -> None:
 def test_card_states_what_was_done(finished: tuple[str, Path]) -> None:
     model, out = finished
     card = read_card(out / f"{model}.safetensors")
-    ids = list(get_dataset("scenes-synthetic", split="train").ids)[:6]
+    ids = list(load_dataset("scenes-synthetic", split="train").ids)[:6]
     assert [d.model_dump() for d in card.data] == [
         {"dataset": "scenes-synthetic", "split": "train", "n": 6, "ids_sha256": sha256_lines(ids)}
     ]

@@ -495,9 +495,9 @@ def test_oracle_36_the_deterministic_answer_of_averaged_weights_is_exported(stor
         assert torch.equal(value, state["average"]["mean"][name].half().float())
         if name == "head.bias":
             assert not torch.equal(state["average"]["mean"][name], state["weights"][name])
-    from reasonx_eval.registry import get_dataset
+    from reasonx_eval.registry import load_dataset
 
-    sample = get_dataset("scenes-wild").load("wild/test/00000")
+    sample = load_dataset("scenes-wild").load("wild/test/00000")
     a, b = (model.predict([sample], "depth_metric", seed)[0].value for seed in (0, 1))
     np.testing.assert_array_equal(a, b)  # no noise
     assert outcome.step == 4

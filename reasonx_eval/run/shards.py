@@ -9,10 +9,12 @@ from pathlib import Path
 from reasonx_eval.errors import DataError, NotComparable, UsageError
 from reasonx_eval.io import results
 from reasonx_eval.io.digests import sha256_file, sha256_lines
+from reasonx_eval.io.files import write_bytes
 from reasonx_eval.io.records import read_records, write_records
-from reasonx_eval.io.results import Result, RunSpec, Selection, load_result, load_spec, spec_difference
+from reasonx_eval.io.results import Result, RunSpec, load_result, load_spec, spec_difference
+from reasonx_eval.io.selection import Selection, parse_shard
 from reasonx_eval.protocols.protocol import Protocol
-from reasonx_eval.run.loop import finish, parse_shard
+from reasonx_eval.run.folder import finish
 from reasonx_eval.types import Record
 
 
@@ -53,6 +55,8 @@ def merge(runs: Sequence[Path], out: Path, *, force: bool = False) -> Result:
     spec = specs[0].model_copy(update={"selection": specs[0].selection.model_copy(update={"shard": None})})
     results.save(out / "run.json", spec)
     write_records(out / "records.jsonl", records)
+    write_bytes(out / "photos.jsonl", b"".join((run / "photos.jsonl").read_bytes() for run in ordered
+                                               if (run / "photos.jsonl").is_file()))  # fmt: skip
     first = load_result(ordered[0]).provenance
     passed = {k: v for k, v in first.passed.items() if k != "shard"}
     return finish(out, spec, [r.sample_id for r in records], records, Protocol.from_rules(spec.protocol.rules),
