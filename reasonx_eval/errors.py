@@ -93,6 +93,11 @@ class PartialRun(ReasonXError):
     exit_code = EXIT_PARTIAL
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """Class and text of a library's error on one line of at most `most` characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:most]
+
+
 def unknown(what: str, name: str, known: Iterable[str], *, where: str | None = None) -> UsageError:
     """The error for an unknown name: lists the valid ones and the nearest match."""
     names = sorted(known)

@@ -16,6 +16,8 @@ from reasonx_eval.io.decoders import quick_rgb
 from reasonx_eval.io.walk import near_names
 
 _T = TypeVar("_T")
+#: number of the EXIF tag
+_ORIENTATION = 0x0112
 
 # The largest image a dataset of the suite holds is 24 megapixels; PIL's guard against decompression
 # bombs stays on above this.
@@ -56,16 +58,16 @@ def _read_regular(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def read_rgb(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
+def read_rgb(path: Path | str, data: bytes | None = None, *, upright: bool = False) -> NDArray[np.uint8]:
     """A photo as uint8 [H, W, 3], sRGB.
 
-    Grey is repeated, alpha dropped, CMYK converted without a profile; of 16 bits the high byte is kept. EXIF rotation
-    is not applied: ground truth lies on the stored pixels.
+    Grey is repeated, alpha dropped, CMYK converted without a profile; of 16 bits the high byte is kept.
 
     Parameters
     ----------
     path : file to read, or the name to show in errors when `data` is given
     data : the file's bytes, for members of archives
+    upright : turn the photo as its EXIF orientation says; not where ground truth lies on the stored pixels
     """
     from PIL import Image
 
@@ -80,12 +82,33 @@ def read_rgb(path: Path | str, data: bytes | None = None) -> NDArray[np.uint8]:
                     return np.repeat(grey[..., None], 3, axis=-1)
                 if image.mode in ("I", "F"):
                     raise ValueError(f"mode {image.mode}: a map of 32-bit values, not a photo")
-                quick = quick_rgb(image, raw)
-                if quick is not None:
-                    return quick
-                return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+                pixels = quick_rgb(image, raw)
+                if pixels is None:
+                    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+                return _turned(pixels, _orientation(image, raw)) if upright else pixels
 
     return decode_file(path, data, decode)
+
+
+def _orientation(image: Any, raw: bytes) -> int:
+    """EXIF's orientation of an opened picture, 1 (as stored) to 8; 1 where there is none, or none that can be read."""
+    if image.format == "PNG" and b"eXIf" not in raw:
+        return 1  # asking would decode all of it
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged block of EXIF is no damage of the photo
+        return 1
+
+
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Stored pixels [H, W, 3] as they are meant to be seen."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def read_png(path: Path | str, data: bytes | None = None) -> NDArray[Any]:

@@ -17,23 +17,29 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import PartialRun, SampleError, UsageError
-from reasonx_ft.annotation.judgements import Store, Writer
+from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.markers import canonical
 from reasonx_ft.annotation.pairs import Sampler, draw_orders, sample_pairs
 from reasonx_ft.annotation.photos import Photos
 from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.annotation.store.writer import ROWS, SECONDS
-from reasonx_ft.judges.base import FLAGS, ORDERS, Judge, Photo, QuestionBatch
+from reasonx_ft.judges.base import FLAGS, ORDERS, AnswerBatch, Judge, Photo, QuestionBatch
+from reasonx_ft.judges.one_sided import OneSided
 from reasonx_ft.training.interrupts import interrupts
 from reasonx_ft.training.prefetch import ahead
 
 AskedOrders: TypeAlias = Literal["both", "red-first", "random"]
+
+#: share of questions without an answer that is no failure: some models now and then say something else
+_FEW: Final = 0.05
+#: after so many questions without one answer no more are asked
+_HOPELESS: Final = 256
 
 #: (answers so far, answers in all, photos that can't be read)
 Progress: TypeAlias = Callable[[int, int, int], None]
@@ -73,8 +79,12 @@ class Summary:
 
     photos : seen, each once; repeated : further files with the pixels of one seen before
     unreadable : name -> why
-    known : questions that had been answered before
+    known : questions that had been asked before; unanswered : those of them without an answer
     asked : questions put to the judge; flags : what became of them
+    reading : how the judge's answers are read: log-probabilities or words
+    problems : why questions have no answer, with the setting that mends it -> how many, as far as the judge knows
+    warnings : what is suspicious about the answers
+    hopeless : it was stopped because none of the first questions was answered
     damaged : shards of the store that can't be used; what they held was asked again
     interrupted : it was stopped; the same call goes on
     """
@@ -83,12 +93,23 @@ class Summary:
     repeated: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     known: int = 0
+    unanswered: int = 0
     asked: int = 0
     flags: dict[str, int] = field(default_factory=dict)
+    reading: str | None = None
+    problems: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     shards: int = 0
     seconds: float = 0.0
     damaged: list[str] = field(default_factory=list)
     interrupted: bool = False
+    hopeless: bool = False
+
+    @property
+    def lost(self) -> int:
+        """Questions of this run that have no answer; a refusal is one, unless there is nothing else."""
+        refused = self.flags.get("refused", 0) if self.flags.get("ok") else 0
+        return self.asked - self.flags.get("ok", 0) - refused
 
 
 def annotate(
@@ -111,31 +132,41 @@ def annotate(
     if len(set(plan.modalities)) != len(plan.modalities) or not plan.modalities:
         raise UsageError(f"modalities {', '.join(plan.modalities) or 'none'}: each once, and at least one")
     store = Store.open(folder, create=True)
-    summary = Summary(damaged=[f"{d.path}: {d.reason}" for d in store.damaged])
+    info = judge.info
+    summary = Summary(damaged=[f"{d.path}: {d.reason}" for d in store.damaged], reading=info.reading)
     began = time.monotonic()
     total = len(photos) * plan.per_photo()
     asker = _Asker(store, judge, questions, plan, summary)
     calls = ahead(_calls(asker.question_batches(photos), max(judge.batch_size, 1)))
-    with interrupts() as stop, store.writer(judge.info, questions, rows=plan.rows, seconds=plan.seconds) as writer, \
+    sides = OneSided()
+    with interrupts() as stop, store.writer(info, questions, rows=plan.rows, seconds=plan.seconds) as writer, \
             closing(calls):  # fmt: skip
-        for batches in calls:
-            _ask(judge, batches, writer, summary)
+        for batches, answers in judge.answers(calls):
+            writer.add(batches, answers)
+            _count(batches, answers, summary, sides)
             if progress is not None:
                 skipped = (len(summary.unreadable) + summary.repeated) * plan.per_photo()
                 progress(summary.asked, total - skipped - summary.known, len(summary.unreadable))
-            if stop.is_set():
-                summary.interrupted = True
+            summary.hopeless = summary.asked >= _HOPELESS and not {"ok", "refused"} & summary.flags.keys()
+            if stop.is_set() or summary.hopeless:
+                summary.interrupted = stop.is_set()
                 break
+    summary.problems, summary.warnings = dict(judge.problems()), sides.warnings()
     summary.shards, summary.seconds = len(writer.shards), time.monotonic() - began
     return summary
 
 
-def _ask(judge: Judge, batches: Sequence[QuestionBatch], writer: Writer, summary: Summary) -> None:
-    answers = judge.answer(batches)
-    writer.add(batches, answers)
+def _count(batches: Sequence[QuestionBatch], answers: AnswerBatch, summary: Summary, sides: OneSided) -> None:
     summary.asked += len(answers)
     for flag in dict.fromkeys(answers.flag.tolist()):  # in the order in which they come
         summary.flags[FLAGS[flag]] = summary.flags.get(FLAGS[flag], 0) + int(np.count_nonzero(answers.flag == flag))
+    start = 0
+    for batch in batches:
+        probability = answers.probability[start : start + len(batch)]
+        start += len(batch)
+        for k, modality in enumerate(batch.modalities):
+            rows = batch.modality == k
+            sides.add(modality, batch.order[rows], probability[rows])
 
 
 def _calls(batches: Iterator[QuestionBatch], size: int) -> Iterator[list[QuestionBatch]]:
@@ -203,8 +234,10 @@ class _Asker:
         batch = QuestionBatch(photo, pairs, plan.modalities, np.repeat(pair, n), modality, np.repeat(order, n))
         points = pairs.reshape(-1, 4)[batch.pair]
         stream = batch.order.astype(np.int64) * n + batch.modality
-        known = self._store.known(photo.digest, points, self._streams, stream, with_probability=plan.retry)
+        answered = self._store.known(photo.digest, points, self._streams, stream, with_probability=True)
+        known = answered if plan.retry else self._store.known(photo.digest, points, self._streams, stream)
         self._summary.known += int(np.count_nonzero(known))
+        self._summary.unanswered += int(np.count_nonzero(known & ~answered))
         return batch.part(~known)
 
     def _pictures(self, digest: str) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
@@ -220,10 +253,19 @@ class _Asker:
 
 
 def raise_if_partial(summary: Summary, folder: Path) -> None:
-    """Raise PartialRun where the run was stopped, or photos could not be read."""
+    """Raise PartialRun where the run was stopped, photos could not be read, or more than a few questions failed.
+
+    Any question that failed for technical reasons counts; words that can't be read do where they are more than 5 %.
+    """
     if summary.interrupted:
         raise PartialRun(f"interrupted: what was answered is in {folder}",
                          fix="the same command goes on from there")  # fmt: skip
     if summary.unreadable:
         n = len(summary.unreadable)
         raise PartialRun(f"{n} of {n + summary.photos + summary.repeated} photos can't be read (listed above)")
+    if summary.lost and (summary.flags.get("failed") or summary.lost > _FEW * summary.asked):
+        by_flag = ", ".join(f"{n:,} {flag}" for flag, n in sorted(summary.flags.items()) if flag != "ok")
+        why = "".join(f"\n  {n:,}: {reason}" for reason, n in summary.problems.items())
+        end = "; no more were asked" if summary.hopeless else ""
+        raise PartialRun(f"{summary.lost:,} of {summary.asked:,} questions have no answer ({by_flag}){end}{why}",
+                         fix="what is said above; the same command with --retry-failed asks them again")  # fmt: skip

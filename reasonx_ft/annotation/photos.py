@@ -79,7 +79,7 @@ class Photos:
             image, sample_id = self.recent.load(name).image, name
             return Photo(name, image, photo_digest(image), sample_id)
         assert self.folder is not None
-        image = read_rgb(self.folder / name)
+        image = read_rgb(self.folder / name, upright=True)
         return Photo(name, image, photo_digest(image))
 
     def read_ahead(self, workers: int = 2) -> Iterator[tuple[str, Photo | SampleError]]:

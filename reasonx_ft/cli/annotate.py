@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from reasonx_ft.annotation.annotate import Plan, Summary
 
 
+_READINGS = {"log-probabilities": "log-probabilities of both answers",
+             "words": "words: an answer is 1 or 0, without degrees between"}  # fmt: skip
+
+
 @click.command("annotate")
 @click.argument("images")
 @click.option("--judge", "spec", required=True, metavar="JUDGE",
@@ -76,6 +80,8 @@ def command(images: str, spec: str, out: Path, options: tuple[str, ...], wording
         click.echo(f"warning: left out {reason}", err=True)
     for reason in summary.unreadable.values():
         click.echo(f"left out: {reason}", err=True)
+    for reason in summary.warnings:
+        click.echo(f"warning: {reason}", err=True)
     _print(summary, judge.info.name, judge.info.revision, out, as_json)
     raise_if_partial(summary, out)
     return 0
@@ -99,6 +105,7 @@ def _plan(how: dict[str, Any]) -> Plan:
 
 def _print(summary: Summary, name: str, revision: str, out: Path, as_json: bool) -> None:
     from reasonx_eval.cli.common import print_json
+    from reasonx_eval.report.tables import printable
 
     if as_json:
         print_json({"judge": name, "revision": revision, "store": str(out), **asdict(summary)})
@@ -106,9 +113,13 @@ def _print(summary: Summary, name: str, revision: str, out: Path, as_json: bool)
     unanswered = {f: n for f, n in summary.flags.items() if f != "ok"}
     lost = "".join(f", {n:,} {flag}" for flag, n in sorted(unanswered.items()))
     speed = f" ({summary.asked / summary.seconds:,.1f} a second)" if summary.asked and summary.seconds > 0 else ""
-    click.echo(f"judge     {name} ({revision})")
+    click.echo(printable(f"judge     {name} ({revision})"))
+    if summary.reading is not None:
+        click.echo(f"reading   {_READINGS[summary.reading]}")
     click.echo(f"photos    {summary.photos:,}" + (f", {summary.repeated:,} repeated" if summary.repeated else "")
                + (f", {len(summary.unreadable):,} unreadable" if summary.unreadable else ""))  # fmt: skip
     click.echo(f"asked     {summary.asked:,} questions in {summary.seconds:.1f} s{speed}{lost}")
-    click.echo(f"known     {summary.known:,} had been answered before")
+    click.echo(f"known     {summary.known:,} had been asked before"
+               + (f", {summary.unanswered:,} of them without an answer (--retry-failed asks them again)"
+                  if summary.unanswered else ""))  # fmt: skip
     click.echo(f"store     {out} ({summary.shards} new shards)")

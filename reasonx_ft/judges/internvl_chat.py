@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from reasonx_eval.errors import UsageError
+from reasonx_eval.errors import UsageError, one_line
 from reasonx_eval.io.digests import sha256_file, sha256_text
 from reasonx_eval.io.files import canonical_json
 from reasonx_eval.models.adapters.transformers_weights import check_weights, count_parameters, load_network
@@ -123,8 +123,7 @@ class InternvlChat(Judge):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-            raise UsageError(f"its code failed on a question: {detail}", where=self._where) from error
+            raise UsageError(f"its code failed on a question: {one_line(error)}", where=self._where) from error
         if not isinstance(reply, str):
             raise UsageError(f"its chat gives {type(reply).__name__}, not text", where=self._where)
         # chat() gives words alone: a reply of as many tokens as are allowed has been cut off
@@ -145,8 +144,8 @@ class InternvlChat(Judge):
                     str(self._checkpoint.folder), local_files_only=True, trust_remote_code=True
                 )
             except Exception as error:
-                detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-                raise UsageError(f"transformers can't load its tokenizer: {detail}", where=self._where) from None
+                raise UsageError(f"transformers can't load its tokenizer: {one_line(error)}",
+                                 where=self._where) from None  # fmt: skip
             self._loaded = (network.to(self._runtime.torch_device), tokenizer)
         return self._loaded
 

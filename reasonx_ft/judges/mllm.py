@@ -5,11 +5,10 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -31,13 +30,11 @@ from reasonx_ft.judges.mllm_files import (
     load_model,
     load_processor,
 )
-from reasonx_ft.judges.mllm_prompts import Prompter, Tensors, chat_text, example_picture
-from reasonx_ft.judges.mllm_readout import Readout
+from reasonx_ft.judges.mllm_readout import Prompter, Readout, Tensors, chat_text, example_picture
+from reasonx_ft.training.prefetch import ahead
 
 Reading: TypeAlias = Literal["candidates", "text"]
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 #: questions about one picture, normally
 _MODALITIES = 4
 
@@ -160,7 +157,9 @@ class Mllm(Judge):
         answers: list[Answer | None] = [None] * len(questions)
         device = self._runtime.torch_device
         start = time.perf_counter()
-        for members, pictures in zip(chunks, _ahead(prepare, chunks, device.type != "cpu"), strict=True):
+        prepared = map(prepare, chunks)
+        # on an accelerator the next pictures are prepared meanwhile, in one thread: tokenizers don't stand several
+        for members, pictures in zip(chunks, prepared if device.type == "cpu" else ahead(prepared), strict=True):
             said = in_batches(pictures, self._compute, device=device, name=self._name)
             seconds = (time.perf_counter() - start) / sum(map(len, members))
             for group, found in zip(members, said, strict=True):
@@ -222,22 +221,6 @@ def _timed(said: float | str | None, question: Question, template: Template, sec
 
 def _sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
-
-
-def _ahead(make: Callable[[_T], _R], items: Sequence[_T], beside: bool) -> Iterator[_R]:
-    """`make` of each item; `beside` makes the next one while the caller works on the last."""
-    if not beside:
-        yield from map(make, items)
-        return
-    # one thread: tokenizers don't stand several
-    with ThreadPoolExecutor(1) as pool:
-        coming = None
-        for item in items:
-            ready, coming = coming, pool.submit(make, item)
-            if ready is not None:
-                yield ready.result()
-        if coming is not None:
-            yield coming.result()
 
 
 def _name(checkpoint: Checkpoint, adapter: Checkpoint | None) -> str:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
-from reasonx_eval.errors import UsageError
+from reasonx_eval.errors import UsageError, one_line
 from reasonx_eval.models.adapters.transformers_weights import load_network
 from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint, read_json, tensor_shapes
 from reasonx_eval.models.loading.runtime import Runtime
@@ -111,8 +111,7 @@ def load_processor(checkpoint: Checkpoint, runtime: Runtime) -> Any:
     except UsageError:
         raise
     except Exception as error:
-        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        raise UsageError(f"transformers can't load its processor: {detail}", where=checkpoint.source,
+        raise UsageError(f"transformers can't load its processor: {one_line(error)}", where=checkpoint.source,
                          fix="copy or download the folder again, with its tokenizer and "
                              "preprocessor_config.json") from None  # fmt: skip
 
@@ -200,8 +199,7 @@ def _with_adapter(network: Any, adapter: Checkpoint) -> Any:
             warnings.simplefilter("always")
             tuned = PeftModel.from_pretrained(network, str(adapter.folder), is_trainable=False)
     except Exception as error:
-        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        raise UsageError(f"the adapter doesn't fit the model: {detail}", where=adapter.source) from None
+        raise UsageError(f"the adapter doesn't fit the model: {one_line(error)}", where=adapter.source) from None
     # peft only warns of tensors that it lacks, leaving them at their start, and drops those that it has no use for
     lacking = [str(w.message)[:200] for w in said if "missing adapter keys" in str(w.message)]
     given, used = len(tensor_shapes(adapter.folder / _ADAPTER)), len(get_peft_model_state_dict(tuned))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import torch
 
-from reasonx_eval.errors import UsageError
+from reasonx_eval.errors import UsageError, one_line
 from reasonx_eval.models.loading.checkpoint import WRAPPER, Checkpoint, tensor_shapes, weight_files
 from reasonx_eval.models.loading.runtime import aligned, quiet
 
@@ -121,12 +121,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _failure(error: Exception, folder: Path, safe: bool, source: str) -> UsageError:
-    text = _one_line(error)
+    text = one_line(error)
     if not safe and ("weights_only" in text or "nsafe" in text or "pickle" in text.lower()):
         return UsageError("a pickle that holds more than tensors, or no pickle at all; it was not run",
                           where=str(folder / _PICKLED), fix=f"a checkpoint with {_SAFE}")  # fmt: skip
     return UsageError(f"transformers can't load it: {text}", where=source)
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -34,7 +34,7 @@ from reasonx_eval.io.validation import explain
 from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.run.provenance import collect
 from reasonx_ft.judges.mllm_files import check_architecture, find_model, limit_tiles, load_model, load_processor
-from reasonx_ft.judges.mllm_prompts import chat_text
+from reasonx_ft.judges.mllm_readout import chat_text
 from reasonx_ft.judges.training.data import read_data
 from reasonx_ft.training.config import config_table
 from reasonx_ft.training.files import CHECKPOINT, LOG, rise_and_cosine

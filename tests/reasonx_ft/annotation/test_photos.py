@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from reasonx_eval.errors import SampleError, UsageError
+from reasonx_eval.io.images import read_rgb
 from reasonx_eval.io.seeding import rng
 from reasonx_eval.registry import load_dataset
 from reasonx_eval.types import DepthTarget
@@ -116,3 +117,27 @@ def test_a_sample_is_loaded_once_for_photo_and_judge() -> None:
     for k in (1, 2):
         recent.load(f"wild/test/{k:05d}")
     assert recent.load("wild/test/00000") is not first
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_upright_as_exif_says(tmp_path: Path, orientation: int, suffix: str) -> None:
+    from PIL import ImageOps
+
+    image = Image.fromarray(rng(0, "exif").integers(0, 256, (16, 24, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / f"a.{suffix}", exif=exif)
+    found = open_photos(str(tmp_path)).load(f"a.{suffix}").image
+    with Image.open(tmp_path / f"a.{suffix}") as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored))
+    assert found.shape == expected.shape == ((24, 16, 3) if orientation >= 5 else (16, 24, 3))
+    assert np.abs(found.astype(int) - expected).max() <= (0 if suffix == "png" else 8)  # two decoders of JPEG
+    # ground truth of a dataset lies on the stored pixels
+    assert read_rgb(tmp_path / f"a.{suffix}").shape == (16, 24, 3)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's own
+def test_damaged_exif_is_no_damage_of_a_photo(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" * 3)
+    assert open_photos(str(tmp_path)).load("a.jpg").image.shape == (4, 6, 3)

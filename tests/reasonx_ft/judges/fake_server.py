@@ -48,9 +48,12 @@ class Seen:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def completion(text: str | None, tokens: list[tuple[str, dict[str, float]]] | None = None, **message: Any) -> Any:
+def completion(
+    text: Any, tokens: list[tuple[str, dict[str, float]]] | None = None, *, finish: Any = "stop", **message: Any
+) -> Any:
     """A chat completion; `tokens` are said tokens with the probabilities of their alternatives."""
-    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text, **message}}
+    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text, **message},
+                              "finish_reason": finish}  # fmt: skip
     if tokens is not None:
         choice["logprobs"] = {"content": [
             {"token": said, "logprob": math.log(among[said]),
