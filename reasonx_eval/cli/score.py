@@ -23,7 +23,7 @@ from reasonx_eval.errors import UsageError
 @click.pass_context
 def command(context: click.Context, /, predictions: Path, kind: str | None, name: str | None, png_scale: float | None,
             normals_frame: str | None, h5_key: str | None, options: tuple[str, ...], **_: object) -> int:  # fmt: skip
-    """Score a folder of saved predictions: one .npy, .npz, .png (16 bit), .exr or .h5 file per sample id.
+    """Score a folder of saved predictions: one .npy, .npz, .png (16 bit), .exr, .h5, .tif or .pfm file a sample.
 
     \b
     reasonx-eval score preds/dav2 --kind disparity_affine --dataset nyuv2 --root /data/nyuv2

@@ -293,7 +293,7 @@ def read_intrinsics(path: Path) -> NDArray[np.float64]:
     if path.suffix == ".npy":
         numbers = np.asarray(read_map(path), dtype=np.float64).ravel()
     else:
-        numbers = decode_file(path, None, lambda raw: np.array(raw.decode().replace(",", " ").split(), np.float64))
+        numbers = decode_file(path, None, lambda raw: np.array(raw.decode("utf-8-sig").replace(",", " ").split(), np.float64))
     if numbers.size == 4:
         return pinhole(*numbers.tolist())
     if numbers.size != 9:

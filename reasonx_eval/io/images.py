@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,47 @@ def read_exr(path: Path | str) -> NDArray[np.float32]:
         raise ValueError(f"channels {sorted(channels)}: expected R, G, B or a single one")
 
     return decode_file(path, None, decode)
+
+
+def read_pfm(path: Path | str, data: bytes | None = None) -> NDArray[np.float32]:
+    """A portable float map (Debevec's .pfm, as MiDaS writes it): float32 [H, W] or [H, W, 3], the top row first.
+
+    The file holds the bottom row first. The sign of its scale is the byte order; its size is not applied, as no
+    reader of depth does.
+    """
+
+    def decode(raw: bytes) -> NDArray[np.float32]:
+        head = re.match(rb"(P[Ff])\s+(\d+)\s+(\d+)\s+([-+.eE\d]+)\s", raw)
+        if head is None:
+            raise ValueError("no PFM header")
+        width, height, channels = int(head[2]), int(head[3]), 3 if head[1] == b"PF" else 1
+        kind = np.dtype("<f4" if float(head[4]) < 0 else ">f4")
+        if len(raw) - head.end() != width * height * channels * kind.itemsize:
+            raise ValueError(f"{len(raw) - head.end()} bytes for {height} x {width} x {channels} values")
+        values = np.frombuffer(raw, kind, offset=head.end()).reshape(height, width, channels)[::-1]
+        return np.ascontiguousarray(values[..., 0] if channels == 1 else values, dtype=np.float32)
+
+    return decode_file(path, data, decode)
+
+
+def read_tiff(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
+    """A TIFF as stored: integers or floats, [H, W] or [H, W, C]."""
+    import imagecodecs
+
+    return decode_file(path, data, lambda raw: np.asarray(imagecodecs.tiff_decode(raw)))
+
+
+def without_batch(array: NDArray[Any], ndim: int) -> NDArray[Any]:
+    """The array without leading axes of length 1, as networks give them, as long as it has more than `ndim` axes.
+
+    Examples
+    --------
+    >>> without_batch(np.zeros((1, 1, 4, 5)), 2).shape, without_batch(np.zeros((1, 4, 5, 3)), 3).shape
+    ((4, 5), (4, 5, 3))
+    """
+    while array.ndim > ndim and array.shape[0] == 1:
+        array = array[0]
+    return array
 
 
 def write_png(path: Path, array: NDArray[Any]) -> None:

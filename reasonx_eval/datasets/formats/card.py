@@ -24,7 +24,7 @@ test = "test.txt"                    # a list of ids, one a line
 kitchens = "kitchen/*"               # or a pattern of ids
 
 [depth]
-path = "depth/{id}.png"              # .png (8/16 bit) .npy .npz .exr .h5 .tif
+path = "depth/{id}.png"              # .png (8/16 bit) .npy .npz .exr .h5 .tif .pfm
 scale = 0.001                        # metres per unit of the file
 invalid = [0]                        # values that mean "not measured"
 # kind = "disparity"                 # depth = 1 / (scale * value); "distance": along the ray, needs intrinsics

@@ -11,11 +11,20 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io.color import decode
-from reasonx_eval.io.images import decode_file, missing, read_exr, read_npy, read_png
+from reasonx_eval.io.images import (
+    decode_file,
+    missing,
+    read_exr,
+    read_npy,
+    read_pfm,
+    read_png,
+    read_tiff,
+    without_batch,
+)
 from reasonx_eval.types import NORMAL_FRAMES
 
 #: suffixes that `read_map` understands
-MAP_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".h5", ".hdf5", ".tif", ".tiff")
+MAP_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".h5", ".hdf5", ".tif", ".tiff", ".pfm")
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 ENCODINGS = ("srgb", "linear", "gamma2.2")
@@ -51,7 +60,7 @@ def read_map(path: Path, *, key: str | None = None) -> NDArray[Any]:
 
     Parameters
     ----------
-    path : .png (8 or 16 bit), .npy, .npz, .exr, .h5, .tif
+    path : .png (8 or 16 bit), .npy, .npz, .exr, .h5, .tif, .pfm
     key : the array's name inside .npz and .h5; may be left out where the file holds exactly one
 
     Raises
@@ -71,7 +80,9 @@ def read_map(path: Path, *, key: str | None = None) -> NDArray[Any]:
     elif suffix in (".h5", ".hdf5"):
         array = _read_h5(path, key)
     elif suffix in (".tif", ".tiff"):
-        array = _read_tiff(path)
+        array = read_tiff(path)
+    elif suffix == ".pfm":
+        array = read_pfm(path)
     else:
         raise SampleError(f"file type '{suffix}' is not supported; one of: {' '.join(MAP_SUFFIXES)}", where=str(path))
     if array.dtype.kind not in "uifb":
@@ -110,25 +121,20 @@ def _read_h5(path: Path, key: str | None) -> NDArray[Any]:
     return decode_file(path, None, load)
 
 
-def _read_tiff(path: Path) -> NDArray[Any]:
-    import imagecodecs
-
-    return decode_file(path, None, lambda raw: np.asarray(imagecodecs.tiff_decode(raw)))
-
-
 def unit_scale(array: NDArray[Any]) -> float:
     """1 / the largest code of an integer array (255 or 65535); 1 for floats."""
     return 1.0 / float(np.iinfo(array.dtype).max) if array.dtype.kind == "u" else 1.0
 
 
 def as_plane(array: NDArray[Any], size: tuple[int, int], path: Path) -> NDArray[Any]:
-    """[H, W] of the photo's size, from [H, W], [H, W, 1] or a grey picture with equal channels.
+    """[H, W] of the photo's size, from [H, W], [H, W, 1], [1, 1, H, W] or a grey picture with equal channels.
 
     Raises
     ------
     SampleError
         Another shape, or a coloured picture (a rendering of the values instead of the values).
     """
+    array = without_batch(array, 2)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     elif array.ndim == 3 and array.shape[2] in (3, 4):
@@ -148,6 +154,7 @@ def as_rgb(array: NDArray[Any], size: tuple[int, int], path: Path, *, grey: bool
     SampleError
         Another shape.
     """
+    array = without_batch(array, 2 if grey and array.ndim == 2 else 3)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if grey and array.ndim == 2:

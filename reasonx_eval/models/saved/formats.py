@@ -22,7 +22,7 @@ META_NAME: Final = "meta.json"
 
 NormalsFrame = Literal["opencv", "opengl", "dsine"]
 NormalsEncoding = Literal["none", "half"]
-Suffix = Literal[".npy", ".npz", ".png", ".exr", ".h5"]
+Suffix = Literal[".npy", ".npz", ".png", ".exr", ".h5", ".tif", ".tiff", ".pfm"]
 
 
 class ModelRef(BaseModel):
@@ -45,7 +45,7 @@ class PredictionsMeta(BaseModel):
     """meta.json of a folder of predictions; unknown keys are refused.
 
     kind : meaning of the values, one of types.KINDS
-    png_scale, png_offset : value = png * png_scale + png_offset, for 16-bit PNG
+    png_scale, png_offset : value = png * png_scale + png_offset, for 16-bit PNG and TIFF
     npz_key, h5_key : which array of a file with several
     normals_frame : axes of normals: opencv (x right, y down, z forward), opengl (x right, y up, z to the viewer),
         dsine (opencv axes, vectors away from the camera)
@@ -128,8 +128,12 @@ def read_map(path: Path, decoding: Decoding) -> NDArray[np.floating[Any]]:
         raw = path.read_bytes()
     except OSError as error:
         raise SampleError(f"can't be read: {error.strerror or error}", where=where) from None
-    if path.suffix == ".png":
-        array: NDArray[Any] = _scale_png(images.read_png(path, raw), decoding, where)
+    if path.suffix in (".png", ".tif", ".tiff"):
+        array: NDArray[Any] = images.read_png(path, raw) if path.suffix == ".png" else images.read_tiff(path, raw)
+        if array.dtype in (np.uint8, np.uint16):
+            array = _scale_codes(array, decoding, where)
+    elif path.suffix == ".pfm":
+        array = images.read_pfm(path, raw)
     elif path.suffix == ".exr":
         array = images.read_exr(path)
     elif path.suffix == ".npy":
@@ -139,7 +143,7 @@ def read_map(path: Path, decoding: Decoding) -> NDArray[np.floating[Any]]:
         array = _read_keyed(path, raw, key)
     value = as_map(array, decoding.kind, where)
     if decoding.kind == "normal":
-        value = _our_normals(value, decoding, where, encoded_png=path.suffix == ".png")
+        value = _our_normals(value, decoding, where, encoded_png=path.suffix in (".png", ".tif", ".tiff"))
     return value
 
 
@@ -189,9 +193,10 @@ def _open_h5(raw: bytes) -> _Opened:
     return names, read
 
 
-def _scale_png(png: NDArray[Any], decoding: Decoding, where: str) -> NDArray[np.float64]:
+def _scale_codes(png: NDArray[Any], decoding: Decoding, where: str) -> NDArray[np.float64]:
     kind, scale = decoding.kind, decoding.png_scale
     bits = 16 if png.dtype == np.uint16 else 8
+    what = f"{bits}-bit {'PNG' if where.endswith('.png') else 'TIFF'}"
     if kind == "normal" and decoding.normals_encoding == "half" and scale is None:
         return np.asarray(png / (2**bits - 1.0))
     if bits == 8:
@@ -201,10 +206,10 @@ def _scale_png(png: NDArray[Any], decoding: Decoding, where: str) -> NDArray[np.
             raise SampleError("8-bit normals whose encoding is not stated", where=where,
                               fix=f'-O normals_encoding=half, or the same in {META_NAME}')  # fmt: skip
         why = "png_scale is for 16-bit files" if scale is not None else f"8 bits can't hold {kind}"
-        raise SampleError(f"an 8-bit PNG: {why}; a picture of the map instead of the map?", where=where,
+        raise SampleError(f"an {what}: {why}; a picture of the map instead of the map?", where=where,
                           fix="save .npy float32, or a 16-bit PNG with png_scale")  # fmt: skip
     if scale is None:
-        raise SampleError("a 16-bit PNG whose scale is not stated: value = png * png_scale + png_offset", where=where,
+        raise SampleError(f"a {what} whose scale is not stated: value = png * png_scale + png_offset", where=where,
                           fix=f'-O png_scale=0.001 (millimetres), or "png_scale" in {META_NAME}')  # fmt: skip
     return np.asarray(png * scale + decoding.png_offset)
 
@@ -225,7 +230,8 @@ def _our_normals(
 def as_map(array: NDArray[Any], kind: str, where: str) -> NDArray[np.floating[Any]]:
     """Check dtype and shape of one prediction and give it as [H, W] or [H, W, 3], float64 if it was, else float32.
 
-    One leading or trailing axis of length 1 is dropped for [H, W] kinds; nothing else is guessed.
+    Leading axes of length 1 (a batch of one, a single channel) are dropped, and a trailing one of [H, W] kinds; nothing
+    else is guessed.
     NaN and infinity pass: the caller decides about them.
 
     Raises
@@ -237,8 +243,9 @@ def as_map(array: NDArray[Any], kind: str, where: str) -> NDArray[np.floating[An
     expected = "[H, W]" if flat else "[H, W, 3]"
     if not np.issubdtype(array.dtype, np.floating):
         raise SampleError(f"dtype {array.dtype}; {kind} needs float values (integers have no stated unit)", where=where)
-    if flat and array.ndim == 3 and 1 in (array.shape[0], array.shape[-1]):
-        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    array = images.without_batch(array, 2 if flat else 3)
+    if flat and array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
     good = array.ndim == 2 if flat else array.ndim == 3 and array.shape[-1] == 3
     if not good:
         hint = ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from pydantic import ValidationError
@@ -31,11 +31,11 @@ from reasonx_eval.models.saved.formats import (
 )
 from reasonx_eval.types import KINDS, TASK_OF_KIND, Kind, Prediction, Sample
 
-SUFFIXES = (".npy", ".npz", ".png", ".exr", ".h5")
+SUFFIXES = get_args(Suffix)
 
 
 class Saved(Model):
-    """Predictions read from files ``<sample id>.npy|.npz|.png|.exr|.h5``.
+    """Predictions read from files ``<sample id>.npy|.npz|.png|.exr|.h5|.tif|.pfm``.
 
     Ids with slashes are nested folders, or flat names with ``__`` for ``/``. Whatever is not given here comes
     from the folder's meta.json (see `PredictionsMeta`); stating a thing twice, differently, is an error.

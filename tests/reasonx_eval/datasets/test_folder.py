@@ -285,3 +285,24 @@ def test_a_map_under_a_near_name_is_named(root: Path) -> None:
     data = Folder(card(root, MINIMAL))
     with pytest.raises(SampleError, match=r"1\.png: file is missing; there is 1\.PNG"):
         data.load("hall/1")
+
+
+def test_a_pfm_and_a_batch_of_one_are_maps_too(root: Path) -> None:
+    value = np.linspace(0.5, 4, H * W, dtype=np.float32).reshape(H, W)
+    (root / "depth/hall/1.pfm").write_bytes(f"Pf\n{W} {H}\n-1\n".encode() + np.flipud(value).tobytes())
+    write_npy(root / "depth/hall/1.npy", value[None, None])
+    for suffix in ("pfm", "npy"):
+        text = MINIMAL.replace("depth/{id}.png", f"depth/{{id}}.{suffix}").replace("0.001", "1.0")
+        assert np.array_equal(Folder(card(root, text)).load("hall/1").targets["depth"].depth, value)
+
+
+def test_byte_order_marks_and_windows_line_ends(root: Path) -> None:
+    mark = "\ufeff"
+    text = MINIMAL.replace("scale = 0.001", 'scale = 0.001\nintrinsics = "k/{id}.txt"') + '\n[splits]\ntest = "test.txt"\n'
+    (root / "dataset.toml").write_bytes((mark + text.replace("\n", "\r\n")).encode())
+    (root / "test.txt").write_bytes((mark + "kitchen/2\r\nhall/1\r\n").encode())
+    (root / "k/hall").mkdir(parents=True)
+    (root / "k/hall/1.txt").write_bytes((mark + "5.0, 6.0\r\n4.0, 3.0\r\n").encode())
+    data = Folder(root, "test")
+    assert list(data.ids) == ["kitchen/2", "hall/1"]
+    assert data.load("hall/1").intrinsics.tolist() == [[5, 0, 4], [0, 6, 3], [0, 0, 1]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import imagecodecs
 import numpy as np
 import OpenEXR
 import pytest
@@ -45,12 +46,23 @@ def write_exr(path: Path, value: np.ndarray) -> None:
         file.write(str(path))
 
 
+def write_pfm(path: Path, value: np.ndarray, scale: float = -1.0) -> None:
+    """As MiDaS writes it: the bottom row first, little-endian where the scale is negative."""
+    colour = b"PF" if value.ndim == 3 else b"Pf"
+    head = colour + f"\n{value.shape[1]} {value.shape[0]}\n{scale}\n".encode()
+    path.write_bytes(head + np.flipud(value).astype("<f4" if scale < 0 else ">f4").tobytes())
+
+
 def write_any(folder: Path, suffix: str, value: np.ndarray) -> None:
     path = folder / f"a{suffix}"
     if suffix == ".npy":
         np.save(path, value)
     elif suffix == ".npz":
         np.savez(path, value)
+    elif suffix in (".tif", ".tiff"):
+        path.write_bytes(imagecodecs.tiff_encode(value, photometric="rgb" if value.ndim == 3 else None))
+    elif suffix == ".pfm":
+        write_pfm(path, value)
     elif suffix == ".exr":
         write_exr(path, value)
     else:
@@ -58,7 +70,7 @@ def write_any(folder: Path, suffix: str, value: np.ndarray) -> None:
             file["group/pred"] = value
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".exr", ".h5"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".exr", ".h5", ".tif", ".tiff", ".pfm"])
 @pytest.mark.parametrize(("kind", "value"), [("depth_affine", DEPTH), ("albedo_linear", COLOUR)])
 def test_float_formats_are_exact(tmp_path: Path, suffix: str, kind: str, value: np.ndarray) -> None:
     write_any(tmp_path, suffix, value)
@@ -102,14 +114,14 @@ def test_half_encoding_of_floats_is_checked(tmp_path: Path) -> None:
 # a wall that faces the camera, a floor, and a wall on the left that looks to the right, in each frame's own terms
 FACING = {"opencv": (0, 0, -1), "opengl": (0, 0, 1), "dsine": (0, 0, 1)}
 FLOOR = {"opencv": (0, -1, 0), "opengl": (0, 1, 0), "dsine": (0, 1, 0)}
-LEFT_WALL = {"opencv": (1, 0, 0), "opengl": (1, 0, 0), "dsine": (-1, 0, 0)}
+LEFT_COLOUR = {"opencv": (1, 0, 0), "opengl": (1, 0, 0), "dsine": (-1, 0, 0)}
 
 
 @pytest.mark.parametrize("frame", ["opencv", "opengl", "dsine"])
 def test_normal_frames_agree_on_wall_floor_and_side(tmp_path: Path, frame: str) -> None:
-    np.save(tmp_path / "a.npy", np.array([[FACING[frame], FLOOR[frame], LEFT_WALL[frame]]], dtype=np.float32))
+    np.save(tmp_path / "a.npy", np.array([[FACING[frame], FLOOR[frame], LEFT_COLOUR[frame]]], dtype=np.float32))
     value = read(Saved(tmp_path, kind="normal", normals_frame=frame))  # type: ignore[arg-type]  # from parametrize
-    np.testing.assert_array_equal(value, [[FACING["opencv"], FLOOR["opencv"], LEFT_WALL["opencv"]]])
+    np.testing.assert_array_equal(value, [[FACING["opencv"], FLOOR["opencv"], LEFT_COLOUR["opencv"]]])
 
 
 @pytest.mark.parametrize("where", ["scene1/cam/a.npy", "scene1__cam__a.npy"])
@@ -205,7 +217,8 @@ def test_depth_drops_one_axis_of_length_one(tmp_path: Path, axis: int) -> None:
         ("albedo_linear", np.zeros((6, 7), np.float32), r"needs \[H, W, 3\]"),
         ("normal", np.zeros((6, 7, 4), np.float32), r"shape \[6, 7, 4\]"),
         ("depth_scale", np.zeros((6, 7, 3), np.float32), "picture of the map"),
-        ("depth_scale", np.zeros((1, 1, 6, 7), np.float32), r"shape \[1, 1, 6, 7\]"),
+        ("depth_scale", np.zeros((2, 1, 6, 7), np.float32), r"shape \[2, 1, 6, 7\]"),
+        ("normal", np.zeros((1, 2, 6, 7, 3), np.float32), r"shape \[2, 6, 7, 3\]"),
         ("depth_scale", np.zeros(7, np.float32), r"needs \[H, W\]"),
         ("depth_scale", np.zeros((0, 7), np.float32), "no pixels"),
         ("depth_scale", np.zeros((6, 7), np.uint16), "dtype uint16"),
@@ -228,7 +241,7 @@ def test_precision_is_never_lost_and_nan_passes(tmp_path: Path, stored: type, gi
     assert back.dtype == given
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".png", ".exr", ".h5"])
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".png", ".exr", ".h5", ".tif", ".pfm"])
 @pytest.mark.parametrize("content", [b"", b"not an image at all"])
 def test_damaged_files(tmp_path: Path, suffix: str, content: bytes) -> None:
     (tmp_path / f"a{suffix}").write_bytes(content)
@@ -330,3 +343,39 @@ def test_hdf5_that_reads_another_file_is_refused(tmp_path: Path, how: str) -> No
             file["depth"] = h5py.ExternalLink(str(secret.with_suffix(".h5")), "/depth")
     with pytest.raises(SampleError, match="no array 'depth'" if how == "a link" else "lies in other files"):
         read(Saved(folder, kind="depth_scale", h5_key="depth"))
+
+
+def test_pfm_of_either_byte_order_and_its_damage(tmp_path: Path) -> None:
+    for scale in (-1.0, 1.0, -0.25):
+        write_pfm(tmp_path / "a.pfm", DEPTH, scale)
+        np.testing.assert_array_equal(read(Saved(tmp_path, kind="depth_scale")), DEPTH)
+    whole = (tmp_path / "a.pfm").read_bytes()
+    for damaged, words in ((whole[:-4], "bytes for"), (b"Pf\n3\n", "no PFM header"), (whole + b"1", "bytes for")):
+        (tmp_path / "a.pfm").write_bytes(damaged)
+        with pytest.raises(SampleError, match=rf"a\.pfm: can't be decoded \(.*{words}"):
+            read(Saved(tmp_path, kind="depth_scale"))
+
+
+def test_tiff_of_integers_needs_a_scale_as_a_png_does(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(imagecodecs.tiff_encode(np.full((3, 4), 2500, np.uint16)))
+    with pytest.raises(SampleError, match="a 16-bit TIFF whose scale is not stated"):
+        read(Saved(tmp_path, kind="depth_metric"))
+    np.testing.assert_allclose(read(Saved(tmp_path, kind="depth_metric", png_scale=0.001)), 2.5)
+    (tmp_path / "a.tif").write_bytes(imagecodecs.tiff_encode(np.full((3, 4), 25, np.int32)))
+    with pytest.raises(SampleError, match="dtype int32; depth_metric needs float values"):
+        read(Saved(tmp_path, kind="depth_metric"))
+
+
+@pytest.mark.parametrize(("kind", "value"), [
+    ("depth_scale", DEPTH[None, None]), ("depth_scale", DEPTH[None, ..., None]),
+    ("normal", COLOUR[None]), ("normal", COLOUR[None, None]),
+])  # fmt: skip
+def test_a_batch_of_one_is_read(tmp_path: Path, kind: str, value: np.ndarray) -> None:
+    write_npy(tmp_path / "a.npy", value)
+    np.testing.assert_array_equal(read(Saved(tmp_path, kind=kind)), value.reshape(value.squeeze().shape))
+
+
+def test_a_batch_of_one_with_channels_first_is_refused(tmp_path: Path) -> None:
+    write_npy(tmp_path / "a.npy", COLOUR.transpose(2, 0, 1)[None])
+    with pytest.raises(SampleError, match="channels come first"):
+        read(Saved(tmp_path, kind="normal"))
