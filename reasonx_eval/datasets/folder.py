@@ -243,6 +243,11 @@ class Folder(Dataset):
         return pinhole(*table.intrinsics)
 
 
+def _numbers(raw: bytes) -> NDArray[np.float64]:
+    """Numbers in a text, between blanks or commas."""
+    return np.array(raw.decode("utf-8-sig").replace(",", " ").split(), np.float64)
+
+
 def _ray_lengths(matrix: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Length of the ray (x/z, y/z, 1) through the centre of each pixel, float64 [H, W]."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
@@ -293,7 +298,7 @@ def read_intrinsics(path: Path) -> NDArray[np.float64]:
     if path.suffix == ".npy":
         numbers = np.asarray(read_map(path), dtype=np.float64).ravel()
     else:
-        numbers = decode_file(path, None, lambda raw: np.array(raw.decode("utf-8-sig").replace(",", " ").split(), np.float64))
+        numbers = decode_file(path, None, _numbers)
     if numbers.size == 4:
         return pinhole(*numbers.tolist())
     if numbers.size != 9:

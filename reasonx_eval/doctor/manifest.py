@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +16,7 @@ from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.doctor.findings import Finding, some
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.digests import sha256_file
-from reasonx_eval.io.documents import parse_toml
+from reasonx_eval.io.documents import read_toml
 from reasonx_eval.io.files import write_text
 from reasonx_eval.io.validation import explain
 
@@ -71,39 +72,24 @@ class Manifest(_Table):
     files: tuple[FileEntry, ...] = ()
 
 
-def parse_manifest(text: str, where: str) -> Manifest:
-    """A manifest from TOML text.
-
-    Raises
-    ------
-    DataError
-        Broken TOML, or keys and values that no manifest has.
-    """
-    try:
-        return Manifest.model_validate(parse_toml(text, where, error=DataError))
-    except ValidationError as error:
-        raise DataError(f"not a manifest: {explain(error, most=5)}", where=where) from None
-
-
 def official_manifest(name: str) -> Manifest | None:
     """The manifest of an official dataset in the package, or None if there is none."""
     path = resources.files("reasonx_eval") / "protocols" / "data" / "manifests" / f"{name}.toml"
-    return parse_manifest(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else None
+    return read_manifest(path) if path.is_file() else None
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path | Traversable) -> Manifest:
     """A manifest file.
 
     Raises
     ------
     DataError
-        No such file, or not a manifest.
+        No such file, broken TOML, or keys and values that no manifest has.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"can't be read: {error}", where=str(path)) from None
-    return parse_manifest(text, str(path))
+        return Manifest.model_validate(read_toml(path, error=DataError))
+    except ValidationError as error:
+        raise DataError(f"not a manifest: {explain(error, most=5)}", where=str(path)) from None
 
 
 def frozen_manifest(dataset: Dataset) -> Manifest | None:

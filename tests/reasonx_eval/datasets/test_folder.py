@@ -298,7 +298,8 @@ def test_a_pfm_and_a_batch_of_one_are_maps_too(root: Path) -> None:
 
 def test_byte_order_marks_and_windows_line_ends(root: Path) -> None:
     mark = "\ufeff"
-    text = MINIMAL.replace("scale = 0.001", 'scale = 0.001\nintrinsics = "k/{id}.txt"') + '\n[splits]\ntest = "test.txt"\n'
+    text = MINIMAL.replace("scale = 0.001", 'scale = 0.001\nintrinsics = "k/{id}.txt"')
+    text += '\n[splits]\ntest = "test.txt"\n'
     (root / "dataset.toml").write_bytes((mark + text.replace("\n", "\r\n")).encode())
     (root / "test.txt").write_bytes((mark + "kitchen/2\r\nhall/1\r\n").encode())
     (root / "k/hall").mkdir(parents=True)
