@@ -21,7 +21,7 @@ from reasonx_eval.datasets.formats.tarindex import TarIndex
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import DataError, SampleError
 from reasonx_eval.io.blocks import row_blocks
-from reasonx_eval.io.images import read_rgb
+from reasonx_eval.io.images import missing, read_rgb
 from reasonx_eval.types import DepthTarget, Sample, Target
 
 _FLOAT: Final = np.dtype("<f4")
@@ -115,7 +115,7 @@ class _Folders(_Store):
             if path.is_file():
                 return path
         scene = sample_id.split("/")[0]
-        raise SampleError("file is missing", where=str(places[0]),
+        raise SampleError(missing(places[0]).what, where=str(places[0]),
                           fix=f"unpack {scene}{archive} from https://www.eth3d.net into {self._root}")  # fmt: skip
 
     def photo(self, sample_id: str) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from reasonx_eval.datasets.formats.maps import image_size
 from reasonx_eval.datasets.formats.reading import find_folder, require_id, wanted
 from reasonx_eval.datasets.splits import split_lines
 from reasonx_eval.errors import SampleError
-from reasonx_eval.io.images import read_rgb, write_png
+from reasonx_eval.io.images import missing, read_rgb, write_png
 from reasonx_eval.types import FIRST, SAME, SECOND, JudgementTarget, Sample, Target
 
 _CODES: Mapping[str | None, int] = {"1": FIRST, "2": SECOND, "E": SAME}
@@ -140,7 +140,7 @@ def _read(path: Path) -> _File:
     try:
         raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     except FileNotFoundError:
-        raise SampleError("file is missing", where=str(path), fix="reasonx-eval doctor iiw --prepare") from None
+        raise SampleError(missing(path).what, where=str(path), fix="reasonx-eval doctor iiw --prepare") from None
     except OSError as error:
         raise SampleError(f"can't be read: {error}", where=str(path)) from None
     if not raw.strip():

@@ -88,6 +88,8 @@ def read_manifest(path: Path | Traversable) -> Manifest:
     """
     try:
         return Manifest.model_validate(read_toml(path, error=DataError))
+    except FileNotFoundError:
+        raise DataError("no such file", where=str(path)) from None
     except ValidationError as error:
         raise DataError(f"not a manifest: {explain(error, most=5)}", where=str(path)) from None
 

@@ -9,9 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from reasonx_eval.datasets.formats.naming import sentence
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io.images import read_rgb
 from reasonx_eval.io.selection import Selection, select
+from reasonx_eval.io.walk import PICTURES, walk_files
 from reasonx_eval.types import Sample
 from reasonx_ft.judges.base import Photo, photo_digest
 
@@ -58,10 +60,15 @@ class Photos:
     ids : names of the photos
     folder : where the files `ids` lie; or
     recent : the dataset whose samples they are
+    overlooked : sentences about pictures that lie there and are not read
     """
 
-    def __init__(self, ids: Sequence[str], *, folder: Path | None = None, recent: Recent | None = None) -> None:
+    def __init__(
+        self, ids: Sequence[str], *, folder: Path | None = None, recent: Recent | None = None,
+        overlooked: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.ids = list(ids)
+        self.overlooked = tuple(overlooked)
         self.folder, self.recent = folder, recent
 
     def __len__(self) -> int:
@@ -116,7 +123,7 @@ def open_photos(
 
     Parameters
     ----------
-    spec : a folder (png and jpg in it and below, sorted by path; names that begin with "." are left out), one image
+    spec : a folder (png and jpg in it and below, sorted by path, without the files that systems leave), one image
         file, or ``dataset:NAME`` or ``dataset:NAME/SPLIT``
     root, dataset_options : of a dataset, as `reasonx_eval.registry.load_dataset` takes them
     limit : only N, spread evenly
@@ -132,11 +139,11 @@ def open_photos(
     if spec.startswith(DATASET):
         dataset = open_dataset(spec, root, dataset_options)
         recent = Recent(dataset, [t for t in want if t in dataset.targets])
-        return Photos(select(recent.dataset.ids, selection), recent=recent)
+        return Photos(select(recent.dataset.ids, selection), recent=recent, overlooked=dataset.overlooked())
     if root is not None or dataset_options:
         raise UsageError("--root and --dataset-option are for dataset:NAME", where=spec)
-    folder, names = _files(Path(spec))
-    return Photos(select(names, selection), folder=folder)
+    folder, names, said = _files(Path(spec))
+    return Photos(select(names, selection), folder=folder, overlooked=[said] if said else [])
 
 
 def open_dataset(spec: str, root: Path | None = None, options: Mapping[str, Any] | None = None) -> Dataset:
@@ -151,15 +158,16 @@ def open_dataset(spec: str, root: Path | None = None, options: Mapping[str, Any]
     return load_dataset(name, root, split, options)
 
 
-def _files(path: Path) -> tuple[Path, list[str]]:
+def _files(path: Path) -> tuple[Path, list[str], str]:
+    """A folder, the photos in it, and a sentence about pictures that are not read."""
     if path.is_file():
-        return path.parent, [path.name]
+        return path.parent, [path.name], ""
     if not path.is_dir():
         raise UsageError("no such folder of photos", where=str(path), fix="a folder, or dataset:NAME[/SPLIT]")
-    names = sorted(
-        p.relative_to(path).as_posix() for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()
-    )
-    names = [n for n in names if not any(part.startswith(".") for part in n.split("/"))]
+    files = [p for p in walk_files(path) if p.is_file()]
+    names = sorted(p.relative_to(path).as_posix() for p in files if p.suffix.lower() in _SUFFIXES)
     if not names:
         raise UsageError(f"no photos ({', '.join(_SUFFIXES)}) in it", where=str(path))
-    return path, names
+    other = [p.relative_to(path).as_posix() for p in files
+             if p.suffix.lower() in PICTURES and p.suffix.lower() not in _SUFFIXES]  # fmt: skip
+    return path, names, sentence(f"pictures not read, as they are not {', '.join(_SUFFIXES)}", other)

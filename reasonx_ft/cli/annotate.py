@@ -58,6 +58,7 @@ def command(images: str, spec: str, out: Path, options: tuple[str, ...], wording
     reasonx-ft annotate dataset:scenes-wild/train --judge oracle --limit 100 --out judgements
     """
     from reasonx_eval.cli.common import parse_options, prints_to_stderr, progress_bar
+    from reasonx_eval.report.tables import printable
     from reasonx_ft.annotation.annotate import annotate, raise_if_partial
     from reasonx_ft.annotation.photos import open_photos
     from reasonx_ft.annotation.questions import read_questions
@@ -68,6 +69,8 @@ def command(images: str, spec: str, out: Path, options: tuple[str, ...], wording
     with prints_to_stderr():
         photos = open_photos(images, root=root, dataset_options=parse_options(dataset_options, "--dataset-option"),
                              limit=limit, shard=shard, want=needs_targets(spec))  # fmt: skip
+        for said in photos.overlooked:
+            click.echo(f"note: {printable(said)}", err=True)
         judge = load_judge(spec, options=parse_options(options, "--option"), questions=questions,
                            dataset=photos.recent, device=device, dtype=dtype, batch_size=batch_size,
                            trust_remote_code=trust_remote_code)  # fmt: skip

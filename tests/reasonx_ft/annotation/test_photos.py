@@ -44,6 +44,17 @@ def test_a_folder_is_read_in_order_without_hidden_files(folder: Path) -> None:
         assert photo.sample_id is None
 
 
+def test_links_are_followed_and_pictures_that_are_not_read_are_named(folder: Path, tmp_path: Path) -> None:
+    (folder / "a").rename(tmp_path / "far")
+    (folder / "a").symlink_to(tmp_path / "far")
+    for name in ("c.webp", "d.HEIC", "@eaDir/b.png", "__MACOSX/b.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    photos = open_photos(str(folder))
+    assert photos.ids == ["a/y.jpeg", "a/z.JPG", "b.png"]
+    assert photos.overlooked == ("pictures not read, as they are not .png, .jpg, .jpeg: 2 (c.webp, d.HEIC)",)
+
+
 def test_the_digest_is_of_the_pixels_not_of_the_file(folder: Path) -> None:
     image = Image.open(folder / "b.png")
     image.save(folder / "again.png", compress_level=0)
