@@ -14,7 +14,7 @@ from reasonx_eval.datasets.examples import smooth_truth
 from reasonx_eval.io import color
 from reasonx_eval.io.images import write_npy, write_png
 from reasonx_eval.protocols.protocol import get_protocol
-from reasonx_eval.run.loop import _notes
+from reasonx_eval.run.folder import _notes
 from reasonx_eval.scoring import score_sample
 from reasonx_eval.scoring.readings import READING, colour_readings, depth_readings, normal_readings, sampled
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Prediction, Record, Sample
