@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -91,6 +92,9 @@ def run_cli(command: click.Command, arguments: Sequence[str] | None) -> int:
         if error.errno is None:
             raise
         click.echo(f"error: {error.filename or 'system'}: {error.strerror}", err=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            click.echo("  what is finished is kept; make room, and the same command goes on from there", err=True)
+            return EXIT_PARTIAL
         return EXIT_USAGE
     except click.exceptions.Exit as done:
         return done.exit_code

@@ -29,6 +29,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             handle.flush()
             os.fsync(handle.fileno())
         part.replace(path)
+    except OSError as error:
+        # a full disk is noticed at a write, which knows no name
+        error.filename = error.filename or str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

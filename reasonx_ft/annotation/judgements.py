@@ -333,6 +333,19 @@ def merge(stores: Iterable[Store], out: Path, *, remove: bool = False) -> list[P
         written.append(write_shard(out, joined.take(rows[start : start + MERGED_ROWS]).compact(), about))
     update_meta(out, about)
     if remove:
+        _check_written(written, len(rows))
         for path in {p for s in stores for p in s.shards} - set(written):
             path.unlink(missing_ok=True)
     return written
+
+
+def _check_written(paths: Sequence[Path], rows: int) -> None:
+    """Read merged shards back and count their answers, before what they were made from is deleted."""
+    found = [read_shard(path) for path in paths]
+    damaged = [f for f in found if isinstance(f, Damaged)]
+    if damaged:
+        raise DataError(f"read back, {damaged[0].reason}; no source was deleted", where=str(damaged[0].path),
+                        fix="check the disk, then merge again")  # fmt: skip
+    n = sum(len(f.columns) for f in found if isinstance(f, Shard))
+    if n != rows:
+        raise DataError(f"{n:,} answers read back of {rows:,} written; no source was deleted", where=str(paths[0]))

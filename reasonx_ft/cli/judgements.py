@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from reasonx_eval.errors import EXIT_NOT_COMPARABLE, EXIT_OK
+from reasonx_eval.report.tables import printable
 
 if TYPE_CHECKING:
     from reasonx_ft.annotation.judgements import Damaged, Store
@@ -44,7 +45,7 @@ def stats(store: Path, as_json: bool) -> int:
     click.echo(f"{len(opened):,} answers in {len(opened.shards)} shards")
     header = ("judge", "modality", "photos", "pairs", "answers", "no answer", "both orders", "agree", "gap", "0..1")
     rows = [
-        (f"{s.judge_name} ({s.judge[:8]})", s.modality, f"{s.photos:,}", f"{s.pairs:,}", f"{s.answers:,}",
+        (printable(f"{s.judge_name} ({s.judge[:8]})"), s.modality, f"{s.photos:,}", f"{s.pairs:,}", f"{s.answers:,}",
          ", ".join(f"{f} {n:,}" for f, n in s.flags.items() if n and f != "ok") or "-",
          f"{s.both_orders:,}", _number(s.order_agreement), _number(s.order_gap), _spark(s.histogram))
         for s in found
@@ -70,6 +71,11 @@ def verify(store: Path, as_json: bool) -> int:
     for c in found.examples:
         click.echo(f"conflict: {c.photo} {c.points} {c.modality} {c.order}: {c.probabilities[0]:.4f} in {c.shards[0]} "
                    f"counts, {c.probabilities[1]:.4f} in {c.shards[1]} does not")  # fmt: skip
+    for d in found.damaged:
+        click.echo(printable(f"damaged: {d.path.name}: {d.reason}"))
+    if found.damaged:
+        click.echo(f"try: the command that made it, reasonx-ft annotate ... --out {store}: it asks the lost questions "
+                   "again and sets the damaged files aside")  # fmt: skip
     for name in (*found.foreign, *found.unfinished):
         click.echo(f"not read: {name} ({'left by a killed process' if name.endswith('.part') else 'not a shard'})")
     return EXIT_OK if found.sound else EXIT_NOT_COMPARABLE
@@ -157,7 +163,7 @@ def _open(folder: Path) -> Store:
 
     store = Store.open(folder)
     for damaged in store.damaged:
-        click.echo(f"warning: left out {damaged.path}: {damaged.reason}", err=True)
+        click.echo(printable(f"warning: left out {damaged.path}: {damaged.reason}"), err=True)
     return store
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -17,12 +20,20 @@ from reasonx_eval.io.files import canonical_json, replacing, write_text
 
 CHECKPOINT: Final = "checkpoint.pt"
 LOG: Final = "log.jsonl"
+#: bytes: a disk with fewer left is full
+_FULL: Final = 1 << 20
 
 
 def save_state(path: Path, config: BaseModel, state: Mapping[str, Any]) -> None:
     """Tensors, numbers and containers of them, with the configuration they belong to; written whole or not at all."""
     with replacing(path) as handle:
-        torch.save({"config": config.model_dump_json(), **state}, handle)
+        try:
+            torch.save({"config": config.model_dump_json(), **state}, handle)
+        except RuntimeError as error:
+            # torch's writer hides the reason of a write that failed
+            if shutil.disk_usage(path.parent).free < _FULL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+            raise
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -18,10 +18,13 @@ from typing import Any, Final
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.documents import parse_json
 from reasonx_eval.io.files import canonical_json, write_bytes
+from reasonx_eval.io.limits import check_limit
 from reasonx_ft.annotation.store.schema import SCHEMA, Columns, from_arrow, to_arrow
 
 PATTERN: Final = re.compile(r"answers-([0-9a-f]{32})\.parquet")
 _KEY: Final = "reasonx.judgements"
+#: ending of a shard that was set aside because its bytes are not those its name says
+DAMAGED: Final = ".damaged"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class Damaged:
 def write_shard(folder: Path, columns: Columns, about: About) -> Path:
     """Write answers as a shard and return its path; writing the same bytes again changes nothing.
 
+    A file of that name with other bytes (cut short, or edited) is set aside as ``NAME.damaged`` and written anew.
+
     Raises
     ------
     OSError
@@ -75,8 +80,11 @@ def write_shard(folder: Path, columns: Columns, about: About) -> Path:
     pq.write_table(table, buffer, compression="zstd", use_dictionary=True, row_group_size=1 << 20)
     data = buffer.getvalue()
     path = folder / f"answers-{hashlib.sha256(data).hexdigest()[:32]}.parquet"
-    if not path.exists():
-        write_bytes(path, data)
+    if path.exists():
+        if path.read_bytes() == data:
+            return path
+        path.replace(path.with_name(path.name + DAMAGED))
+    write_bytes(path, data)
     return path
 
 
@@ -94,14 +102,33 @@ def read_shard(path: Path) -> Shard | Damaged:
     if hashlib.sha256(data).hexdigest()[:32] != match[1]:
         return Damaged(path, f"its {len(data):,} bytes are not those its name says: cut short, or edited")
     try:
-        table = pq.read_table(pa.BufferReader(data))
-        about = parse_json((table.schema.metadata or {})[_KEY.encode()], str(path))
-        if about["schema"] > SCHEMA:
-            return Damaged(path, f"written by a newer version (schema {about['schema']}, known {SCHEMA})")
+        file = pq.ParquetFile(pa.BufferReader(data))
+        check_limit("PARQUET_ROWS", file.metadata.num_rows, f"{file.metadata.num_rows:,} rows", error=DataError)
+        # one thread: pyarrow's pool of threads may end the process when the interpreter ends
+        table = file.read(use_threads=False)
+        about = _about(parse_json((table.schema.metadata or {})[_KEY.encode()], str(path)))
         columns = from_arrow(table)
     except (pa.ArrowException, DataError, ValueError, KeyError, TypeError, OSError) as error:
         return Damaged(path, f"not a shard of judgements: {' '.join(str(error).split())[:200]}")
-    return Shard(path, columns, About(about["templates"], about["judges"]))
+    return Shard(path, columns, about)
+
+
+def _about(stored: Any) -> About:
+    """What a shard says of its wording and judges.
+
+    Raises
+    ------
+    ValueError
+        It has another form, or is of a newer version.
+    """
+    if not isinstance(stored, dict) or not isinstance(stored.get("schema"), int):
+        raise ValueError("its metadata is no table with a schema")
+    if stored["schema"] > SCHEMA:
+        raise ValueError(f"written by a newer version (schema {stored['schema']}, known {SCHEMA})")
+    for part in ("templates", "judges"):
+        if not isinstance(stored[part], dict) or not all(isinstance(v, dict) for v in stored[part].values()):
+            raise ValueError(f"{part} in its metadata are no tables")
+    return About(stored["templates"], stored["judges"])
 
 
 def shard_paths(folder: Path) -> list[Path]:

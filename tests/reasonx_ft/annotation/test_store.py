@@ -543,3 +543,81 @@ def test_show_and_stats_on_the_command_line(tmp_path: Path, capsys: pytest.Captu
     assert "refused" in out
     assert "40 answers in 1 shards" in out
     assert run_cli(cli, ["judgements", "stats", str(tmp_path / "none")]) == 2
+
+
+# a store that heals
+
+
+def test_a_shard_with_other_bytes_is_set_aside_and_written_anew(tmp_path: Path) -> None:
+    rows = _random(20)
+    path = _write(tmp_path, rows)
+    sound = path.read_bytes()
+    path.write_bytes(sound[:100])
+    assert len(Store.open(tmp_path)) == 0
+    assert _write(tmp_path, rows) == path
+    assert path.read_bytes() == sound
+    assert path.with_name(path.name + ".damaged").read_bytes() == sound[:100]
+    healed = Store.open(tmp_path)
+    assert len(healed) == 20
+    assert healed.verify().sound
+
+
+def test_merge_deletes_nothing_before_the_merged_shard_was_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [_write(tmp_path, _random(20, seed)) for seed in (0, 1)]
+
+    def damaged(path: Path) -> Damaged:
+        return Damaged(path, "cut short")
+
+    store = Store.open(tmp_path)
+    monkeypatch.setattr("reasonx_ft.annotation.judgements.read_shard", damaged)
+    with pytest.raises(DataError, match="no source was deleted"):
+        merge([store], tmp_path, remove=True)
+    assert all(path.exists() for path in sources)
+
+
+def test_merge_replaces_a_damaged_shard_of_the_merged_name(tmp_path: Path) -> None:
+    sources = [_write(tmp_path, _random(20, seed)) for seed in (0, 1)]
+    [merged] = merge([Store.open(tmp_path)], tmp_path)
+    merged.write_bytes(merged.read_bytes()[:50])
+    [again] = merge([Store.open(tmp_path)], tmp_path, remove=True)
+    assert again == merged
+    assert not any(path.exists() for path in sources)
+    assert len(Store.open(tmp_path)) == 40
+
+
+def test_verify_names_the_command_that_mends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = _write(tmp_path, _random(20))
+    path.write_bytes(path.read_bytes()[:-1])
+    assert run_cli(cli, ["judgements", "verify", str(tmp_path)]) == 4
+    out = capsys.readouterr().out
+    assert f"damaged: {path.name}" in out
+    assert f"annotate ... --out {tmp_path}" in out
+
+
+@pytest.mark.parametrize("metadata", [
+    "[]", "{}", '{"schema": {}}', '{"schema": 1, "templates": 1, "judges": {}}',
+    '{"schema": 1, "templates": {"a": 1}, "judges": {}}', "[" * 1_000_000,
+])  # fmt: skip
+def test_metadata_of_another_form_is_a_damaged_shard(metadata: str, tmp_path: Path) -> None:
+    table = pq.read_table(_write(tmp_path / "a", _random(5)), use_threads=False)
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({"reasonx.judgements": metadata}), buffer)
+    path = tmp_path / f"answers-{hashlib.sha256(buffer.getvalue()).hexdigest()[:32]}.parquet"
+    path.write_bytes(buffer.getvalue())
+    assert isinstance(read_shard(path), Damaged)
+
+
+def test_a_small_file_of_very_many_rows_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _write(tmp_path, _random(20))
+    monkeypatch.setenv("REASONX_MAX_PARQUET_ROWS", "19")
+    found = read_shard(path)
+    assert isinstance(found, Damaged)
+    assert "20 rows: more than the limit of 19" in found.reason
+
+
+def test_a_judges_name_cannot_write_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _write(tmp_path, _random(8), JudgeInfo("evil\x1b]0;title\x07", "rev1", licence="none", trained_on=(), options={}))
+    assert run_cli(cli, ["judgements", "stats", str(tmp_path)]) == 0
+    assert "\x1b" not in capsys.readouterr().out

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -157,3 +158,28 @@ def test_killed_twenty_times_equals_uninterrupted(
     trainer, step = training(tmp_path)
     trainer.run(step)
     assert_same(trainer, tmp_path, whole)
+
+
+def test_a_full_disk_is_an_error_with_the_path_and_the_checkpoint_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, step = training(tmp_path, save_every=5)
+
+    def full(number: int) -> Mapping[str, float]:
+        if number == 8:
+            monkeypatch.setattr("torch.save", _no_space)
+            monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+        return step(number)
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        trainer.run(full)
+    assert caught.value.filename == str(tmp_path / CHECKPOINT)
+    monkeypatch.undo()
+    again, step = training(tmp_path, save_every=5)
+    done: list[int] = []
+    again.run(lambda number: done.append(number) or step(number))  # type: ignore[func-returns-value]
+    assert done[0] == 5
+
+
+def _no_space(*_: object) -> None:
+    raise RuntimeError("unexpected pos 64 vs 0")
