@@ -15,7 +15,6 @@ LIMITS: Final[Mapping[str, int]] = {
     "JSON_BYTES": 2 << 30,  # of one JSON file
     "JSON_DEPTH": 100,  # arrays and objects inside each other
     "TOML_BYTES": 4 << 20,  # of one TOML file
-    "UNPACKED_BYTES": 64 << 30,  # of all that one archive unpacks to
     "PARQUET_ROWS": 50_000_000,  # of one shard of a judgement store; 50,000 are written at a time
 }
 
