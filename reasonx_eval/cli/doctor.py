@@ -1,4 +1,4 @@
-"""reasonx-eval doctor: is this dataset what it should be, and how to get it."""
+"""reasonx-eval doctor: check a data set, and explain how to get it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def command(name: str, root: Path | None, split: str | None, options: tuple[str, ...], full: bool, do_prepare: bool,
             archives: tuple[Path, ...], max_bytes: int | None, do_freeze: bool, out: Path | None, force: bool,
             as_json: bool, quiet: bool) -> int:  # fmt: skip
-    """Check a dataset's files and what their values mean.
+    """Check a dataset's files, and the units and conventions of their values.
 
     Exit code 4 if anything fails, 0 with warnings. Never downloads anything.
     """

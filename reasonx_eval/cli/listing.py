@@ -1,4 +1,4 @@
-"""reasonx-eval list: what there is."""
+"""reasonx-eval list: models, data sets, protocols, metrics."""
 
 from __future__ import annotations
 

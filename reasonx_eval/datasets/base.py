@@ -1,4 +1,4 @@
-"""What a dataset is: ids, and one sample at a time."""
+"""The interface of a data set: its sample ids, and one sample at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from reasonx_eval.types import Sample
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What `list` and `info` show, and what `doctor --prepare` explains.
+    """The facts about a data set that `list`, `info` and `doctor --prepare` show.
 
     licence, homepage, size : how to get the official files
     splits : split name -> number of samples (None: depends on the files)
@@ -97,7 +97,7 @@ class Dataset(ABC):
         return ()
 
     def overlooked(self) -> Sequence[str]:
-        """What lies in the folder, looks like a part of the data set and is not read: one sentence a kind.
+        """Files in the folder that look like a part of the data set and are not read: one sentence a kind.
 
         `doctor` warns of each, and a run says them first and keeps them in its result. Data sets whose ids are a list
         of the package have none: a file of theirs under another name is the error of its sample.
@@ -106,7 +106,7 @@ class Dataset(ABC):
 
     @property
     def targets(self) -> Sequence[str]:
-        """The targets that these files have; what may be wanted from `load`."""
+        """The targets that these files have, for the argument `want` of `load`."""
         return self.info.targets
 
     @property

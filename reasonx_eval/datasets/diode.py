@@ -57,8 +57,8 @@ class DIODE(Dataset):
         size="2.6 GB (val.tar.gz: photos and depth), 4.6 GB (val_normals.tar.gz)",
         farthest_m=350.0,
         options={
-            "mask": "file (default): NAME_depth_mask.npy decides what is valid; positive: depth > 0 does, as in the "
-            "official devkit",
+            "mask": "file (default): NAME_depth_mask.npy says which pixels are valid; positive: depth > 0 does, as in "
+            "the official devkit",
             "normals_frame": "y-up (default): files hold x right, y up, z towards the viewer; y-down: x right, y down, "
             "z forward",
         },
@@ -159,7 +159,7 @@ def write_diode(folder: Path, sample_id: str, files: DiodeFiles) -> None:
 
 
 def write_examples(root: Path) -> Mapping[str, Written]:
-    """The upper half of what the mask leaves out holds a depth that must not count by the mask."""
+    """Two samples; the upper half of the pixels outside the mask holds a depth that must not count by the mask."""
     found = {}
     for number, sample_id in enumerate((split_lines("diode_val_indoor")[0], split_lines("diode_val_outdoor")[0])):
         truth = smooth_truth(*SHAPE, number)

@@ -1,4 +1,4 @@
-"""Made-up files of datasets: ground truth from formulas, and what files that hold it must be read as.
+"""Made-up files of datasets: ground truth from formulas, and the values that a reader must find in the files.
 
 Every dataset writes a few samples in its own format (`Dataset.examples`). The self-test reads them back and puts
 oracles through every protocol on them; tests and benchmarks take the same writers.
@@ -29,7 +29,7 @@ MAPS: Final = ("depth", "normals", "albedo", "irradiance")
 
 @dataclass(frozen=True)
 class Written:
-    """What the files of one sample say.
+    """The ground truth and the photo that the files of one sample hold.
 
     targets : by name; "depth.filled" is the depth of a dataset opened with an option of that value
     photo : uint8 [H, W, 3], or None where the loader derives it
@@ -49,7 +49,7 @@ class Written:
 class Example:
     """One layout of one dataset, as files that can be written.
 
-    write : writes two or so samples below a folder and says what they hold; None for rendered datasets
+    write : writes two or so samples below a folder and returns their content; None for rendered datasets
     tolerance : target -> how much encoding may change it: metres, degrees, linear value, and codes of the photo
     options : how the dataset is opened; split : only for protocols that name none
     refused : options that this layout can't serve and must refuse
@@ -160,7 +160,7 @@ class Judged:
 
     points : (id, x, y, opaque)
     comparisons : (point1, point2, darker, darker_score), by the points' ids
-    counted : what a reader must keep
+    counted : those that a reader must keep
     """
 
     points: list[tuple[int, float, float, Any]]

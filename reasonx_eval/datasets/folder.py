@@ -156,7 +156,7 @@ class Folder(Dataset):
     def overlooked(self) -> Sequence[str]:
         rule = self.card.splits.get(self.split, "*")
         if not any(c in rule for c in "*?["):
-            return ()  # what a list names and nobody finds is the error of its sample
+            return ()  # a file that a list names and that is missing is the error of its sample
         maps = {n: getattr(self.card, n).path for n in self.card.targets}
         listed = {p: [f for d in self._folders(p.partition("{id}")[0].rpartition("/")[0]) for f in self._below(d)]
                   for p in (self.card.images, *maps.values())}  # fmt: skip

@@ -55,7 +55,7 @@ class NYUv2(Dataset):
         options={
             "layout": "auto (default): the first that is there of mat: nyu_depth_v2_labeled.mat; extracted: "
             "test/SCENE/rgb_0001.png, depth_0001.png, filled_0001.png; bts: ROOM/rgb_00045.jpg, sync_depth_00045.png",
-            "depth": "raw (default): what the Kinect measured, 0 = missing; filled: in-painted, no pixel missing "
+            "depth": "raw (default): the Kinect's measurements, 0 = missing; filled: in-painted, no pixel missing "
             "(not in layout bts)",
         },
     )

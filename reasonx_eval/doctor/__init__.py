@@ -1,4 +1,4 @@
-"""Is this dataset what it should be? Files, splits, digests, and the meaning of the values."""
+"""Checks of a data set: files, splits, digests, and the meaning of the values."""
 
 from reasonx_eval.doctor.diagnose import diagnose
 from reasonx_eval.doctor.findings import Finding, Report

@@ -53,7 +53,7 @@ class Target:
         if n_bytes > limit:
             raise DataError(f"unpacks to {n_bytes} bytes or more, the limit is {limit}: an archive made to fill the "
                             "disk?", where=str(self.archive),
-                            fix="--max-bytes N, if the archive is what it should be")  # fmt: skip
+                            fix="--max-bytes N, if its source says that it is so large")  # fmt: skip
 
     def require_room(self, members: Sequence[tuple[str, int]]) -> None:
         """Refuse an archive that declares more than its limit, or than the disk has (files that are there take none).
@@ -207,7 +207,7 @@ def _tar_members(tarred: tarfile.TarFile, target: Target) -> Iterator[Member]:
 
 @contextmanager
 def _seven(target: Target) -> Iterator[Iterator[Member]]:
-    """Decompress what is not there yet into a folder beside its place, and give it member by member.
+    """Decompress the missing files into a folder beside their place, and give them one by one.
 
     A solid .7z can't be read from the middle, so the missing files are decompressed in one go; the folder is
     deleted at the end, and at an interruption.

@@ -1,4 +1,4 @@
-"""What the numbers of the samples say: units, valid pixels, normals, ranges, judgements."""
+"""Checks of the samples' numbers: units, valid pixels, normals, ranges, judgements."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_samples(found: Gathered, n: int) -> Iterator[Finding]:
 
 
 def check_values(found: Gathered, info: DatasetInfo) -> Iterator[Finding]:
-    """All checks of the values that were read, and of what is known about the data set."""
+    """All checks of the values, by what `info` knows of the data set."""
     yield from _image(found)
     yield from _sizes(found)
     yield from _units(found, info)
@@ -101,7 +101,7 @@ def _units(found: Gathered, info: DatasetInfo) -> Iterator[Finding]:
         hint = f": divided by {factor:g} it would fit ({why})" if factor else ": another unit?"
         yield Finding("units", "fail" if largest > (info.farthest_m or np.inf) else "warn",
                       f"median depth {median:.2f} m, largest {largest:.1f} m{limit}{hint}",
-                      "files that hold what the layout says; reasonx-eval info " + info.name)  # fmt: skip
+                      "the official files, or a copy in their units; reasonx-eval info " + info.name)  # fmt: skip
     else:
         yield Finding("units", "ok", f"median depth {median:.2f} m, largest {largest:.1f} m")
 
@@ -111,7 +111,7 @@ def _unusual(median: float, info: DatasetInfo) -> bool:
 
 
 def _factor(median: float, largest: float, info: DatasetInfo) -> tuple[float | None, str]:
-    """The known factor that brings depth nearest to what is usual, or at least within the sensor's range."""
+    """The known factor that brings depth nearest to the usual one, or at least within the sensor's range."""
     fits = [f for f in DEPTH_FACTORS if largest / f <= (info.farthest_m or np.inf)]
     if info.usual_m is not None:
         fits = [f for f in fits if 0.8 < median / f / info.usual_m < 1.25]

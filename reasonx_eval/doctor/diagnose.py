@@ -29,7 +29,7 @@ DEFAULT_LIMIT = 24
 #: splits that must share nothing, by the beginning of their names
 _DISJOINT = ("train", "val", "test")
 
-#: called with what is being done, how many are done, and how many there are
+#: called with the name of the work, the number of items that are done, and the number of all
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 

@@ -1,4 +1,4 @@
-"""What a check found, and the report of all checks."""
+"""The findings of checks, and their report."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ SCHEMA = 1
 class Finding:
     """One line of a report.
 
-    check : what was looked at: files, split, samples, units, ...
-    status : ok, warn (look at it) or fail (the data are not what they should be)
-    message : what was found, with numbers and names
+    check : the subject: files, split, samples, units, ...
+    status : ok, warn (look at it) or fail (the data are wrong)
+    message : the finding, with numbers and names
     fix : the command or change that mends it
     """
 

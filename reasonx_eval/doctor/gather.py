@@ -176,7 +176,7 @@ def map_facts(target: MapTarget) -> Facts:
 
 
 def judgement_facts(target: JudgementTarget) -> Facts:
-    """Counts of what a judgement must not be; for the share of labels, counts of each."""
+    """The number of judgements, and which of the format's rules they break (1) or keep (0)."""
     points, pairs = target.points, target.pairs
     inside = (points >= 0).all() and (points < 1).all() if points.size else True
     rows_exist = bool(((pairs >= 0) & (pairs < len(points))).all())

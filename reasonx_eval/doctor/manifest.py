@@ -1,4 +1,4 @@
-"""Manifests: where official files come from, and what one's own files were when they were frozen."""
+"""Manifests: the source of official files, and the state of one's own files when they were frozen."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def write_manifest(manifest: Manifest, path: Path, *, force: bool = False) -> No
     Raises
     ------
     UsageError
-        The file exists and `force` is not set: a freeze that overwrites hides what changed.
+        The file exists and `force` is not set: a freeze that overwrites hides changes.
     """
     if path.exists() and not force:
         raise UsageError("exists already", where=str(path), fix="--out FILE, or --force to replace it")
@@ -225,7 +225,7 @@ def verify_split(dataset: Dataset, manifest: Manifest) -> list[Finding]:
 
 
 def archive_problems(path: Path, known: Archive, *, hashes: bool = True) -> list[str]:
-    """What differs between a file and what is published about it; empty if nothing does."""
+    """Differences between a file and its published size and digests; empty if there are none."""
     size = path.stat().st_size
     if known.bytes is not None and size != known.bytes:
         return [f"{size} bytes, published are {known.bytes}: an interrupted download?"]
@@ -243,7 +243,7 @@ def archive_problems(path: Path, known: Archive, *, hashes: bool = True) -> list
 
 
 def verify_official(root: Path, archives: Sequence[Archive], *, hashes: bool) -> list[Finding]:
-    """Compare official files that lie in the root with what is published about them.
+    """Compare official files that lie in the root with their published sizes and digests.
 
     Parameters
     ----------

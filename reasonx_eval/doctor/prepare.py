@@ -13,7 +13,7 @@ from reasonx_eval.errors import DataError
 
 
 def explain(info: DatasetInfo, manifest: Manifest | None) -> str:
-    """What to fetch, from where, under which licence, and the layout expected."""
+    """The files to fetch, their source and licence, and the layout they must have."""
     lines = [info.title, f"  licence   {info.licence}"]
     if info.homepage:
         lines.append(f"  homepage  {info.homepage}")
@@ -55,7 +55,7 @@ def prepare(
     max_bytes: int | None = None,
     progress: Callable[[Path, int], None] | None = None,
 ) -> list[Finding]:
-    """Verify each archive against what is published about it, then unpack it into `root`.
+    """Verify each archive against its published size and digests, then unpack it into `root`.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ PICTURES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".heic", ".heif", ".avif", ".gif",
     ".npy", ".npz", ".exr", ".hdr", ".pfm", ".pgm", ".ppm", ".h5", ".hdf5", ".mat", ".dng", ".raw",
 )  # fmt: skip
-#: what systems, browsers and synchronising programs put beside a user's files; names that begin with "." are too
+#: names that systems, browsers and synchronising programs put beside a user's files; those that begin with "." too
 _SYSTEM = frozenset(("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin",
                      "lost+found", "system volume information", "__pycache__"))  # fmt: skip
 _UNFINISHED = (".part", ".crdownload", ".download", ".tmp", ".partial", "~")
@@ -33,7 +33,8 @@ def from_system(name: str) -> bool:
 def walk_files(base: Path) -> Iterator[Path]:
     """The files in `base` and below, sorted; links to folders are followed, each folder once.
 
-    What a system put there is left out; links that lead nowhere are given, since a user put them there.
+    Files and folders that a system put there are left out; links that lead nowhere are given, since a user put them
+    there.
 
     Raises
     ------

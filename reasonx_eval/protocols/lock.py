@@ -34,7 +34,7 @@ def locked(path: Path = LOCK) -> dict[str, str]:
 
 
 def problems(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
-    """What is wrong between the package and the record: a changed digest under a name, or a name not recorded."""
+    """Differences between the package and the record: a changed digest under a name, or a name not recorded."""
     found = []
     for name, digest in now.items():
         if name not in then:
@@ -42,7 +42,7 @@ def problems(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
         elif then[name] != digest and name.startswith("splits/"):
             found.append(f"the ids of {name} changed: restore the list, or give the new one another name")
         elif then[name] != digest:
-            found.append(f"the rules of {name} changed: raise its version by one, say in its notes what changed, then "
+            found.append(f"the rules of {name} changed: raise its version by one, state the change in its notes, then "
                          "run python -m reasonx_eval.protocols.lock (if no result was ever made with it, delete its "
                          "line from digests.json instead)")  # fmt: skip
     return found

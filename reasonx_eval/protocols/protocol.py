@@ -256,7 +256,7 @@ class Protocol(_Spec):
 
         Parameters
         ----------
-        kind : what the model predicted.
+        kind : the kind of the predictions.
         n : samples scored.  n_total : samples of the split, if more than n.
         data : dataset name, for protocols that serve any dataset.
         """

@@ -1,4 +1,4 @@
-"""Published numbers as data: who printed what, under rules how near to which protocol of ours."""
+"""Published numbers as data: their source, the nearest protocol, and the differences from it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Reference:
     source, table : where it stands
     status : printed (by those who measured it) or third-party (a copy of somebody else's number, or a row of a
         table that mixes copies with re-runs)
-    difference : what is known to differ from the protocol; None if nothing is
-    note : what else is known about the table, or about the model's row (training data, ensemble size)
+    difference : known differences from the protocol; None if there are none
+    note : other facts about the table or the model's row (training data, ensemble size)
     """
 
     model: str
@@ -47,8 +47,8 @@ class Reference:
 class _Table(BaseModel):
     """One published table (or the part of it that one protocol covers).
 
-    remark : what differs from the protocol without moving a printed digit
-    near : other protocols that a reader may hold against these rows -> what differs from them
+    remark : differences from the protocol that move no printed digit
+    near : other protocols that a reader may hold against these rows -> the differences from them
     rows : model -> one value per metric
     notes : model -> note
     """
@@ -153,7 +153,7 @@ def _packaged() -> tuple[Reference, ...]:
 
 @cache
 def published_names() -> Mapping[str, tuple[str, ...]]:
-    """A model of the catalogue -> what published tables call it; several where they measured it in several ways."""
+    """A model of the catalogue -> its names in published tables; several where it was measured in several ways."""
     return {model: tuple(names) for model, names in _packaged_file().names.items()}
 
 

@@ -107,7 +107,9 @@ def _check_orientation(prediction: Prediction, target: Target) -> None:
 def _aspect_note(prediction: Prediction, target: Target, sample: Sample) -> str | None:
     """A note where resizing would stretch the prediction by more than 2 %."""
     valid = getattr(target, "valid", None)
-    shape = sample.meta.get("photo_size") if valid is None else valid.shape
+    shape = valid.shape if valid is not None else sample.meta.get("photo_size")
+    if shape is None and isinstance(sample.source, np.ndarray):
+        shape = sample.source.shape[:2]
     if shape is None:
         return None
     height, width = prediction.value.shape[:2]

@@ -12,7 +12,7 @@ from reasonx_eval.registry import DATASETS
 
 @cache
 def all_examples() -> tuple[Example, ...]:
-    """What the modules of the data sets call EXAMPLES.
+    """EXAMPLES of the modules of all data sets.
 
     A folder with a card comes first: the first example that serves a protocol goes through every check, and only
     this one has masks beside all four maps.

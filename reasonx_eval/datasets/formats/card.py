@@ -76,7 +76,7 @@ class _Table(BaseModel):
 
 
 class MapCard(_Table):
-    """What every map has: where it lies, the array's name in .npz/.h5, and a mask (not zero = valid)."""
+    """The keys of every map: its path, the array's name in .npz/.h5, and a mask (not zero = valid)."""
 
     path: Pattern
     key: str | None = None

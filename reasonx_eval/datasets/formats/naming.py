@@ -29,7 +29,7 @@ def ids_in(pattern: str, names: Iterable[str], *, loose: bool = False) -> dict[s
 
 
 def sentence(what: str, names: Sequence[str]) -> str:
-    """What it is, how many and which; nothing where there are none."""
+    """A sentence with the number of names and the first of them; empty where there are none."""
     if not names:
         return ""
     more = ", ..." if len(names) > 5 else ""

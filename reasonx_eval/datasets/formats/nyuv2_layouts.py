@@ -42,7 +42,7 @@ class Layout(ABC):
 
     @abstractmethod
     def files(self, number: int) -> Sequence[Path]:
-        """What `photo` and `depth` read."""
+        """The files that `photo` and `depth` read."""
 
 
 class MatLayout(Layout):
@@ -143,7 +143,7 @@ class MatLayout(Layout):
                 return None
             place = cells[0, number - 1] if cells.shape[0] == 1 else cells[number - 1, 0]
             return "".join(map(chr, np.asarray(file[place][()]).ravel()))
-        except Exception as error:  # h5py raises of all kinds, by what is damaged
+        except Exception as error:  # h5py raises errors of all kinds, by the place of the damage
             detail = " ".join(str(error).split())[:160]
             raise SampleError(f"the scene of image {number} can't be read ({detail}): a damaged download?",
                               where=str(self.path), fix=_PREPARE) from None  # fmt: skip

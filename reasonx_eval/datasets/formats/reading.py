@@ -1,4 +1,4 @@
-"""What the loaders of official datasets share: folders, options, and checks of decoded arrays."""
+"""Functions that the readers of official data sets share: folders, options, and checks of decoded arrays."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def find_folder(dataset: Dataset, inside: Iterable[str], holds: Callable[[Path],
     Parameters
     ----------
     inside : places relative to the root, "." for the root itself, the likeliest first
-    holds : whether a folder has what is looked for
-    what : what is looked for, for the message
+    holds : whether a folder has the files that are looked for
+    what : their description, for the message
 
     Raises
     ------
@@ -94,7 +94,7 @@ def expect(array: _A, where: Path | str, *, shape: tuple[int, ...], dtype: str) 
     Raises
     ------
     SampleError
-        States what was expected and what the file holds.
+        States the expected shape and type, and those of the file.
     """
     fits = array.dtype.kind in _KINDS[dtype] if dtype in _KINDS else array.dtype.name == dtype
     if array.shape != shape or not fits:

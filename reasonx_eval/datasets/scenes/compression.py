@@ -1,4 +1,4 @@
-"""What block compression does to a picture: the lossy part of JPEG, in exact arithmetic.
+"""The lossy part of JPEG, block by block, in exact arithmetic.
 
 Colour transform, halved chroma, 8x8 cosine transform, quantisation, and back. The entropy coding of a real file
 loses nothing, so it is not needed; a codec's own arithmetic would differ between builds.

@@ -59,13 +59,13 @@ def _may_meet(centre: Triple, radius: float, origin: Vec, direction: Vec) -> NDA
 
 
 def _where(v: Vec, index: NDArray[np.intp]) -> Vec:
-    """The rays of an index; what all rays share is not indexed."""
+    """The rays of an index; values that all rays share are not indexed."""
     return v if v[0].ndim == 0 else take(v, index)
 
 
 @dataclass(frozen=True)
 class Hit:
-    """What a subset of rays sees of one surface: world normals and surface coordinates in metres.
+    """The points of one surface that a subset of rays hits: world normals and surface coordinates in metres.
 
     u, v : the two coordinates along the surface; face : which side, 0-5 (x, y, z; the negative side first)
     """
@@ -195,7 +195,7 @@ class Room:
 
 @dataclass(frozen=True)
 class View:
-    """What every ray of a picture sees, flat arrays [N].
+    """The point that every ray of a picture hits, flat arrays [N].
 
     depth : along the optical axis, metres; position, normal : world frame
     surface : 0 the room, k the k-th solid counted from 1; face : side of the room (0-5), -1 on solids

@@ -1,6 +1,6 @@
 """Sample k of a split as a scene: drawn, checked on a small probe, rendered at any size.
 
-Everything that decides what a scene is (acceptance, light level) is measured on a probe of fixed size, so the same
+Everything that a scene depends on (acceptance, light level) is measured on a probe of fixed size, so the same
 scene is rendered whatever size is asked for; only sensor noise and the grid of pixels differ.
 """
 
@@ -36,7 +36,7 @@ class Scene:
     depth : [H, W], metres along the optical axis
     normal : [H, W, 3], camera frame x right, y down, z forward
     surface : int16 [H, W], 0 the room, k the k-th solid
-    world : what was rendered; attempt : how many draws were rejected before it
+    world : the scene that was rendered; attempt : how many draws were rejected before it
     """
 
     domain: str

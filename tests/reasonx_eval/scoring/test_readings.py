@@ -143,6 +143,18 @@ def test_an_aspect_ratio_is_compared_with_the_photos_where_there_is_no_map(tmp_p
         assert any("aspect ratio" in n for n in scored.notes) == told
 
 
+def test_an_aspect_ratio_is_compared_with_rendered_photos() -> None:
+    from reasonx_eval.registry import load_dataset
+
+    dataset = load_dataset("scenes-synthetic")
+    sample = dataset.load(dataset.ids[0], {"pairs"})
+    for shape, told in (((96, 128), False), ((96, 96), True)):
+        prediction = Prediction("depth_metric", np.arange(1.0, 1.0 + shape[0] * shape[1]).reshape(shape))
+        scored = score_sample(sample=sample, prediction=prediction,
+                              protocol=get_protocol("ordinal/scenes-synthetic-depth"))  # fmt: skip
+        assert any("aspect ratio" in n for n in scored.notes) == told
+
+
 def test_few_or_degenerate_pixels_give_no_note() -> None:
     one = np.ones((3, 3))
     assert depth_readings(one[0], one[0], metric=True) == []
