@@ -61,12 +61,6 @@ def encode_json(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def cache_folder(name: str) -> Path:
-    """A folder for what can be made again: ``$XDG_CACHE_HOME/reasonx/NAME`` or ``~/.cache/reasonx/NAME``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "reasonx" / name
-
-
 def safe_name(sample_id: str) -> str:
     """A sample id as a relative file path without suffix; refuses ids that would leave the folder."""
     parts = sample_id.split("/")

@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tarfile
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from reasonx_eval.errors import DataError, SampleError
-from reasonx_eval.io import files
-from reasonx_eval.io.files import write_text
 
 _BLOCK = 512
-#: smaller archives are scanned in well under a second, so their index isn't kept on disk
-KEEP_ABOVE = 1 << 30
-
-
-class _Kept(BaseModel):
-    """The index of one archive in the user's cache folder."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    version: Literal[1] = 1
-    archive: str
-    size: int
-    mtime_ns: int
-    members: dict[str, tuple[int, int]]
 
 
 class TarIndex:
     """Offset and size of each regular file in a tar.
 
-    Headers are scanned once, on first use. The index of a large archive is kept in the user's cache folder, keyed by
-    the archive's path, size and time of change. The archive is opened once and read by offset, so that threads and
-    forked workers, which share the handle, never share a position.
+    Headers are scanned once, on first use: one read of 512 bytes a member. The archive is opened once and read by
+    offset, so that threads and forked workers, which share the handle, never share a position.
 
     Parameters
     ----------
     path : the archive
-    keep_above : archives of at least this many bytes have their index kept on disk
     """
 
-    def __init__(self, path: Path, keep_above: int = KEEP_ABOVE) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._keep_above = keep_above
         self._stamp = self._stat()
 
     def __getstate__(self) -> Mapping[str, object]:
@@ -78,20 +55,6 @@ class TarIndex:
         DataError
             Compressed, damaged, or cut off; says which.
         """
-        size, mtime_ns = self._stamp
-        if size < self._keep_above:
-            return self._scan()
-        kept = cache_folder() / f"{hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:32]}.json"
-        with suppress(OSError, ValidationError):
-            found = _Kept.model_validate_json(kept.read_bytes())
-            if (found.archive, found.size, found.mtime_ns) == (str(self.path.resolve()), size, mtime_ns):
-                return found.members
-        index = _Kept(archive=str(self.path.resolve()), size=size, mtime_ns=mtime_ns, members=self._scan())
-        with suppress(OSError):  # a read-only home costs one scan a run, nothing else
-            write_text(kept, index.model_dump_json())
-        return index.members
-
-    def _scan(self) -> dict[str, tuple[int, int]]:
         where, size = str(self.path), self._stamp[0]
         members: dict[str, tuple[int, int]] = {}
         end = 0
@@ -176,8 +139,3 @@ class TarIndex:
             yield
         except OSError as error:
             raise SampleError(f"{name} can't be read: {error.strerror}", where=str(self.path)) from None
-
-
-def cache_folder() -> Path:
-    """Where indexes are kept: ``reasonx/tar`` in the user's cache folder."""
-    return files.cache_folder("tar")

@@ -11,17 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reasonx_eval.datasets.formats.tarindex import TarIndex, cache_folder
+from reasonx_eval.datasets.formats.tarindex import TarIndex
 from reasonx_eval.errors import DataError, SampleError
 from reasonx_eval.selftest.writers import write_tar
 
 LONG = "deep/" * 40 + "name.bin"  # more than the 100 characters of a plain header
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return cache_folder()
 
 
 def contents() -> dict[str, bytes]:
@@ -128,31 +122,3 @@ def test_an_archive_that_changes_is_noticed(tmp_path: Path) -> None:
     write_tar(tmp_path / "x.tar", {"0.bin": bytes(9), "a.bin": b"\2" * 51_200})
     with pytest.raises(DataError, match="changed since it was indexed"):
         index.read("a.bin")
-
-
-def test_index_is_kept_and_used_only_for_the_same_file(tmp_path: Path, cache: Path,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    path = tmp_path / "x.tar"
-    expected = contents()
-    write_tar(path, expected)
-    assert TarIndex(path).read("a/one.bin") == expected["a/one.bin"]
-    assert not cache.exists()  # a small archive leaves nothing behind
-    first = TarIndex(path, keep_above=0).members
-    [kept] = cache.iterdir()
-    with monkeypatch.context() as patch:
-        patch.setattr(tarfile, "open", lambda *_a, **_k: pytest.fail("scanned again"))
-        again = TarIndex(path, keep_above=0)
-        assert dict(again.members) == dict(first)
-        assert again.read(LONG) == expected[LONG]
-    for broken in ("{", '{"version": 2}', "", kept.read_text().replace('"size"', '"sice"')):
-        kept.write_text(broken)
-        assert dict(TarIndex(path, keep_above=0).members) == dict(first)
-    write_tar(path, {"new.bin": b"new"})
-    assert set(TarIndex(path, keep_above=0).members) == {"new.bin"}
-
-
-def test_no_place_for_the_index_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    write_tar(tmp_path / "x.tar", {"a.bin": b"abc"})
-    assert TarIndex(tmp_path / "x.tar", keep_above=0).read("a.bin") == b"abc"
