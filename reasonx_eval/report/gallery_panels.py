@@ -18,7 +18,7 @@ from reasonx_eval.report.gallery_pairs import judgement_panels, relation_panels
 from reasonx_eval.report.pictures import Panel
 from reasonx_eval.run.saved_runs import SavedRun
 from reasonx_eval.scoring.depth import evaluation_mask, match_size
-from reasonx_eval.scoring.maps import compared_maps, linear_map
+from reasonx_eval.scoring.maps import OWN_SCALE, compared_maps, linear_map
 from reasonx_eval.scoring.normals import evaluation_mask as normals_mask
 from reasonx_eval.types import (
     Alignment,
@@ -167,9 +167,9 @@ def _map(target: MapTarget, prediction: Prediction, spec: MapSpec, metric: str, 
     truth, mask = target.value.astype(np.float64), target.valid
     pred = linear_map(prediction, truth.shape, spec)
     scaled = pred
-    if spec.scale == "lsq" or metric in ("si_mse", "lmse"):
+    if spec.scale == "lsq" or metric in OWN_SCALE:
         scaled = pred * image.lsq_scale(pred=pred, target=truth, mask=mask)
-    if metric in ("si_mse", "lmse"):
+    if metric in OWN_SCALE:
         a, b, unit = scaled, truth, "RMS of linear R, G, B"
     else:
         a, b = compared_maps(pred, truth, mask, spec)

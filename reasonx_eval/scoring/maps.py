@@ -23,6 +23,9 @@ Map: TypeAlias = NDArray[np.float64]
 #: identical maps have no finite PSNR, and JSON no infinity: what is above is stored as this, in dB
 PSNR_CEILING = 100.0
 
+#: metrics that fit a scale of their own, to linear values
+OWN_SCALE = frozenset({"si_mse", "lmse"})
+
 #: the brightness weights of the published irradiance exposure (not Rec. 601's: they sum to 1.00 with .30 .59 .11)
 _BRIGHTNESS = (0.3, 0.59, 0.11)
 
@@ -42,7 +45,7 @@ def score_map(sample: Sample, target: Target, prediction: Prediction, protocol: 
         raise SampleError(f"the prediction has NaN or infinity at {bad} of {n_valid} valid pixels")
     # si-MSE and LMSE fit scales of their own, in linear values; the rest sees what the protocol compares
     maps = {"linear": (pred, truth)}
-    if set(protocol.metrics) - {"si_mse", "lmse"}:
+    if set(protocol.metrics) - OWN_SCALE:
         maps["compared"] = compared_maps(pred, truth, mask, spec)
     metrics = {name: _measure(name, maps, mask, spec) for name in protocol.metrics}
     notes = colour_readings(*sampled(mask, pred, truth))
@@ -56,7 +59,7 @@ def linear_map(prediction: Prediction, shape: tuple[int, ...], spec: MapSpec) ->
 
 
 def _measure(name: str, maps: Mapping[str, tuple[Map, Map]], mask: NDArray[np.bool_], spec: MapSpec) -> float:
-    pred, truth = maps["linear" if name in ("si_mse", "lmse") else "compared"]
+    pred, truth = maps["linear" if name in OWN_SCALE else "compared"]
     if name == "lmse":
         return float(image.lmse(pred, truth, mask, form=spec.lmse))
     if name == "ssim":

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
 from reasonx_eval.metrics.angles import angular_errors
-from reasonx_eval.metrics.normals import measure_normals, summarise
+from reasonx_eval.metrics.normals import WITHIN, measure_normals, summarise
 from reasonx_eval.metrics.valid_pixels import dot
 from reasonx_eval.protocols.protocol import NormalsSpec, Protocol
 from reasonx_eval.scoring.depth import match_size
@@ -47,6 +47,6 @@ def score_normals(sample: Sample, target: Target, prediction: Prediction, protoc
 def pixel_stats(errors: NDArray[np.float64]) -> dict[str, float]:
     """Sums that pooled mean, RMSE and shares are made of, so that they can be checked from the records."""
     stats = {"count": float(errors.size), "sum": float(errors.sum()), "sum_sq": dot(errors, errors)}
-    for name, limit in (("5", 5.0), ("7_5", 7.5), ("11_25", 11.25), ("22_5", 22.5), ("30", 30.0)):
-        stats[f"within_{name}"] = float(np.count_nonzero(errors < limit))
+    for name, limit in WITHIN.items():
+        stats[name] = float(np.count_nonzero(errors < limit))
     return stats
