@@ -59,7 +59,7 @@ sanitize: $(VENV)/.installed
 	  --quiet build_ext --force --build-lib build/sanitize --build-temp build/sanitize/objects
 	test -f $(SANITIZED)
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
-	REASONX_KERNELS=$(SANITIZED) REASONX_FUZZ_ROUNDS=300 \
+	REASONX_KERNELS=$(SANITIZED) REASONX_FUZZ_ROUNDS=150 \
 	  $(BIN)/python -m pytest --quiet -p no:cacheprovider tests/reasonx_eval/metrics/test_kernels_fuzz.py
 
 clean:

@@ -28,6 +28,9 @@ def _load() -> ModuleType | None:
         return None
 
 
+#: items that the kernel writes behind the last angle
+_SPARE = 4
+
 _module = _load()
 
 
@@ -136,7 +139,7 @@ def angles_between(
     """Degrees between the vectors of [H, W, 3] maps at valid pixels, float64 [n], row by row."""
     if _module is None:
         return None
-    out = np.empty(np.count_nonzero(mask) + 1)
+    out = np.empty(np.count_nonzero(mask) + _SPARE)
     found = _module.angles_between(pred, target, mask, out)
     return None if found is None else out[:found]
 

@@ -59,13 +59,21 @@ INLINE void to_degrees(double *cosines, int64_t n) {
     for (; i < n; i++) cosines[i] = arc_cosine(same(cosines[i]))[0] * (180 / M_PI);
 }
 
-/* The values of valid lanes, in turn: written always and kept if valid, with no branch to predict. */
-INLINE double *keep(double *out, lanes x, const uint8_t *valid, int64_t n) {
-    for (int64_t k = 0; k < n; k++) {
-        *out = x[k];
-        out += valid[k] != 0;
-    }
-    return out;
+/* For each set of valid lanes, in the bits of the index, the halves of doubles that move to the front. */
+#define HALVES(a, b, c, d) {2 * a, 2 * a + 1, 2 * b, 2 * b + 1, 2 * c, 2 * c + 1, 2 * d, 2 * d + 1}
+static const int32_t front[16][8] = {
+    HALVES(0, 1, 2, 3), HALVES(0, 1, 2, 3), HALVES(1, 0, 2, 3), HALVES(0, 1, 2, 3),
+    HALVES(2, 0, 1, 3), HALVES(0, 2, 1, 3), HALVES(1, 2, 0, 3), HALVES(0, 1, 2, 3),
+    HALVES(3, 0, 1, 2), HALVES(0, 3, 1, 2), HALVES(1, 3, 0, 2), HALVES(0, 1, 3, 2),
+    HALVES(2, 3, 0, 1), HALVES(0, 2, 3, 1), HALVES(1, 2, 3, 0), HALVES(0, 1, 2, 3),
+};
+
+/* The values of valid lanes, in turn, with no branch to predict; what lies in the other lanes comes after them. */
+INLINE double *keep(double *out, lanes x, masks valid) {
+    int bits = _mm256_movemask_pd((__m256d)valid);
+    __m256i order = _mm256_loadu_si256((const __m256i *)front[bits]);
+    store(out, (lanes)_mm256_permutevar8x32_epi32((__m256i)x, order));
+    return out + __builtin_popcount((unsigned)bits);
 }
 
 INLINE int angles_of(const pair_of_maps *maps, int pred_wide, int target_wide, double *out, int64_t room,
@@ -79,16 +87,19 @@ INLINE int angles_of(const pair_of_maps *maps, int pred_wide, int target_wide, d
         double *first = next;
         int64_t i = 0, kept = 0;
         for (; i < maps->width; i++) kept += valid[i] != 0;
-        if (next - out + kept >= room) return UNUSUAL;
+        if (next - out + kept + LANES > room) return UNUSUAL;
         for (i = 0; i + LANES <= maps->width; i += LANES) {
             vectors p = load_vectors(pred, pred_wide, i), g = load_vectors(target, target_wide, i);
-            next = keep(next, cosine_of(&p, &g, load_mask(valid, i), &bad), valid + i, LANES);
+            __builtin_prefetch(pred + (3 * i) * (pred_wide ? 8 : 4) + 3072);
+            __builtin_prefetch(target + (3 * i) * (target_wide ? 8 : 4) + 3072);
+            masks some = load_mask(valid, i);
+            next = keep(next, cosine_of(&p, &g, some, &bad), some);
         }
         if (i < maps->width) {
             uint8_t some[LANES] = {0};
             memcpy(some, valid + i, (size_t)(maps->width - i));
             vectors p = rest_of(pred, pred_wide, i, maps->width), g = rest_of(target, target_wide, i, maps->width);
-            next = keep(next, cosine_of(&p, &g, load_mask(some, 0), &bad), some, maps->width - i);
+            next = keep(next, cosine_of(&p, &g, load_mask(some, 0), &bad), load_mask(some, 0));
         }
         to_degrees(first, next - first);
     }

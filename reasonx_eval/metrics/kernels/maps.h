@@ -42,7 +42,7 @@ typedef struct {
 int depth_moments(const pair_of_maps *maps, int disparity, moments *out);
 int depth_errors(const pair_of_maps *maps, const alignment *fit, depth_sums *out);
 
-/* Degrees between the vectors of two [H, W, 3] maps at valid pixels, in turn, into `out`, which needs room for one more. */
+/* Degrees between the vectors of two [H, W, 3] maps at valid pixels, in turn, into `out`, which needs room for four more. */
 int angles_between(const pair_of_maps *maps, double *out, int64_t room, int64_t *count);
 
 typedef struct {

@@ -152,18 +152,18 @@ def test_normals(seed: int) -> None:
 def test_a_mask_of_other_bytes_than_0_and_1_counts_as_true(module: ModuleType) -> None:
     mask = np.array([[2, 0, 255, 1, 3]], np.uint8).view(np.bool_)
     vectors = np.tile(np.eye(3)[0], (1, 5, 1))
-    out, whole = guarded(5, np.float64)
+    out, whole = guarded(8, np.float64)
     assert module.angles_between(vectors, vectors, mask, out) == 4
     assert out[:4].tolist() == [0.0] * 4
     assert untouched(whole)
 
 
-@pytest.mark.parametrize("room", [0, 1, 3, 4, 5])
+@pytest.mark.parametrize("room", [0, 1, 4, 7, 8])
 def test_angles_have_room_or_are_left_to_numpy(module: ModuleType, room: int) -> None:
     vectors, mask = np.tile(np.eye(3)[0], (2, 2, 1)), np.ones((2, 2), bool)
     out, whole = guarded(room, np.float64)
     try:
-        assert module.angles_between(vectors, vectors, mask, out) == (4 if room > 4 else None)
+        assert module.angles_between(vectors, vectors, mask, out) == (4 if room == 8 else None)
     except ValueError:
         assert room == 0
     assert untouched(whole)
