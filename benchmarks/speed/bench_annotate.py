@@ -22,9 +22,9 @@ from reasonx_eval.models.loading.runtime import one_thread, to_tensor
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.markers import canonical
 from reasonx_ft.annotation.pairs import sample_pairs
-from reasonx_ft.judges.base import ORDERS, Question
 from reasonx_ft.judges.tiny import TinyJudge, small
 from reasonx_ft.judges.tiny_net import JUDGED, SIZE, answers_of_both, look_both_ways
+from reasonx_ft.types import ORDERS, Question
 
 PHOTOS = 500
 _CORES = 2

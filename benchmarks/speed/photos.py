@@ -8,7 +8,7 @@ from PIL import Image
 
 from reasonx_eval.io.seeding import rng
 from reasonx_ft.annotation.questions import MODALITIES
-from reasonx_ft.judges.base import ORDERS, Order, Photo, QuestionBatch, photo_digest
+from reasonx_ft.types import ORDERS, Order, Photo, QuestionBatch, photo_digest
 
 
 def photo(k: int, size: tuple[int, int], *, noise: int = 0) -> Photo:

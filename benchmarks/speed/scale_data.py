@@ -24,7 +24,7 @@ from reasonx_eval.selftest.writers import NYU_SHAPE
 from reasonx_eval.types import DepthTarget, JudgementTarget, Kind, Prediction, Sample
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.questions import read_questions
-from reasonx_ft.judges.base import ORDERS, Answer, JudgeInfo, Photo, Question
+from reasonx_ft.types import ORDERS, Answer, JudgeInfo, Photo, Question
 from tests.reasonx_eval.leaderboard import makers
 from tests.reasonx_eval.statistics import planted
 

@@ -16,11 +16,11 @@ from reasonx_eval.io.seeding import rng
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.grpo.batch import Batch
-from reasonx_ft.judges.base import AnswerBatch, JudgeInfo
 from reasonx_ft.training.determinism import deterministic
 from reasonx_ft.tuning.settings import read_settings
 from reasonx_ft.tuning.state import Sources, TrainState, prepare
 from reasonx_ft.tuning.train import Run
+from reasonx_ft.types import AnswerBatch, JudgeInfo
 
 #: height and width of the photos, the size that the embedded networks work at
 SIZE = (96, 128)

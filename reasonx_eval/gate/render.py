@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import click
-
 from reasonx_eval.gate.baseline import EntryChange
 from reasonx_eval.gate.verdict import CheckVerdict, Verdict
 from reasonx_eval.io.results import Value
@@ -21,23 +19,23 @@ def print_verdict(verdict: Verdict) -> None:
         print_table(_COLUMNS, [_cells(c) for c in verdict.checks], right=_RIGHT)
     for c in verdict.checks:
         if c.outcome != "pass":
-            click.echo(printable(f"{c.outcome}: {c.protocol} {c.model} {describe(c)}"))
+            print(printable(f"{c.outcome}: {c.protocol} {c.model} {describe(c)}"))
             if c.worst:
                 worst = ", ".join(f"{w.sample} ({w.baseline:.4g} -> {w.value:.4g})" for w in c.worst)
-                click.echo(printable(f"  worst: {worst}"))
+                print(printable(f"  worst: {worst}"))
     for line in verdict.refused:
-        click.echo("\n".join(printable(part) for part in f"not compared: {line}".splitlines()))
+        print("\n".join(printable(part) for part in f"not compared: {line}".splitlines()))
     for line in verdict.notes:
-        click.echo(printable(f"note: {line}"))
+        print(printable(f"note: {line}"))
     for baseline, run in dict.fromkeys((c.baseline_signature, c.signature) for c in verdict.checks):
         same = baseline == run
-        click.echo(printable(f"{'baseline and run' if same else 'baseline'}  {baseline}"))
+        print(printable(f"{'baseline and run' if same else 'baseline'}  {baseline}"))
         if not same:
-            click.echo(printable(f"run       {run}"))
+            print(printable(f"run       {run}"))
     if verdict.checks and verdict.confidence is not None:
-        click.echo(f"{100 * verdict.confidence:g}% intervals, BCa, {verdict.resamples:,} resamples; Holm over "
+        print(f"{100 * verdict.confidence:g}% intervals, BCa, {verdict.resamples:,} resamples; Holm over "
                    f"{sum(not c.exact for c in verdict.checks)} tests; seed {verdict.seed}")  # fmt: skip
-    click.echo(f"{verdict.outcome}: exit {verdict.exit_code}")
+    print(f"{verdict.outcome}: exit {verdict.exit_code}")
 
 
 def describe(c: CheckVerdict) -> str:
@@ -56,9 +54,9 @@ def describe(c: CheckVerdict) -> str:
 def print_changes(changes: Sequence[EntryChange]) -> None:
     """What an update did to the baseline, old values beside new ones."""
     if not changes:
-        click.echo("nothing changed: the baseline already is these runs")
+        print("nothing changed: the baseline already is these runs")
     for change in changes:
-        click.echo(printable(f"{change.action}: {change.protocol} {change.dataset} {change.model}"))
+        print(printable(f"{change.action}: {change.protocol} {change.dataset} {change.model}"))
         rows = [[name, _number(v.old), _number(v.new)] for name, v in change.values.items() if v.old != v.new]
         if rows:
             print_table(("metric", "old", "new"), rows, right=(1, 2))

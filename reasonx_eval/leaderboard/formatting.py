@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from reasonx_eval.io.results import Value
-from reasonx_eval.leaderboard.contamination import seen
 from reasonx_eval.leaderboard.submissions import JudgeSubmission
 from reasonx_eval.leaderboard.tables import Cell, Difference, ModelRow
 from reasonx_eval.metrics.table import known_metric
+from reasonx_eval.report.contamination import seen
 from reasonx_eval.report.tables import decimals, format_value
 
 ABSENT: Final = "-"

@@ -12,10 +12,10 @@ import numpy as np
 
 from reasonx_eval.errors import NotComparable
 from reasonx_eval.io.results import ModelRef, Value
-from reasonx_eval.leaderboard.contamination import seen
 from reasonx_eval.leaderboard.differences import intervals
 from reasonx_eval.leaderboard.submissions import Submission
 from reasonx_eval.metrics.table import Metric, known_metric
+from reasonx_eval.report.contamination import seen
 from reasonx_eval.statistics.aggregate import ROOTS, pooled_sum, repeated
 from reasonx_eval.statistics.columns import Column
 from reasonx_eval.statistics.ranks import Rank, rank_ranges

@@ -7,8 +7,6 @@ import io
 import math
 from collections.abc import Callable, Sequence
 
-import click
-
 from reasonx_eval.io.results import Value
 from reasonx_eval.report import latex
 from reasonx_eval.report.markdown import escape as markdown
@@ -89,21 +87,21 @@ def print_comparisons(
     if form == "table":
         _print_text(comparisons, worst=worst, by=by, canaries=canaries)
     else:
-        click.echo({"md": _markdown, "csv": _csv, "latex": _latex}[form](comparisons), nl=False)
+        print({"md": _markdown, "csv": _csv, "latex": _latex}[form](comparisons), end="")
 
 
 def _print_text(comparisons: Sequence[Comparison], *, worst: int, by: str | None, canaries: bool) -> None:
     """The tables on stdout, with the samples that got worst below each."""
     for c in comparisons:
-        click.echo("\n".join(head(c)))
+        print("\n".join(head(c)))
         for run, rows in zip(c.others, c.rows, strict=True):
             shown = sorted(rows, key=lambda r: r.name not in run.rewarded) if canaries else rows
             print_table(columns(c, run), [cells(r, run.rewarded) for r in shown], right=_RIGHT)
             for line in worst_lines(c, run, rows, worst=worst, by=by):
-                click.echo(printable(line))
-        click.echo("\n".join(foot(c)) + "\n")
+                print(printable(line))
+        print("\n".join(foot(c)) + "\n")
     for line in canary_lines(comparisons):
-        click.echo(printable(line))
+        print(printable(line))
 
 
 def worst_lines(c: Comparison, run: Run, rows: Sequence[Paired], *, worst: int, by: str | None) -> list[str]:

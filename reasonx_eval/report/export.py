@@ -12,9 +12,9 @@ from typing import Any
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.io.results import Value
-from reasonx_eval.leaderboard.contamination import seen
 from reasonx_eval.metrics.table import Metric, metric_info
 from reasonx_eval.report import latex
+from reasonx_eval.report.contamination import seen
 from reasonx_eval.report.markdown import escape as markdown
 from reasonx_eval.report.tables import arrow, printable, spreadsheet
 from reasonx_eval.statistics.columns import column

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
 from reasonx_eval.errors import unknown
@@ -46,7 +46,7 @@ def print_distributions(result: Result, folder: Path) -> None:
             rows.append([f"{name} {arrow(name)}", *cells])
     if rows:
         print_table(["per image", "best to worst", "best", "median", "worst", "worst image"], rows, right=(2, 3, 4))
-        click.echo()
+        print()
 
 
 def _records(result: Result, folder: Path) -> list[Record] | None:
@@ -54,7 +54,7 @@ def _records(result: Result, folder: Path) -> list[Record] | None:
     if not path.is_file():
         return None
     if sha256_file(path) != result.records_sha256:
-        click.echo("note: records.jsonl is not what the result was computed from: --verify says more\n", err=True)
+        print("note: records.jsonl is not what the result was computed from: --verify says more\n", file=sys.stderr)
         return None
     return read_records(path)
 
@@ -79,10 +79,10 @@ def print_histogram(result: Result, folder: Path, metric: str | None) -> None:
     run = load_run(folder)
     _, values = per_image(run.records, name)
     info = metric_info(name)
-    click.echo(printable(f"{info.label} {arrow(name)} per image, {len(values)} images, {result.model.name}"))
+    print(printable(f"{info.label} {arrow(name)} per image, {len(values)} images, {result.model.name}"))
     for line in histogram(values, unit=info.unit, blocks=can_print(EIGHTHS)):
-        click.echo(line)
-    click.echo(printable(result.signature) + "\n")
+        print(line)
+    print(printable(result.signature) + "\n")
 
 
 def chosen_metric(result: Result, metric: str | None) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
-
 from reasonx_eval.io.results import Result, load_timing
 from reasonx_eval.report.tables import printable
 
 
 def print_provenance(result: Result, folder: Path) -> None:
     for label, text in _lines(result, folder):
-        click.echo(f"{label:<10} {printable(text)}")
-    click.echo()
+        print(f"{label:<10} {printable(text)}")
+    print()
 
 
 def _lines(result: Result, folder: Path) -> list[tuple[str, str]]:

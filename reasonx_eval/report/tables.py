@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from reasonx_eval.io.results import Result, Value
 from reasonx_eval.metrics.table import known_metric
 
@@ -35,7 +33,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     widths = [max(len(c) for c in column) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
         cells = [c.rjust(w) if k in right else c.ljust(w) for k, (c, w) in enumerate(zip(row, widths, strict=True))]
-        click.echo("  ".join(cells).rstrip())
+        print("  ".join(cells).rstrip())
 
 
 def printable(text: str) -> str:
@@ -103,19 +101,19 @@ def status_line(result: Result) -> str:
 
 def print_result(result: Result, path: Path | None = None) -> None:
     """One result: model, status, metrics with intervals, signature."""
-    click.echo(printable(f"{result.model.name} on {result.dataset.name} ({result.dataset.split})  "
+    print(printable(f"{result.model.name} on {result.dataset.name} ({result.dataset.split})  "
                          f"{status_line(result)}"))  # fmt: skip
     print_table(["metric", "value", "95% interval", "unit", "n"], metric_rows(result.aggregate), right=(1, 4))
     for note in result.notes:
-        click.echo(f"note: {printable(note)}")
+        print(f"note: {printable(note)}")
     for sample, reason in list(result.failed.items())[:5]:
-        click.echo(printable(f"failed: {sample}: {reason}"))
+        print(printable(f"failed: {sample}: {reason}"))
     if len(result.failed) > 5:
-        click.echo(f"failed: ... and {len(result.failed) - 5} more, in records.jsonl")
-    click.echo(printable(result.signature))
+        print(f"failed: ... and {len(result.failed) - 5} more, in records.jsonl")
+    print(printable(result.signature))
     if path is not None:
-        click.echo(f"-> {path / 'result.json'}")
-    click.echo()
+        print(f"-> {path / 'result.json'}")
+    print()
 
 
 def print_overview(results: Sequence[Result], *, metrics: int = 3) -> None:
@@ -125,7 +123,7 @@ def print_overview(results: Sequence[Result], *, metrics: int = 3) -> None:
         by_protocol.setdefault(f"{result.protocol.name}@{result.protocol.version}", []).append(result)
     for ref, group in by_protocol.items():
         names = list(group[0].aggregate)[:metrics]
-        click.echo(f"{ref}  {group[0].dataset.name} {group[0].dataset.split}")
+        print(f"{ref}  {group[0].dataset.name} {group[0].dataset.split}")
         rows = []
         for result in group:
             cells = [" ".join(format_value(result.aggregate[name])) for name in names]
@@ -133,5 +131,5 @@ def print_overview(results: Sequence[Result], *, metrics: int = 3) -> None:
         columns = ["model", *(f"{n} {arrow(n)} [95% interval]" for n in names), "n", "status"]
         print_table(columns, rows, right=(len(columns) - 2,))
         for signature in dict.fromkeys(r.signature for r in group):
-            click.echo(signature)
-        click.echo()
+            print(signature)
+        print()

@@ -29,10 +29,10 @@ from reasonx_ft.annotation.pairs import Sampler, draw_orders, sample_pairs
 from reasonx_ft.annotation.photos import Photos
 from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.annotation.store.writer import ROWS, SECONDS
-from reasonx_ft.judges.base import FLAGS, ORDERS, AnswerBatch, Judge, Photo, QuestionBatch
 from reasonx_ft.judges.one_sided import OneSided
 from reasonx_ft.training.interrupts import interrupts
 from reasonx_ft.training.prefetch import ahead
+from reasonx_ft.types import FLAGS, ORDERS, AnswerBatch, Judge, Photo, QuestionBatch
 
 AskedOrders: TypeAlias = Literal["both", "red-first", "random"]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError
-from reasonx_ft.judges.base import CANONICAL
+from reasonx_ft.types import CANONICAL
 
 #: beyond it the products below could leave 64 bits
 _LARGEST = 1 << 20

@@ -31,7 +31,7 @@ from reasonx_ft.annotation.store.shards import (
 from reasonx_ft.annotation.store.statistics import StreamStats, stream_stats
 from reasonx_ft.annotation.store.table import Table, make_table
 from reasonx_ft.annotation.store.writer import ROWS, SECONDS, Writer
-from reasonx_ft.judges.base import JudgeInfo
+from reasonx_ft.types import JudgeInfo
 
 __all__ = ["Conflict", "Damaged", "Store", "StreamStats", "Table", "Writer", "merge"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_ft.annotation.coordinates import check_points
-from reasonx_ft.judges.base import CANONICAL, Photo, Question
+from reasonx_ft.types import CANONICAL, Photo, Question
 
 RED: Final = (255, 0, 0)
 GREEN: Final = (0, 255, 0)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, UsageError, unknown
 from reasonx_eval.io.seeding import rng
-from reasonx_ft.judges.base import CANONICAL, ORDERS, Order
+from reasonx_ft.types import CANONICAL, ORDERS, Order
 
 Sampler: TypeAlias = Literal["bands", "stratified"]
 SAMPLERS: Final[tuple[Sampler, ...]] = get_args(Sampler)

@@ -15,7 +15,7 @@ from reasonx_eval.io.images import read_rgb
 from reasonx_eval.io.selection import Selection, select
 from reasonx_eval.io.walk import PICTURES, walk_files
 from reasonx_eval.types import Sample
-from reasonx_ft.judges.base import Photo, photo_digest
+from reasonx_ft.types import Photo, photo_digest
 
 if TYPE_CHECKING:
     from reasonx_eval.datasets.base import Dataset

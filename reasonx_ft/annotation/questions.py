@@ -19,7 +19,7 @@ from reasonx_eval.io.digests import sha256_text
 from reasonx_eval.io.documents import read_toml
 from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.validation import explain
-from reasonx_ft.judges.base import Order
+from reasonx_ft.types import Order
 
 Meaning: TypeAlias = Literal["red", "green", "same", "different"]
 

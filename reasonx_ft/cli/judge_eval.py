@@ -116,8 +116,8 @@ def _plan(context: click.Context, how: dict[str, Any]) -> Any:
     from reasonx_eval.errors import unknown
     from reasonx_eval.io.selection import Selection
     from reasonx_ft.annotation.questions import MODALITIES
-    from reasonx_ft.judges.base import ORDERS
     from reasonx_ft.judges.evaluation.records import EvalPlan
+    from reasonx_ft.types import ORDERS
 
     modalities = None
     if how["modalities"] is not None:

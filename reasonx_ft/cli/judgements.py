@@ -133,7 +133,7 @@ def _rows(store: Store, photo: str | None, modality: str | None, judge: str | No
 
     from reasonx_eval.errors import UsageError, unknown
     from reasonx_ft.annotation.store.schema import MODALITIES
-    from reasonx_ft.judges.base import FLAGS
+    from reasonx_ft.types import FLAGS
 
     if modality is not None and modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)

@@ -12,7 +12,7 @@ import re
 from typing import Final, Literal, TypeAlias
 
 from reasonx_ft.annotation.questions import Meaning, Template
-from reasonx_ft.judges.base import Answer, Order
+from reasonx_ft.types import Answer, Order
 
 #: why words have no meaning; unfinished: they end within the thoughts, or were cut off
 Unread: TypeAlias = Literal["refused", "garbage", "unfinished"]

@@ -28,8 +28,8 @@ from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import Questions, read_questions
 from reasonx_ft.judges.answer_text import certain, read, read_answer
-from reasonx_ft.judges.base import CANONICAL, Answer, Judge, JudgeInfo, Question
 from reasonx_ft.judges.mllm_files import find_model
+from reasonx_ft.types import CANONICAL, Answer, Judge, JudgeInfo, Question
 
 RELEASED: Final = "adirik/InternVL2_5-4B-Intrinsic-Judge"
 _MEAN: Final = np.array([0.485, 0.456, 0.406], dtype=np.float32)

@@ -11,7 +11,7 @@ from reasonx_eval.errors import ReasonXError, UsageError, unknown
 from reasonx_eval.io.plugins import Registry
 from reasonx_eval.models.loading.options import option_parameters, parse_options
 from reasonx_ft.annotation.questions import Questions
-from reasonx_ft.judges.base import Judge
+from reasonx_ft.types import Judge
 
 if TYPE_CHECKING:
     from reasonx_ft.annotation.photos import Recent
@@ -134,7 +134,7 @@ def _build(factory: Any, source: str | None, request: Request) -> Judge:
             raise
         raise UsageError(f"can't be constructed: {type(error).__name__}: {error}", where=spec) from error
     if not isinstance(judge, Judge):
-        raise UsageError(f"{type(judge).__name__} is not derived from reasonx_ft.judges.base.Judge", where=spec)
+        raise UsageError(f"{type(judge).__name__} is not derived from reasonx_ft.types.Judge", where=spec)
     return judge
 
 

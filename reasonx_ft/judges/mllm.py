@@ -21,7 +21,6 @@ from reasonx_eval.models.loading.runtime import Runtime, in_batches
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import Questions, Template, read_questions
 from reasonx_ft.judges.answer_text import certain, read, read_answer
-from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Question
 from reasonx_ft.judges.mllm_files import (
     check_architecture,
     find_adapter,
@@ -32,6 +31,7 @@ from reasonx_ft.judges.mllm_files import (
 )
 from reasonx_ft.judges.mllm_readout import Prompter, Readout, Tensors, chat_text, example_picture
 from reasonx_ft.training.prefetch import ahead
+from reasonx_ft.types import Answer, Judge, JudgeInfo, Question
 
 Reading: TypeAlias = Literal["candidates", "text"]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError, one_line
 from reasonx_ft.annotation.questions import Meaning, Questions, Template
-from reasonx_ft.judges.base import CANONICAL
+from reasonx_ft.types import CANONICAL
 
 Tensors: TypeAlias = Mapping[str, torch.Tensor]
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_ft.judges.base import ORDERS
+from reasonx_ft.types import ORDERS
 
 #: fewer decided answers may be alike by chance
 _FEWEST: Final = 20

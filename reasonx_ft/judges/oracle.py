@@ -18,7 +18,7 @@ from reasonx_eval.types import FIRST, LEFT_OUT, SAME, Sample
 from reasonx_ft.annotation.coordinates import View, fractions
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.true_map import true_map
-from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Question
+from reasonx_ft.types import Answer, Judge, JudgeInfo, Question
 
 #: shares of wrong answers: one minus the published held-out accuracies .962 .935 .894 .876
 PRESETS: Final[Mapping[str, Mapping[str, float]]] = {

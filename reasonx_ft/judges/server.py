@@ -24,7 +24,6 @@ from reasonx_eval.io.files import canonical_json
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import Questions, Template, read_questions
 from reasonx_ft.judges.answer_text import Unread, read
-from reasonx_ft.judges.base import CANONICAL, Answer, AnswerBatch, Judge, JudgeInfo, Question, QuestionBatch
 from reasonx_ft.judges.server_answers import (
     TOP,
     WORDS,
@@ -37,6 +36,7 @@ from reasonx_ft.judges.server_answers import (
     request,
 )
 from reasonx_ft.judges.server_client import Client, Failed, Refused, parse_address
+from reasonx_ft.types import CANONICAL, Answer, AnswerBatch, Judge, JudgeInfo, Question, QuestionBatch
 
 Logprobs: TypeAlias = Literal["auto", "prefix", "word", "off"]
 

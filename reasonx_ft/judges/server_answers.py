@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from reasonx_ft.annotation.questions import Template
 from reasonx_ft.judges.answer_text import Unread, certain, final_text, read_answer
-from reasonx_ft.judges.base import Order
+from reasonx_ft.types import Order
 
 #: how answers are read: `prefix` continues a forced beginning, `word` asks for one word; both from log-probabilities
 Reading: TypeAlias = Literal["prefix", "word", "text"]

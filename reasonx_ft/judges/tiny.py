@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_ft.annotation.coordinates import View
-from reasonx_ft.judges.base import FLAGS, Answer, AnswerBatch, Judge, JudgeInfo, Photo, Question, QuestionBatch
 from reasonx_ft.judges.tiny_files import WEIGHTS, JudgeCard, load_judge_net, read_card
+from reasonx_ft.types import FLAGS, Answer, AnswerBatch, Judge, JudgeInfo, Photo, Question, QuestionBatch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -21,7 +21,7 @@ from PIL import Image
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.digests import sha256_file
 from reasonx_ft.annotation.coordinates import View
-from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Photo, Question
+from reasonx_ft.types import Answer, Judge, JudgeInfo, Photo, Question
 
 #: of blue, green and red, subtracted from both patches and context
 _MEAN = np.array([104, 117, 123], dtype=np.float32)

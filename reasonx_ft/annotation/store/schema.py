@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from reasonx_ft.judges.base import CANONICAL, FLAGS, ORDERS
+from reasonx_ft.types import CANONICAL, FLAGS, ORDERS
 
 T = TypeVar("T")
 

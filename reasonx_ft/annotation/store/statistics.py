@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reasonx_ft.annotation.store.schema import Columns, pack
-from reasonx_ft.judges.base import FLAGS, ORDERS
+from reasonx_ft.types import FLAGS, ORDERS
 
 BINS = 20
 

@@ -15,7 +15,7 @@ from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.annotation.store.meta import update_meta
 from reasonx_ft.annotation.store.schema import Columns, concatenate
 from reasonx_ft.annotation.store.shards import About, write_shard
-from reasonx_ft.judges.base import ORDERS, Answer, AnswerBatch, JudgeInfo, Question, QuestionBatch
+from reasonx_ft.types import ORDERS, Answer, AnswerBatch, JudgeInfo, Question, QuestionBatch
 
 ROWS = 50_000
 SECONDS = 20.0

@@ -31,7 +31,6 @@ from reasonx_eval.types import KINDS, LEFT_OUT, Prediction, Sample
 from reasonx_ft.annotation.coordinates import fractions
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import Questions
-from reasonx_ft.judges.base import FLAGS, AnswerBatch, Judge, QuestionBatch
 from reasonx_ft.judges.evaluation.records import EvalPlan, PhotoAnswers
 from reasonx_ft.judges.evaluation.scoring import modality_result
 from reasonx_ft.judges.evaluation.truth import (
@@ -42,6 +41,7 @@ from reasonx_ft.judges.evaluation.truth import (
     photo_of,
     truth_of,
 )
+from reasonx_ft.types import FLAGS, AnswerBatch, Judge, QuestionBatch
 
 RECORDS: Final = "records.jsonl"
 

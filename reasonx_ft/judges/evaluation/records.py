@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from reasonx_eval.io.files import canonical_json
 from reasonx_eval.io.selection import Selection
 from reasonx_eval.types import FIRST, SAME
-from reasonx_ft.judges.base import ORDERS, Order
+from reasonx_ft.types import ORDERS, Order
 
 
 @dataclass(frozen=True)

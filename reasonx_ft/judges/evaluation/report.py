@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.judge_results import JudgeResult, ModalityResult
 from reasonx_eval.report.tables import print_table, printable
@@ -19,16 +17,16 @@ if TYPE_CHECKING:
 def print_judge(result: JudgeResult) -> None:
     """Signature, one row a modality, and what is missing."""
     judge = result.judge
-    click.echo(printable(result.signature))
+    print(printable(result.signature))
     trained = f", trained on {', '.join(judge.trained_on)}" if judge.trained_on else ""
-    click.echo(printable(f"judge {judge.name} ({judge.revision}){trained}"))
+    print(printable(f"judge {judge.name} ({judge.revision}){trained}"))
     columns = ["question", "pairs", "accuracy", "balanced", "orders agree", "calibration error"]
     if result.base is not None:
         columns += ["base right", "disagreements", "right on them"]
     rows = [_row(name, one, with_base=result.base is not None) for name, one in result.modalities.items()]
     print_table(columns, rows, right=range(1, len(columns)))
     bands = list(next(iter(result.modalities.values())).by_band) if result.modalities else []
-    click.echo("by distance" + (" (albedo: balanced)" if "albedo" in result.modalities else ""))
+    print("by distance" + (" (albedo: balanced)" if "albedo" in result.modalities else ""))
     near_far = [[m, *(_share(one.by_band[b]) for b in bands)] for m, one in result.modalities.items()]
     print_table(["question", *bands], near_far, right=range(1, len(bands) + 1))
     _print_missing(result)
@@ -57,11 +55,11 @@ def _print_missing(result: JudgeResult) -> None:
         lost = one.n_asked - one.n_answered
         if lost:
             said = ", ".join(f"{n} {flag}" for flag, n in sorted(one.flags.items()) if flag != "ok")
-            click.echo(f"{name}: {lost:,} of {one.n_asked:,} pairs have no answer and don't count ({said})")
+            print(f"{name}: {lost:,} of {one.n_asked:,} pairs have no answer and don't count ({said})")
     for reason in list(result.failed.values())[:5]:
-        click.echo(printable(f"failed: {reason}"))
+        print(printable(f"failed: {reason}"))
     if result.failed:
-        click.echo(f"{len(result.failed)} of {len(result.failed) + result.n_scored} photos failed")
+        print(f"{len(result.failed)} of {len(result.failed) + result.n_scored} photos failed")
 
 
 def write_plots(result: JudgeResult, folder: Path) -> list[Path]:

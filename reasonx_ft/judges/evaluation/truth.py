@@ -19,7 +19,7 @@ from reasonx_ft.annotation.markers import canonical
 from reasonx_ft.annotation.pairs import Sampler, bands_of, sample_pairs
 from reasonx_ft.annotation.questions import MODALITIES
 from reasonx_ft.annotation.true_map import true_map
-from reasonx_ft.judges.base import Photo, photo_digest
+from reasonx_ft.types import Photo, photo_digest
 
 PAIRS: Final = "pairs"
 JUDGEMENTS: Final = "judgements"

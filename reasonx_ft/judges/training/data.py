@@ -29,8 +29,8 @@ from reasonx_ft.annotation.markers import canonical, draw_markers
 from reasonx_ft.annotation.pairs import BAND_NAMES, bands_of, sample_pairs
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import Meaning, Questions
-from reasonx_ft.judges.base import ORDERS, Photo
 from reasonx_ft.judges.evaluation.truth import judged_modalities, map_relation, photo_of
+from reasonx_ft.types import ORDERS, Photo
 
 ROWS: Final = "pairs.jsonl"
 TABLE: Final = "pairs.parquet"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reasonx_eval.io.images import read_rgb
-from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest
+from reasonx_ft.types import ORDERS, Photo, Question, photo_digest
 from tests.helpers import real_judges
 from tests.helpers.pages import EVAL, FT, text
 from tests.helpers.real_pairs import build, evaluate, table

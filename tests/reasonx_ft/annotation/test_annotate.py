@@ -26,7 +26,7 @@ from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.photos import open_photos
 from reasonx_ft.annotation.questions import Questions, read_questions
 from reasonx_ft.cli.main import cli
-from reasonx_ft.judges.base import ORDERS, Answer, Flag, Judge, JudgeInfo, Question
+from reasonx_ft.types import ORDERS, Answer, Flag, Judge, JudgeInfo, Question
 
 QUESTIONS = read_questions()
 PLAN = Plan(pairs=5, workers=1)
@@ -222,7 +222,7 @@ def test_a_judge_that_gives_too_few_answers(folder: Path, tmp_path: Path) -> Non
 
 JUDGE = """
 import os, time
-from reasonx_ft.judges.base import Answer, Judge, JudgeInfo
+from reasonx_ft.types import Answer, Judge, JudgeInfo
 from reasonx_eval.io.seeding import stream_seed
 class Logged(Judge):
     batch_size = 4

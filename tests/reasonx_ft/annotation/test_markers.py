@@ -10,7 +10,7 @@ from PIL import Image
 from reasonx_eval.errors import UsageError
 from reasonx_eval.io.seeding import rng
 from reasonx_ft.annotation.markers import Painter, canonical, draw_markers
-from reasonx_ft.judges.base import ORDERS, Order, Photo, Question, photo_digest
+from reasonx_ft.types import ORDERS, Order, Photo, Question, photo_digest
 
 #: the marker by hand: a ring of distances 4 to 6, a dot of distances 0 and 1
 DRAWING = (

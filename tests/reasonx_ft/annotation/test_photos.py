@@ -14,7 +14,7 @@ from reasonx_eval.io.seeding import rng
 from reasonx_eval.registry import load_dataset
 from reasonx_eval.types import DepthTarget
 from reasonx_ft.annotation.photos import Recent, open_dataset, open_photos
-from reasonx_ft.judges.base import Photo, photo_digest
+from reasonx_ft.types import Photo, photo_digest
 from tests.helpers.shared import SHARED
 
 

@@ -15,7 +15,8 @@ from reasonx_ft.annotation.annotate import Plan, annotate
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.photos import open_photos
 from reasonx_ft.annotation.questions import MODALITIES, read_questions
-from reasonx_ft.judges.base import (
+from reasonx_ft.judges.tiny import TinyJudge
+from reasonx_ft.types import (
     FLAGS,
     Answer,
     AnswerBatch,
@@ -26,7 +27,6 @@ from reasonx_ft.judges.base import (
     QuestionBatch,
     photo_digest,
 )
-from reasonx_ft.judges.tiny import TinyJudge
 
 INFO = JudgeInfo("some", "r1")
 

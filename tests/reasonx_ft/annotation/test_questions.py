@@ -8,7 +8,7 @@ import pytest
 
 from reasonx_eval.errors import UsageError
 from reasonx_ft.annotation.questions import MODALITIES, read_questions
-from reasonx_ft.judges.base import ORDERS
+from reasonx_ft.types import ORDERS
 
 GOOD = '[depth]\nquestion = "Q"\nprefix = "P"\nanswers = { red = " r", green = " g" }\n'
 ALBEDO = '[albedo]\nquestion = "Q"\nprefix = "P"\nanswers = { same = " y", different = " n" }\n'

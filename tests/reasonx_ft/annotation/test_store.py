@@ -26,7 +26,7 @@ from reasonx_ft.annotation.judgements import Store, merge
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.annotation.store.shards import Damaged, read_shard
 from reasonx_ft.cli.main import cli
-from reasonx_ft.judges.base import ORDERS, Answer, JudgeInfo, Order, Photo, Question
+from reasonx_ft.types import ORDERS, Answer, JudgeInfo, Order, Photo, Question
 
 QUESTIONS = read_questions()
 INFO = JudgeInfo("judge", "rev0", licence="none", trained_on=("x",), options={"a": 1})

@@ -17,7 +17,7 @@ from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.grpo.batch import Judged
 from reasonx_ft.grpo.rewards import agreement
-from reasonx_ft.judges.base import CANONICAL, ORDERS, Answer, Judge, JudgeInfo, Photo, Question, photo_digest
+from reasonx_ft.types import CANONICAL, ORDERS, Answer, Judge, JudgeInfo, Photo, Question, photo_digest
 from tests.reasonx_ft.policies.policy_fakes import CHANNELS, generator
 
 SIZE = (24, 32)

@@ -23,13 +23,13 @@ from reasonx_eval.types import DIFFERENT, FIRST, LEFT_OUT, SAME, SECOND
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import MODALITIES
 from reasonx_ft.cli.main import cli
-from reasonx_ft.judges.base import Answer, Judge, JudgeInfo, Question
 from reasonx_ft.judges.evaluation.evaluate import evaluate_judge, wanted_targets
 from reasonx_ft.judges.evaluation.records import EvalPlan, PhotoAnswers, mean_of_orders
 from reasonx_ft.judges.evaluation.scoring import calibration, interval, modality_result
 from reasonx_ft.judges.evaluation.truth import judged_modalities, map_relation, photo_of, truth_of
 from reasonx_ft.judges.oracle import Oracle
 from reasonx_ft.judges.training.data import maps_of
+from reasonx_ft.types import Answer, Judge, JudgeInfo, Question
 
 PLAN = EvalPlan(resamples=200)
 

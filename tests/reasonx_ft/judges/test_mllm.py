@@ -18,9 +18,9 @@ from reasonx_eval.errors import UsageError
 from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import read_questions
-from reasonx_ft.judges.base import ORDERS, Answer, Photo, Question, photo_digest
 from reasonx_ft.judges.mllm import Mllm
 from reasonx_ft.judges.mllm_readout import Readout
+from reasonx_ft.types import ORDERS, Answer, Photo, Question, photo_digest
 from tests.reasonx_eval.models.tiny_hub import SHA, as_hub_cache
 from tests.reasonx_ft.judges.tiny_vlm import FAMILIES, save_vlm
 

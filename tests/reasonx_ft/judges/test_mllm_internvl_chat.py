@@ -16,9 +16,9 @@ from reasonx_eval.errors import UsageError
 from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import read_questions
-from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest
 from reasonx_ft.judges.internvl_chat import InternvlChat, cut
 from reasonx_ft.judges.mllm import Mllm
+from reasonx_ft.types import ORDERS, Photo, Question, photo_digest
 from tests.reasonx_ft.judges.tiny_vlm import tokenizer
 
 TRUSTED = Runtime(device="cpu", trust_remote_code=True)

@@ -17,9 +17,9 @@ from reasonx_eval.registry import load_dataset
 from reasonx_eval.types import DepthTarget, MapTarget, NormalTarget, Sample
 from reasonx_ft.annotation.pairs import sample_pairs
 from reasonx_ft.annotation.photos import Recent
-from reasonx_ft.judges.base import ORDERS, Answer, Photo, Question, photo_digest
 from reasonx_ft.judges.load import load_judge, needs_targets
 from reasonx_ft.judges.oracle import PRESETS, Oracle
+from reasonx_ft.types import ORDERS, Answer, Photo, Question, photo_digest
 
 MODALITIES = ("depth", "normals", "irradiance", "albedo")
 
@@ -229,7 +229,7 @@ def test_wrong_options(options: dict[str, str], message: str) -> None:
 def test_a_judge_of_ones_own(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
-        "from reasonx_ft.judges.base import Answer, Judge, JudgeInfo\n"
+        "from reasonx_ft.types import Answer, Judge, JudgeInfo\n"
         "class Half(Judge):\n"
         "    def __init__(self, p: float = 0.5, questions=None):\n"
         "        self.p, self.questions = p, questions\n"

@@ -18,8 +18,8 @@ from reasonx_eval.errors import UsageError
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.judges import server_client
-from reasonx_ft.judges.base import ORDERS, Answer, Photo, Question, photo_digest
 from reasonx_ft.judges.server import KEY_VARIABLE, Server
+from reasonx_ft.types import ORDERS, Answer, Photo, Question, photo_digest
 from tests.reasonx_ft.judges.fake_server import Reply, completion, modality_of, picture_of, serving
 
 MODALITIES = ("depth", "normals", "irradiance", "albedo")

@@ -14,7 +14,6 @@ from reasonx_eval.io.selection import Selection
 from reasonx_eval.registry import load_dataset
 from reasonx_ft.annotation.coordinates import canonical_points
 from reasonx_ft.annotation.photos import Recent
-from reasonx_ft.judges.base import ORDERS, Photo, Question, photo_digest
 from reasonx_ft.judges.evaluation.evaluate import evaluate_judge
 from reasonx_ft.judges.evaluation.records import EvalPlan
 from reasonx_ft.judges.evaluation.truth import photo_of, truth_of
@@ -22,6 +21,7 @@ from reasonx_ft.judges.load import load_judge
 from reasonx_ft.judges.tiny import TinyJudge, small
 from reasonx_ft.judges.tiny_files import WEIGHTS
 from reasonx_ft.judges.tiny_net import JUDGED, JudgeNet, around, neighbours
+from reasonx_ft.types import ORDERS, Photo, Question, photo_digest
 from tests.helpers.pages import FT, text
 from tests.helpers.real_judges import card_table
 

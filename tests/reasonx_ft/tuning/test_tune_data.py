@@ -12,10 +12,10 @@ import torch
 from reasonx_eval.errors import UsageError
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.photos import open_photos
-from reasonx_ft.judges.base import ORDERS, Answer, Photo, Question
 from reasonx_ft.tuning.batches import BatchSampler, label_histogram
 from reasonx_ft.tuning.config import Data
 from reasonx_ft.tuning.data import PhotoSet, held_out, locate, read_answers
+from reasonx_ft.types import ORDERS, Answer, Photo, Question
 from tests.reasonx_ft.tuning.tune_data import photo, write_answers, write_photos
 
 NAN = float("nan")

@@ -14,7 +14,6 @@ from reasonx_ft.annotation.annotate import Plan, annotate
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.photos import open_photos
 from reasonx_ft.annotation.questions import read_questions
-from reasonx_ft.judges.base import Answer, JudgeInfo, Photo, Question, photo_digest
 from reasonx_ft.judges.load import load_judge
 from reasonx_ft.policies.base import Compute, Policy
 from reasonx_ft.policies.embedded import TinyPredictor
@@ -24,6 +23,7 @@ from reasonx_ft.policies.noise import make_noise
 from reasonx_ft.tuning.config import TuneConfig
 from reasonx_ft.tuning.settings import read_settings
 from reasonx_ft.tuning.state import Sources
+from reasonx_ft.types import Answer, JudgeInfo, Photo, Question, photo_digest
 
 PHOTOS = "dataset:scenes-wild/train"
 LIMIT = 14
