@@ -55,12 +55,13 @@ class TinyCard(CardPart):
     """The card of a weights file.
 
     network : arguments of the network's class
+    base : model or backbone that it was trained from
     training : the whole configuration of the training; versions : software that can change a bit of the result
     scores : measured on the weights as stored, in half precision
     """
 
     schema_: Literal[1] = Field(1, alias="schema")
-    model: Literal["tiny", "tiny-flow"]
+    model: Literal["tiny", "tiny-flow", "dino-small"]
     network: dict[str, Any]
     parameters: int
     weights_sha256: str
@@ -164,6 +165,10 @@ def write_model(folder: Path, card: TinyCard, network: nn.Module) -> Path:
 
 def build_network(model: str, arguments: dict[str, Any]) -> nn.Module:
     """A network of the named kind with fresh weights."""
+    if model == "dino-small":
+        from reasonx_eval.models.embedded.dino import DinoHead
+
+        return DinoHead(**arguments)
     from reasonx_eval.models.embedded.tiny_net import TinyFlow, TinyNet
 
     network: nn.Module = {"tiny": TinyNet, "tiny-flow": TinyFlow}[model](**arguments)

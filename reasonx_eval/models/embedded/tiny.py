@@ -9,7 +9,6 @@ whoever scores them resizes by the protocol's rule.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -40,7 +39,7 @@ _KINDS: Mapping[str, tuple[Kind, ...]] = {
 }
 
 
-class _Embedded(Model):
+class EmbeddedModel(Model):
     """One photo at a time: no number depends on the other photos of a call."""
 
     network_name: str
@@ -104,26 +103,32 @@ class _Embedded(Model):
         import torch
 
         from reasonx_eval.models.embedded.tiny_net import CODES
-        from reasonx_eval.models.loading.runtime import to_numpy, to_tensor
+        from reasonx_eval.models.loading.runtime import to_numpy
 
         modality = TASK_OF_KIND[kind]
         with torch.inference_mode():
-            images = to_tensor(working_image(sample.image), self.device)[None]
-            value = CODES[modality].decode(self._code(images, modality, sample.id, seed))[0]
+            value = CODES[modality].decode(self._code_of(sample, modality, seed))[0]
             if kind == "disparity_affine":
                 value = 1 / value
             return to_numpy(value[0] if modality == "depth" else value.permute(1, 2, 0).contiguous())
 
-    @abstractmethod
+    def _code_of(self, sample: Sample, modality: str, seed: int) -> Tensor:
+        """The code [1, C, h, w] of one map of a photo."""
+        from reasonx_eval.models.loading.runtime import to_tensor
+
+        images = to_tensor(working_image(sample.image), self.device)[None]
+        return self._code(images, modality, sample.id, seed)
+
     def _code(self, images: Tensor, modality: str, sample_id: str, seed: int) -> Tensor:
-        """The code [1, C, h, w] of one map of one photo."""
+        """The code [1, C, h, w] of one map of a photo at its working size."""
+        raise NotImplementedError
 
     def _options(self) -> dict[str, Any]:
         """Options that change the output."""
         return {}
 
 
-class Tiny(_Embedded):
+class Tiny(EmbeddedModel):
     """The feed-forward network: all four maps at once, no noise.
 
     Parameters
@@ -142,7 +147,7 @@ class Tiny(_Embedded):
         return code
 
 
-class TinyFlow(_Embedded):
+class TinyFlow(EmbeddedModel):
     """The flow: noise becomes one map in a few Euler steps, under the condition of the photo.
 
     Parameters
@@ -181,18 +186,27 @@ class TinyFlow(_Embedded):
         return {"steps": self._steps, "ensemble": self._ensemble}
 
 
-def working_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width at which a photo is seen: the long side 128, both multiples of 8, 16 or more."""
-    factor = LONG_SIDE / max(height, width)
+def working_size(height: int, width: int, long_side: int = LONG_SIDE) -> tuple[int, int]:
+    """Height and width at which a photo is seen: the long side as given, both multiples of 8, 16 or more.
+
+    Examples
+    --------
+    >>> working_size(480, 640)
+    (96, 128)
+    """
+    factor = long_side / max(height, width)
     return max(_SHORTEST, round(height * factor / 8) * 8), max(_SHORTEST, round(width * factor / 8) * 8)
 
 
 def working_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A photo [H, W, 3] at its working size."""
+    return resized(image, *working_size(*image.shape[:2]))
+
+
+def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """A photo [H, W, 3] at another size: integer arithmetic, with a filter that widens as the photo shrinks."""
     from PIL import Image
 
-    height, width = working_size(*image.shape[:2])
     if (height, width) == image.shape[:2]:
         return image
-    # integer arithmetic, with a filter that widens as the photo shrinks
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

@@ -206,10 +206,11 @@ def _catalogued(entry: CatalogueEntry, request: Request) -> Model:
     if entry.adapter is None:
         raise UsageError(f"not available: {entry.unavailable}", where=entry.name, fix="reasonx-eval list models")
     request = replace(request, options={**entry.options, **request.options})
+    adapter = imported(entry.adapter)
     given: dict[str, Any] = {"name": entry.name}
-    if entry.hub is not None:
+    if entry.hub is not None and "checkpoint" in option_parameters(adapter):
         given["checkpoint"] = find_checkpoint(entry.hub, allow_pickle=True)
-    return construct(imported(entry.adapter), request, **given)
+    return construct(adapter, request, **given)
 
 
 def from_checkpoint(checkpoint: Checkpoint, request: Request) -> Model:
