@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from reasonx_ft.types import ORDERS
 
-#: fewer decided answers may be alike by chance
-_FEWEST: Final = 20
+#: fewer decided answers may all be alike by chance; so many may be all but alike by no chance
+_FEWEST: Final = 12
+_MANY: Final = 20
 #: share of answers that name one colour; a sound judge names each for half of the pairs
 _MOST: Final = 0.95
 
@@ -48,18 +49,25 @@ class OneSided:
 
     def warnings(self) -> list[str]:
         """One line a modality whose answers are all but alike."""
-        found = []
-        for modality, n in self._decided.items():
-            red = self._red[modality]
-            most = max(red, n - red)
-            # most pairs may truly differ in colour, so that only answers without exception are suspicious
-            if n < _FEWEST or most < (n if modality == "albedo" else _MOST * n):
-                continue
-            if modality == "albedo":
-                said = "yes" if red else "no"
-                found.append(f"albedo: all {n:,} answers are {said}: does this judge look at the points?")
-            else:
-                colour = "red" if red == most else "green"
-                found.append(f"{modality}: {most:,} of {n:,} answers name {colour}, whichever point is {colour}: "
-                             "this judge doesn't look at the points")  # fmt: skip
+        found = [line for m, n in self._decided.items() if (line := _suspicious(m, self._red[m], n, _MOST)) is not None]
+        colours = [m for m in self._decided if m != "albedo"]
+        if not found and len(colours) > 1:
+            together = _suspicious(", ".join(colours), sum(self._red[m] for m in colours),
+                                   sum(self._decided[m] for m in colours), 1.0)  # fmt: skip
+            found += [] if together is None else [together]
         return found
+
+
+def _suspicious(modality: str, red: int, n: int, share: float) -> str | None:
+    """The warning where at least `share` of n answers, `red` of which name red, are alike."""
+    most = max(red, n - red)
+    if modality == "albedo":
+        # most pairs may truly differ in colour: only many answers without exception are suspicious
+        if most < n or n < _MANY:
+            return None
+        return f"albedo: all {n:,} answers are {'yes' if red else 'no'}: does this judge look at the points?"
+    if most < n * (share if n >= _MANY else 1) or n < _FEWEST:
+        return None
+    colour = "red" if red == most else "green"
+    return (f"{modality}: {most:,} of {n:,} answers name {colour}, whichever point is {colour}: "
+            "this judge doesn't look at the points")  # fmt: skip

@@ -110,11 +110,20 @@ def test_a_judge_that_always_says_one_colour_is_warned_about(photos: Path) -> No
 
 def test_few_or_undecided_answers_are_not_suspicious() -> None:
     counts = OneSided()
-    counts.add("depth", np.zeros(19, np.int8), np.ones(19))
+    counts.add("depth", np.zeros(11, np.int8), np.ones(11))
+    counts.add("distance", np.zeros(19, np.int8), np.array([0.0] + [1.0] * 18))
     counts.add("normals", np.zeros(100, np.int8), np.full(100, 0.5))
     counts.add("irradiance", np.zeros(100, np.int8), np.full(100, np.nan))
     counts.add("albedo", np.zeros(100, np.int8), np.array([0.0] * 99 + [1.0]))
     assert counts.warnings() == []
+
+
+def test_few_answers_to_each_question_are_looked_at_together() -> None:
+    counts = OneSided()
+    for modality in ("depth", "normals", "irradiance"):
+        counts.add(modality, np.array([0, 1] * 3), np.array([1.0, 0.0] * 3))
+    assert counts.warnings() == ["depth, normals, irradiance: 18 of 18 answers name red, whichever point is red: "
+                                 "this judge doesn't look at the points"]  # fmt: skip
 
 
 def cut_off(body: dict[str, object], number: int) -> Reply:

@@ -8,13 +8,15 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+
+from reasonx_ft.types import ORDERS, Answer, Photo, Question, photo_digest
 
 
 @dataclass
@@ -153,3 +155,43 @@ def serving(
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+MODALITIES = ("depth", "normals", "irradiance", "albedo")
+
+
+def photo(seed: int = 0) -> Photo:
+    image = np.random.default_rng(seed).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    return Photo(f"photo{seed}", image, photo_digest(image))
+
+
+PHOTO = photo()
+
+
+def questions(pairs: int = 2) -> list[Question]:
+    return [Question(PHOTO, (40 + 20 * k, 50), (200, 300), m, o)
+            for k in range(pairs) for o in ORDERS for m in MODALITIES]  # fmt: skip
+
+
+def red(p: float) -> dict[str, float]:
+    """The first token's probabilities where red, or yes, has p of what both candidates have."""
+    return {" red": 0.5 * p, " green": 0.5 * (1 - p), " yes": 0.4 * p, " no": 0.4 * (1 - p), " The": 0.05}
+
+
+def says_red(body: dict[str, Any], number: int) -> Reply:
+    return Reply(completion(" red", [(" red", red(0.8))]))
+
+
+def chance(picture: np.ndarray[Any, Any], modality: str) -> float:
+    """A probability that is another one for every picture and modality."""
+    total = int(picture.astype(np.int64).sum()) * 7 + MODALITIES.index(modality) * 13
+    return 0.05 + 0.9 * (total % 101) / 101
+
+
+def values(answers: Sequence[Answer]) -> list[float]:
+    return [a.probability for a in answers]
+
+
+def first_point(question: Question, p: float) -> float:
+    """What a red (or yes) of probability p says about the first point (or sameness)."""
+    return p if question.modality == "albedo" or question.order == "red-first" else 1 - p

@@ -1,14 +1,18 @@
-"""The server judge against a real server on this machine, well-behaved, slow, broken and hostile."""
+"""The server judge against a real server on this machine: questions, answers, order, and what stops it."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import math
+import re
 import socket
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -17,56 +21,32 @@ import tenacity
 from reasonx_eval.errors import UsageError
 from reasonx_ft.annotation.markers import Painter
 from reasonx_ft.annotation.questions import read_questions
-from reasonx_ft.judges import server_client
+from reasonx_ft.judges import server, server_client
 from reasonx_ft.judges.server import KEY_VARIABLE, Server
-from reasonx_ft.types import ORDERS, Answer, Photo, Question, photo_digest
-from tests.reasonx_ft.judges.fake_server import Reply, completion, modality_of, picture_of, serving
+from reasonx_ft.types import Answer, QuestionBatch
+from tests.reasonx_ft.judges.fake_server import (
+    MODALITIES,
+    PHOTO,
+    Reply,
+    chance,
+    completion,
+    first_point,
+    modality_of,
+    picture_of,
+    questions,
+    red,
+    says_red,
+    serving,
+    values,
+)  # fmt: skip
 
-MODALITIES = ("depth", "normals", "irradiance", "albedo")
 KEY = "sk-very-secret-0123456789"
-
-
-def photo(seed: int = 0) -> Photo:
-    image = np.random.default_rng(seed).integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    return Photo(f"photo{seed}", image, photo_digest(image))
-
-
-PHOTO = photo()
-
-
-def questions(pairs: int = 2) -> list[Question]:
-    return [Question(PHOTO, (40 + 20 * k, 50), (200, 300), m, o)
-            for k in range(pairs) for o in ORDERS for m in MODALITIES]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_client, "BACKOFF", tenacity.wait_random_exponential(multiplier=0.01, max=0.1))
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-
-
-def red(p: float) -> dict[str, float]:
-    """The first token's probabilities where red, or yes, has p of what both candidates have."""
-    return {" red": 0.5 * p, " green": 0.5 * (1 - p), " yes": 0.4 * p, " no": 0.4 * (1 - p), " The": 0.05}
-
-
-def says_red(body: dict[str, Any], number: int) -> Reply:
-    return Reply(completion(" red", [(" red", red(0.8))]))
-
-
-def chance(picture: np.ndarray[Any, Any], modality: str) -> float:
-    """A probability that is another one for every picture and modality."""
-    total = int(picture.astype(np.int64).sum()) * 7 + MODALITIES.index(modality) * 13
-    return 0.05 + 0.9 * (total % 101) / 101
-
-
-def values(answers: Sequence[Answer]) -> list[float]:
-    return [a.probability for a in answers]
-
-
-def first_point(question: Question, p: float) -> float:
-    """What a red (or yes) of probability p says about the first point (or sameness)."""
-    return p if question.modality == "albedo" or question.order == "red-first" else 1 - p
 
 
 def test_forced_beginning_and_log_probabilities() -> None:
@@ -180,113 +160,6 @@ def test_questions_that_stay_in_trouble_are_nan() -> None:
     for q, a in zip(asked, found, strict=True):
         assert (a.flag == "failed") is math.isnan(a.probability) is (q.modality == "albedo")
     assert sum(modality_of(b) == "albedo" for b in seen.bodies) == 2 * 3
-
-
-@pytest.mark.parametrize("body", [
-    None, 1, "x", [], {}, {"choices": None}, {"choices": []}, {"choices": [None]}, {"choices": ["x"]},
-    {"choices": [{}]}, {"choices": [{"message": []}]}, {"choices": {"0": 1}},
-    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": {"a": 1}}}]},
-    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": [1]}}]},
-    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": [{"token": " red"}]}}]},
-    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": [{"token": 1, "logprob": 0}]}}]},
-    *({"choices": [{"message": {"content": " red"}, "logprobs": {"content": [
-        {"token": " red", "logprob": bad, "top_logprobs": [{"token": " green", "logprob": -1}]}]}}]}
-      for bad in (float("nan"), float("inf"), 1.0, True, "0", None, 1e300, -1e300)),
-    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": [
-        {"token": " red", "logprob": 0.0, "top_logprobs": [{"token": " green", "logprob": 0.0}]}]}}]},
-    {"choices": [{"message": {"content": " red"}, "logprobs": {"content": [
-        {"token": " red", "logprob": -1, "top_logprobs": "all"}]}}]},
-    {"choices": [{"message": {"content": " red"}, "logprobs": None}]},
-])  # fmt: skip
-def test_hostile_json_is_no_answer(body: Any) -> None:
-    def hostile(asked: dict[str, Any], number: int) -> Reply:
-        return says_red(asked, number) if modality_of(asked) == "depth" else Reply(body)
-
-    with serving(hostile) as (url, _):
-        judge = Server(url, model="m")
-        found = judge.ask(asked := questions(1))
-    for q, a in zip(asked, found, strict=True):
-        assert a.flag == ("ok" if q.modality == "depth" else "failed")
-
-
-@pytest.mark.parametrize("message", [
-    completion(None, refusal="I won't"), completion(None, [(" red", red(0.8))], refusal="no"),
-    {"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]},
-])  # fmt: skip
-def test_refusals(message: Any) -> None:
-    with serving(lambda body, n: Reply(message)) as (url, _):
-        found = Server(url, model="m", logprobs="prefix").ask(questions(1))
-    assert {a.flag for a in found} == {"refused"}
-    assert all(math.isnan(a.probability) for a in found)
-
-
-def test_a_filtered_question_is_refused() -> None:
-    says = {"error": {"message": "The response was filtered by the content filter", "code": "content_filter"}}
-    with serving(lambda body, n: Reply(says, 400)) as (url, _):
-        assert {a.flag for a in Server(url, model="m", logprobs="prefix").ask(questions(1))} == {"refused"}
-
-
-def test_words_where_there_are_no_log_probabilities() -> None:
-    said = {"depth": "The red point is closer.", "normals": "I cannot answer.", "irradiance": "no idea",
-            "albedo": "No."}  # fmt: skip
-    with serving(lambda body, n: Reply(completion(said[modality_of(body)]))) as (url, seen):
-        judge = Server(url)
-        found = judge.ask(questions(1))
-        assert judge.info.options["reading"] == "text"
-    assert [a.flag for a in found] == ["ok", "refused", "garbage", "ok"] * 2
-    assert [found[i].probability for i in (0, 4, 3, 7)] == [1.0, 0.0, 0.0, 0.0]
-    assert "logprobs" not in seen.bodies[-1]
-
-
-def test_one_word_where_a_beginning_can_not_be_forced() -> None:
-    def strict(body: dict[str, Any], number: int) -> Reply:
-        if "continue_final_message" in body:
-            return Reply({"error": {"message": "Unrecognized request argument: continue_final_message"}}, 400)
-        among = {"Red": 0.6, "Green": 0.2, "Yes": 0.05, "No": 0.1}
-        return Reply(completion("Red.", [("\n", {"\n": 0.9, "Red": 0.05}), ("Red", among), (".", {".": 0.9})]))
-
-    with serving(strict) as (url, seen):
-        judge = Server(url)
-        found = judge.ask(asked := questions(1))
-        assert judge.info.options["reading"] == "word"
-    text = seen.bodies[-1]["messages"][0]["content"][1]["text"]
-    assert "one word" in text
-    for q, a in zip(asked, found, strict=True):
-        if q.modality == "albedo":
-            assert a.flag == "garbage"  # it said a colour
-        else:
-            assert a.probability == pytest.approx(first_point(q, 0.75))
-
-
-def test_a_server_that_ignores_the_beginning_is_noticed() -> None:
-    def ignores(body: dict[str, Any], number: int) -> Reply:
-        if body["max_tokens"] == 1:
-            return Reply(completion("Looking", [("Looking", {"Looking": 0.9, "At": 0.05})]))
-        return Reply(completion("red", [("red", {"red": 0.6, "green": 0.2})]))
-
-    with serving(ignores) as (url, _):
-        assert Server(url).info.options["reading"] == "word"
-
-
-@pytest.mark.parametrize(("among", "expected"), [
-    ({" red": 0.6, " green": 0.2}, 0.75),
-    ({"Red": 0.3, " red": 0.3, " green": 0.2}, 0.75),
-    ({" r": 0.6, " gre": 0.2}, 0.75),
-    ({" red": 0.95, " blue": 0.04, " x": 0.001}, 1 - 0.5 * 0.001 / 0.951),
-    ({" green": 0.95, " blue": 0.04, " x": 0.001}, 0.5 * 0.001 / 0.951),
-    ({" red": 0.99}, 1 - 0.5 * 0.01),
-    ({" red": 0.5, " blue": 0.3}, None),
-    ({" blue": 0.9, " x": 0.05}, None),
-    ({"": 0.5, " ": 0.4}, None),
-    ({" redder": 0.9, " greener": 0.05}, None),
-])  # fmt: skip
-def test_probabilities_of_tokens(among: dict[str, float], expected: float | None) -> None:
-    with serving(lambda body, n: Reply(completion("x", [(max(among, key=among.__getitem__), among)]))) as (url, _):
-        found = Server(url, model="m", logprobs="prefix").ask([questions(1)[0]])[0]
-    if expected is None:
-        assert (found.flag, math.isnan(found.probability)) == ("garbage", True)
-    else:
-        assert found.probability == pytest.approx(expected, abs=1e-9)
 
 
 def stops(answer: Callable[[dict[str, Any], int], Reply], match: str, **how: Any) -> tuple[str, int]:
@@ -423,3 +296,57 @@ def test_extra_fields_and_revision() -> None:
 
 def test_no_questions_ask_nobody() -> None:
     assert Server("http://127.0.0.1:1").ask([]) == []
+
+
+def test_each_picture_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    real = server._data_url
+    monkeypatch.setattr(server, "_data_url", lambda *a: made.append(url := real(*a)) or url)
+    with serving(says_red) as (url, seen):
+        Server(url, model="m", logprobs="prefix", concurrency=16).ask(questions(10))
+    assert len(seen.bodies) == 80
+    assert len(made) == len(set(made)) == 20  # two colour orders of ten pairs
+
+
+def batch_of(asked: int) -> QuestionBatch:
+    """Questions about one photo, four to a picture."""
+    row = np.arange(asked)
+    pairs = np.stack([np.stack([40 + 2 * row, 50 + row], -1), np.stack([200 + row, 300 - row], -1)], 1)
+    return QuestionBatch(PHOTO, pairs.astype(np.int16), MODALITIES, (row // 4).astype(np.int32),
+                         (row % 4).astype(np.int8), np.zeros(asked, np.int8))  # fmt: skip
+
+
+def test_calls_overlap_and_come_back_in_order() -> None:
+    slow = threading.Event()
+
+    def first_waits(body: dict[str, Any], number: int) -> Reply:
+        if number == 0:
+            assert slow.wait(60)  # until a question of the last call was asked
+        elif number >= 12:
+            slow.set()
+        return Reply(completion(" red", [(" red", red(chance(picture_of(body), modality_of(body))))]))
+
+    calls = [[batch_of(16).part(slice(start, start + 4))] for start in (0, 4, 8, 12)]
+    with serving(first_waits) as (url, _):
+        found = list(Server(url, model="m", logprobs="prefix", concurrency=4).answers(calls))
+    assert [batches for batches, _ in found] == calls
+    asked = batch_of(16).questions()
+    expected = [first_point(q, chance(Painter().paint(q), q.modality)) for q in asked]
+    np.testing.assert_allclose(np.concatenate([a.probability for _, a in found]), expected, atol=1e-9)
+
+
+def test_nothing_is_asked_after_the_answers_are_no_longer_wanted() -> None:
+    with serving(says_red) as (url, seen):
+        answers = Server(url, model="m", logprobs="prefix", concurrency=2).answers([[batch_of(4)]] * 1000)
+        next(iter(answers))
+        answers.close()  # type: ignore[attr-defined]
+        n = len(seen.bodies)
+        time.sleep(0.2)
+        assert n == len(seen.bodies) < 100
+
+
+def test_a_key_that_is_repeated_in_any_form_is_redacted() -> None:
+    key = "sk+very/secret==0123"
+    client = server_client.Client(server_client.parse_address("http://host?sig=0123456789"), 1.0, 0, key=key)
+    for shown in (key, f"Bearer {key}", quote(key, safe=""), base64.b64encode(key.encode()).decode(), "0123456789"):
+        assert re.fullmatch(r"wrong \\x1b\[2J (Bearer )?\*\*\*=* end", client.clean(f"wrong \x1b[2J {shown}\r\n end"))
