@@ -42,8 +42,3 @@ def encode(value: ArrayLike, transfer: str) -> NDArray[np.float64]:
 def srgb8_table() -> NDArray[np.float64]:
     """The linear value of each of the 256 codes of an 8-bit sRGB image, float64 [256]."""
     return srgb_to_linear(np.arange(256) / 255.0)
-
-
-def luminance(rgb: NDArray[np.floating]) -> NDArray[np.float64]:
-    """0.299 R + 0.587 G + 0.114 B, float64 [...]."""
-    return np.asarray(np.asarray(rgb, dtype=np.float64) @ np.array(LUMINANCE))

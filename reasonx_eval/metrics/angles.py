@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io.blocks import row_blocks
 from reasonx_eval.metrics import kernels
+from reasonx_eval.metrics.arrays import to_mask, to_numpy
 from reasonx_eval.metrics.valid_pixels import check_maps, not_finite
 
 # From this share of valid pixels on it is quicker to compute all and choose then.
 _DENSE = 0.75
 
 
-def angular_errors(
-    *, pred: NDArray[Any], target: NDArray[Any], mask: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def angular_errors(pred: Any, target: Any, mask: Any = None) -> NDArray[np.float64]:
     """Angles between predicted and true normals, degrees in [0, 180], float64 [n], row by row.
 
     Lengths don't matter. A predicted vector of length 0 has no direction and counts 90 degrees, as in
@@ -28,15 +27,23 @@ def angular_errors(
 
     Parameters
     ----------
-    pred, target : [H, W, 3], same camera frame
-    mask : bool [H, W]
+    pred, target : [H, W, 3], same camera frame; numpy or torch
+    mask : [H, W], bool or uint8; all pixels count if it is not given
 
     Raises
     ------
     SampleError
         Shapes that differ, no valid pixel, a prediction that isn't finite, or ground truth that isn't
         finite or has length 0 at a valid pixel.
+
+    Examples
+    --------
+    >>> x, y = np.eye(3)[0], np.eye(3)[1]
+    >>> angular_errors([[y, -x, x]], [[x, x, x]], mask=np.array([[True, True, False]]))
+    array([ 90., 180.])
     """
+    pred, target = to_numpy(pred), to_numpy(target)
+    mask = to_mask(mask, target.shape[:2])
     check_maps(pred=pred, target=target, mask=mask, ndim=3)
     compiled = kernels.angles_between(pred=pred, target=target, mask=mask)
     if compiled is not None:

@@ -17,7 +17,7 @@ from reasonx_eval.metrics.valid_pixels import dot
 
 
 def normals_from_depth(
-    *, depth: NDArray[Any], mask: NDArray[np.bool_], intrinsics: NDArray[np.float64]
+    depth: Any, mask: Any = None, *, intrinsics: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Unit normals of the surface that a depth map describes, towards the camera.
 
@@ -26,8 +26,8 @@ def normals_from_depth(
 
     Parameters
     ----------
-    depth : [H, W], z in metres (any unit: normals don't depend on scale)
-    mask : bool [H, W], where depth means anything
+    depth : [H, W], z in metres (any unit: normals don't depend on scale); numpy or torch
+    mask : [H, W], bool or uint8, where depth is known; everywhere if it is not given
     intrinsics : float64 [3, 3], pixels, no skew
 
     Returns
@@ -40,7 +40,17 @@ def normals_from_depth(
     ------
     SampleError
         Shapes that differ, or intrinsics without positive focal lengths.
+
+    Examples
+    --------
+    A wall at constant depth faces the camera; border pixels have no normal:
+
+    >>> normal, known = normals_from_depth(np.full((3, 3), 2.0), intrinsics=np.eye(3))
+    >>> normal[1, 1].tolist(), int(known.sum())
+    ([-0.0, -0.0, -1.0], 1)
     """
+    depth = to_numpy(depth)
+    mask = to_mask(mask, depth.shape)
     normal = np.zeros((*depth.shape, 3))
     good = np.zeros(depth.shape, dtype=np.bool_)
     for rows, n, fine in _normal_blocks(depth, mask, intrinsics):

@@ -59,7 +59,7 @@ def measure_depth(
         if name not in NAMES:
             raise unknown("depth metric", name, NAMES)
     compiled = _compiled(depth, alignment, clip_m, floor_m, disparity_floor)
-    if compiled is not None:
+    if compiled is not None and compiled.keys() >= set(names):
         return {name: compiled[name] for name in names}
     sums = _Sums(names)
     for p, g in depth():
