@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ import click
 from reasonx_eval import __version__
 from reasonx_eval.cli.lazy import LazyGroup
 from reasonx_eval.errors import EXIT_CRASH, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, ReasonXError
+from reasonx_eval.io.files import NO_SPACE
 
 #: verb -> (module with `command`, what it does)
 VERBS: Mapping[str, tuple[str, str]] = {
@@ -92,7 +92,7 @@ def run_cli(command: click.Command, arguments: Sequence[str] | None) -> int:
         if error.errno is None:
             raise
         click.echo(f"error: {error.filename or 'system'}: {error.strerror}", err=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE:
             click.echo("  what is finished is kept; make room, and the same command goes on from there", err=True)
             return EXIT_PARTIAL
         return EXIT_USAGE

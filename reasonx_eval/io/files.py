@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+#: codes of a file that finds no room: a full disk, a quota, a limit of its size
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: letters of a file's name in its temporary name: with the rest it stays below the 255 bytes of file systems
 _NAME_KEPT: Final = 40
 
@@ -21,20 +24,58 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     A reader sees the old file or the whole new one. The temporary name is random: processes in two containers can have
     the same number.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name[:_NAME_KEPT]}.{secrets.token_hex(8)}.part")
+    with needing_space(path) as failed:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name[:_NAME_KEPT]}.{secrets.token_hex(8)}.part")
+        try:
+            with part.open("xb") as handle:
+                _watch(handle, failed)
+                yield handle
+                handle.flush()
+                os.fsync(handle.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def needing_space(path: Path) -> Iterator[list[OSError]]:
+    """Inside, a full disk is an `OSError` with a code of `NO_SPACE` and a path, whatever a library makes of it.
+
+    Yields a list for errors of writing that a library may hide in one of its own.
+    """
+    failed: list[OSError] = []
     try:
-        with part.open("xb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        part.replace(path)
-    except OSError as error:
-        # a full disk is noticed at a write, which knows no name
-        error.filename = error.filename or str(path)
+        yield failed
+    except Exception as error:
+        code = next(filter(None, map(_no_space, (error, *failed))), None)
+        if code is not None:
+            name = getattr(error, "filename", None) or str(path)
+            raise OSError(code, os.strerror(code), name) from None
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
         raise
-    finally:
-        part.unlink(missing_ok=True)
+
+
+def _no_space(error: BaseException) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno if error.errno in NO_SPACE else None
+    # libraries in other languages have the words alone
+    return next((code for code in NO_SPACE if os.strerror(code) in str(error)), None)
+
+
+def _watch(handle: BinaryIO, failed: list[OSError]) -> None:
+    """Put the errors of a file's `write` into a list."""
+    write = handle.write
+
+    def watched(data: Any) -> int:
+        try:
+            return write(data)
+        except OSError as error:
+            failed.append(error)
+            raise
+
+    handle.write = watched  # type: ignore[method-assign]
 
 
 def write_bytes(path: Path, data: bytes) -> None:

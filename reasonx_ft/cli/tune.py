@@ -118,8 +118,6 @@ def _print(result: TrainResult, out: Path, as_json: bool) -> None:
         before = "" if metric["base"] is None else f"{metric['base']:.4f} -> "
         click.echo(f"{label:<44} {before}{metric['value']:.4f}")
         click.echo(f"  {metric['signature']}")
-    if result.step == 0:
-        click.echo("no check was better than the base: the exported weights are the base's")
     click.echo(f"model  {result.folder}  (step {result.step} of {result.steps}; log {out / LOG})")
     click.echo(f"try    reasonx-eval run --model {result.folder} --dataset scenes-wild")
 

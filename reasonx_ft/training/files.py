@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -16,24 +13,16 @@ from pydantic import BaseModel
 
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.documents import parse_json
-from reasonx_eval.io.files import canonical_json, replacing, write_text
+from reasonx_eval.io.files import canonical_json, needing_space, replacing, write_text
 
 CHECKPOINT: Final = "checkpoint.pt"
 LOG: Final = "log.jsonl"
-#: bytes: a disk with fewer left is full
-_FULL: Final = 1 << 20
 
 
 def save_state(path: Path, config: BaseModel, state: Mapping[str, Any]) -> None:
     """Tensors, numbers and containers of them, with the configuration they belong to; written whole or not at all."""
     with replacing(path) as handle:
-        try:
-            torch.save({"config": config.model_dump_json(), **state}, handle)
-        except RuntimeError as error:
-            # torch's writer hides the reason of a write that failed
-            if shutil.disk_usage(path.parent).free < _FULL:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-            raise
+        torch.save({"config": config.model_dump_json(), **state}, handle)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -77,11 +66,13 @@ class JsonLog:
     def __init__(self, path: Path, keep_below: int) -> None:
         kept = [line for line in _lines(path) if line["step"] <= keep_below]
         write_text(path, "".join(canonical_json(line) + "\n" for line in kept))
-        self._handle = path.open("a", encoding="utf-8")
+        self._path, self._handle = path, path.open("ab", buffering=0)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        self._handle.write(canonical_json(line) + "\n")
-        self._handle.flush()
+        data = (canonical_json(line) + "\n").encode()
+        with needing_space(self._path):
+            while data:  # a disk that fills up takes a part first
+                data = data[self._handle.write(data) :]
 
     def __enter__(self) -> JsonLog:
         return self

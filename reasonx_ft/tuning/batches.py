@@ -76,11 +76,9 @@ class BatchSampler:
         self._photos, self._data, self._seed = photos, data, seed
         self._rank, self._world, self._device = rank, world, device or torch.device("cpu")
         self.modalities = tuple(modalities)
-        kept = [held_out(e.digest, data.held_out) for e in photos.entries]
+        kept = held_out([e.digest for e in photos.entries], data.held_out)
         self.training = [k for k, out in enumerate(kept) if not out]
         self.held_out = [k for k, out in enumerate(kept) if out]
-        if not self.training:
-            raise UsageError(f"all {len(kept)} photos with judgements are held out", where="data.held_out")
         self._sizes = self._by_size(self.training)
         self._place = self._schedule(steps)
         self._next: dict[int, Chosen] = {}

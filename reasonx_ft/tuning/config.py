@@ -46,7 +46,8 @@ class Data(Section):
     modalities : that are tuned; None is all that the model predicts and the store judges
     modalities_per_step : all of them in every step, or one that is drawn for the step
     flip : mirror half of the photos, with their pairs
-    held_out : share of the photos, by their digests, that is never trained on and measures agreement
+    held_out : share of the photos, by their digests, that is never trained on and measures agreement; at least one,
+        unless it is 0
     judge, template : whose answers, where the store has several
     min_confidence : least abs(2 p - 1) of a stored probability
     max_gap : greatest difference between the two colour orders; more is a contradiction, and left out

@@ -274,9 +274,29 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     return np.ascontiguousarray(image.transpose(2, 0, 1))
 
 
-def held_out(digest: str, share: float) -> bool:
-    """Whether a photo is never trained on: decided by its digest alone, the same in every run."""
-    return int(digest[:8], 16) < share * _SHARES
+def held_out(digests: Sequence[str], share: float) -> list[bool]:
+    """Which photos are never trained on: decided by their digests, the same in every run.
+
+    Where few photos would leave none, the one whose digest comes first is held out, unless `share` is 0.
+
+    Raises
+    ------
+    UsageError
+        Nothing is left to train on.
+
+    Examples
+    --------
+    >>> held_out(["00ffffff", "80ffffff"], 0.1), held_out(["70ffffff", "80ffffff"], 0.1), held_out(["70ffffff"], 0)
+    ([True, False], [True, False], [False])
+    """
+    number = [int(d[:8], 16) for d in digests]
+    found = [n < share * _SHARES for n in number]
+    if share > 0 and not any(found) and found:
+        found[number.index(min(number))] = True
+    if all(found):
+        raise UsageError(f"all {len(found)} photos with judgements are held out, none is left to train on",
+                         where="data.held_out", fix="more photos, or --set data.held_out=0")  # fmt: skip
+    return found
 
 
 def _nothing(left: LeftOut, total: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from reasonx_eval import __version__
-from reasonx_eval.errors import DataError, UsageError, unknown
+from reasonx_eval.errors import DataError, RegressionFound, UsageError, unknown
 from reasonx_eval.io.files import write_json, write_text
 from reasonx_eval.io.old_names import current_names
 from reasonx_eval.models.embedded.tuned import CARD_NAME, SCHEMA, TunedCard
@@ -225,6 +225,9 @@ def _state(run: Path, weights: str) -> Mapping[str, Any]:
         best = checkpoint.load_best(run)
         if best is None:
             raise UsageError("no check has been made yet", where=str(run), fix="--weights last")
+        if best["step"] == 0:
+            raise RegressionFound("no check was better than the base: its weights are no tuned model", where=str(run),
+                                  fix="--weights last, for the last ones")  # fmt: skip
         return best
     if not kept:
         raise UsageError("no checkpoint yet", where=str(run), fix="watch.save_every, or let the tuning finish")

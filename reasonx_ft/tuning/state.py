@@ -126,7 +126,7 @@ def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None =
     device = next(policy.network.parameters()).device
     steps = config.optimiser.steps or 0
     if not steps:
-        training = sum(not held_out(e.digest, config.data.held_out) for e in photos.entries)
+        training = held_out([e.digest for e in photos.entries], config.data.held_out).count(False)
         steps = max(1, math.ceil(config.optimiser.epochs * training / config.data.batch_size))
     batches = BatchSampler(photos, config.data, list(answers.tables), seed=config.seed, steps=steps,
                            rank=processes.rank, world=processes.world, device=device)  # fmt: skip

@@ -33,7 +33,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from reasonx_eval.errors import PartialRun, ReasonXError
+from reasonx_eval.errors import PartialRun, ReasonXError, RegressionFound
+from reasonx_eval.io.files import needing_space
 from reasonx_eval.models.embedded.tuned import TunedCard, read_tuned_card
 from reasonx_ft.training.determinism import deterministic
 from reasonx_ft.training.files import rise_and_cosine
@@ -96,14 +97,16 @@ def tune(
     UsageError, DataError
         See `prepare`; a checkpoint of another run.
     PartialRun
-        Interrupted; a checkpoint was saved.
+        Interrupted, or no space left: what was saved is kept.
+    RegressionFound
+        No check was better than the base's: nothing is exported.
     ReasonXError
         Out of memory; a gradient that is not finite; a replay that does not repeat its rollout.
     """
     state = prepare(sources, config, progress=progress)
     try:
         cpu = next(state.policy.network.parameters()).device.type == "cpu"
-        with deterministic(config.machine.threads, cpu=cpu):
+        with needing_space(out), deterministic(config.machine.threads, cpu=cpu):
             return tune_prepared(state, out, name=name, stop_after=stop_after, progress=progress)
     finally:
         state.close()
@@ -294,6 +297,13 @@ def _finish(run: Run, facts: Facts, stopped: str | None) -> TrainResult:
         if best is not None and (stopped or (state.config.watch.export == "best" and state.batches.held_out)):
             load(policy.network, best["weights"])
             step, check = int(best["step"]), Check.of(best["check"])
+        if step == 0:
+            why = f"a guardrail stopped the run ({stopped.splitlines()[0]}), and no" if stopped else "no"
+            raise RegressionFound(
+                f"{why} check was better than the base: nothing is exported", where=str(run.out),
+                fix=f"reasonx-ft export {run.out} --weights last, for the last weights; or --force with more steps, "
+                    "another optimiser.learning_rate or a judge that is right more often",
+            )  # fmt: skip
         notes = f"stopped after step {last.step}: {stopped.splitlines()[0]}" if stopped else ""
         with state.gathered():
             if state.processes.first:

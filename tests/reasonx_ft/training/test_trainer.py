@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,8 +168,7 @@ def test_a_full_disk_is_an_error_with_the_path_and_the_checkpoint_before_stays(
 
     def full(number: int) -> Mapping[str, float]:
         if number == 8:
-            monkeypatch.setattr("torch.save", _no_space)
-            monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+            monkeypatch.setattr("os.fsync", _no_space)
         return step(number)
 
     with pytest.raises(OSError, match="No space left") as caught:
@@ -182,4 +182,4 @@ def test_a_full_disk_is_an_error_with_the_path_and_the_checkpoint_before_stays(
 
 
 def _no_space(*_: object) -> None:
-    raise RuntimeError("unexpected pos 64 vs 0")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

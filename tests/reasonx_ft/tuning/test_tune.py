@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -453,16 +455,72 @@ def test_guardrails_go_on_where_they_were() -> None:
     assert b.best == a.best
 
 
-def test_a_stopped_run_exports_its_best_weights_and_exits_3(store: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_nowhere_better_than_its_base_exports_nothing(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = {k: v for k, v in SHORT.items() if k != "optimiser.steps"}
     settings |= {"optimiser.learning_rate": 0.3, "guard.flatness": [0.9, 1.1], "watch.export": "best"}
     arguments = ["tune", "tiny", "--photos", PHOTOS, "--judgements", str(store), "--out", str(tmp_path), "-q",
                  *(f"--set={k}={v}" for k, v in settings.items()), "--steps", "6"]
     assert run_cli(cli, arguments) == 3
+    said = capsys.readouterr().err
+    assert "a guardrail stopped the run" in said
+    assert "no check was better than the base: nothing is exported" in said
+    assert not (tmp_path / "model").exists()
+    out = tmp_path / "exported"
+    assert run_cli(cli, ["export", str(tmp_path), "--out", str(out)]) == 3
+    assert "no check was better than the base" in capsys.readouterr().err
+    assert run_cli(cli, ["export", str(tmp_path), "--weights", "last", "--out", str(out)]) == 0
+    assert json.loads((out / "reasonx.json").read_text())["steps"] > 0
+
+
+def test_a_stopped_run_exports_its_best_weights_and_exits_3(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A guardrail that bites at the second check, after one that was better than the base."""
+    looks = iter([(None, True), (None, True), ("the reward was hacked", False)])
+    monkeypatch.setattr(Guardrails, "look", lambda self, found: (setattr(self, "base", self.base or found),
+                                                                 next(looks))[1])  # fmt: skip
+    assert run_cli(cli, arguments(store, tmp_path)) == 3
     card = json.loads((tmp_path / "model/reasonx.json").read_text())
-    assert card["steps"] == 0, "no check was better than the base"
-    assert "stopped after step" in card["notes"]
+    assert card["steps"] == 2
+    assert "stopped after step 4: the reward was hacked" in card["notes"]
     assert (tmp_path / "model/tiny.safetensors").is_file()
+
+
+class Full:
+    """A disk that takes some writes and no more."""
+
+    def __init__(self, writes: int) -> None:
+        self.left = writes
+
+    def __call__(self, handle: Any) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return os.fsync_real(handle)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("writes", [0, 3, 6])
+def test_a_full_disk_is_one_line_with_the_path_and_the_same_command_goes_on(
+    finished: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    writes: int,
+) -> None:  # fmt: skip
+    """What `run.json`, checkpoints and the model are synced by fails after some files."""
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        full = Full(writes)
+        patch.setattr(os, "fsync_real", os.fsync, raising=False)
+        patch.setattr(os, "fsync", full)
+        assert run_cli(cli, arguments(store, out)) == 6
+    said = capsys.readouterr().err
+    assert said.count("\n") <= 2, said
+    assert "No space left on device" in said
+    assert str(out) in said
+    assert "the same command goes on" in said
+    assert not list(out.rglob("*.part"))
+    assert run_cli(cli, arguments(store, out)) == 0
+    assert model_files(out)["tiny.safetensors"] == model_files(finished)["tiny.safetensors"]
 
 
 def test_unrewarded_metrics_are_measured_by_the_evaluation(store: Path, tmp_path: Path) -> None:
@@ -523,7 +581,7 @@ def photos_trained(out: Path) -> int:
     from reasonx_ft.tuning.data import held_out
 
     photos = open_photos(PHOTOS, limit=SHORT["data.limit"])
-    return sum(not held_out(photos.load(name).digest, SHORT["data.held_out"]) for name in photos.ids)
+    return held_out([photos.load(name).digest for name in photos.ids], SHORT["data.held_out"]).count(False)
 
 
 def test_exported_models_are_evaluated_and_compared_by_name(finished: Path, tmp_path: Path) -> None:

@@ -239,7 +239,7 @@ def test_pairs_change_from_step_to_step(mixed: PhotoSet) -> None:
 def test_held_out_photos_are_never_trained_on(mixed: PhotoSet) -> None:
     share = 0.4
     batches = BatchSampler(mixed, Data(batch_size=2, flip=False, held_out=share), PREDICTED, seed=0, steps=60)
-    out = {k for k, e in enumerate(mixed.entries) if held_out(e.digest, share)}
+    out = {k for k, kept in enumerate(held_out([e.digest for e in mixed.entries], share)) if kept}
     assert set(batches.held_out) == out
     assert 0 < len(out) < 10
     trained = {i.numpy().tobytes() for k in range(60) for i in batches.at(k).images}
@@ -252,8 +252,20 @@ def test_held_out_photos_are_never_trained_on(mixed: PhotoSet) -> None:
 
 def test_the_share_held_out_is_the_share_of_photos() -> None:
     digests = [photo(k, 2, 2).digest for k in range(2000)]
-    assert math.isclose(sum(held_out(d, 0.1) for d in digests) / 2000, 0.1, abs_tol=0.03)
-    assert all(held_out(d, 0.3) for d in digests if held_out(d, 0.1))
+    few, more = held_out(digests, 0.1), held_out(digests, 0.3)
+    assert math.isclose(sum(few) / 2000, 0.1, abs_tol=0.03)
+    assert all(b for a, b in zip(few, more, strict=True) if a)
+
+
+def test_at_least_one_photo_is_held_out_and_one_is_trained_on() -> None:
+    digests = [photo(k, 2, 2).digest for k in range(3)]
+    for share in (1e-6, 0.1):
+        found = held_out(digests, share)
+        assert sum(found) >= 1
+        assert found == held_out(digests[::-1], share)[::-1], "whatever the order"
+    assert held_out(digests, 0.0) == [False] * 3
+    with pytest.raises(UsageError, match="all 1 photos with judgements are held out"):
+        held_out(digests[:1], 0.1)
 
 
 def test_the_labels_histogram(mixed: PhotoSet) -> None:
