@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import PartialRun, SampleError, UsageError
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.markers import canonical
+from reasonx_ft.annotation.one_sided import OneSided
 from reasonx_ft.annotation.pairs import Sampler, draw_orders, sample_pairs
 from reasonx_ft.annotation.photos import Photos
 from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.annotation.store.writer import ROWS, SECONDS
-from reasonx_ft.judges.one_sided import OneSided
 from reasonx_ft.training.interrupts import interrupts
 from reasonx_ft.training.prefetch import ahead
 from reasonx_ft.types import FLAGS, ORDERS, AnswerBatch, Judge, Photo, QuestionBatch

@@ -43,12 +43,12 @@ from reasonx_eval.models.embedded.card import (
 from reasonx_eval.models.embedded.tiny_net import MODALITIES, TinyFlow, TinyNet, to_state
 from reasonx_eval.registry import load_dataset
 from reasonx_eval.run.provenance import collect
-from reasonx_ft.pretraining.batches import Batch, Scenes, batch_at, load_scenes
-from reasonx_ft.pretraining.losses import code_loss, normals_loss
 from reasonx_ft.pretraining.scores import check, scores
 from reasonx_ft.training.config import PretrainConfig
 from reasonx_ft.training.determinism import deterministic
 from reasonx_ft.training.files import rise_and_cosine
+from reasonx_ft.training.losses import code_loss, normals_loss
+from reasonx_ft.training.scene_batches import Batch, Scenes, batch_at, load_scenes
 from reasonx_ft.training.trainer import UNSCORED, Progress, Trainer, silent
 
 NETWORK: Final[Mapping[str, dict[str, Any]]] = {

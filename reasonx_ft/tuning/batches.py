@@ -25,9 +25,9 @@ from reasonx_eval.models.embedded.tiny_net import TinyFlow, TinyNet
 from reasonx_ft.annotation.photos import DATASET, open_dataset
 from reasonx_ft.grpo.batch import Batch, Judged
 from reasonx_ft.policies.base import Policy
-from reasonx_ft.pretraining.batches import Batch as Scenes
-from reasonx_ft.pretraining.batches import batch_at, load_scenes
-from reasonx_ft.pretraining.losses import code_loss, normals_loss
+from reasonx_ft.training.losses import code_loss, normals_loss
+from reasonx_ft.training.scene_batches import Batch as Scenes
+from reasonx_ft.training.scene_batches import batch_at, load_scenes
 from reasonx_ft.tuning.config import Data, TuneConfig
 from reasonx_ft.tuning.data import Entry, Pairs, PhotoSet, Progress, held_out
 from reasonx_ft.tuning.parallel import Processes

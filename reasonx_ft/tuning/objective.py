@@ -37,7 +37,7 @@ from reasonx_ft.grpo.loss import (
 from reasonx_ft.grpo.ranking import ranking_loss
 from reasonx_ft.grpo.rewards import Agreement, agreement
 from reasonx_ft.policies.base import Policy, portions
-from reasonx_ft.pretraining.batches import Batch as Scenes
+from reasonx_ft.training.scene_batches import Batch as Scenes
 from reasonx_ft.tuning.batches import rehearsal_loss
 from reasonx_ft.tuning.config import Objective, kind_of, per_modality
 from reasonx_ft.tuning.parallel import Processes

@@ -42,11 +42,11 @@ from reasonx_ft.judges.training.augmentation import PARTS, Views, mirrored, vary
 from reasonx_ft.judges.training.calibration import calibrate
 from reasonx_ft.judges.training.config import JudgeConfig
 from reasonx_ft.judges.training.pairs import Pairs, draw_pairs
-from reasonx_ft.pretraining.batches import DARKEST, Scenes, load_scenes
-from reasonx_ft.pretraining.losses import code_loss, normals_loss
 from reasonx_ft.training.determinism import deterministic
 from reasonx_ft.training.files import rise_and_cosine
+from reasonx_ft.training.losses import code_loss, normals_loss
 from reasonx_ft.training.muon import Muon
+from reasonx_ft.training.scene_batches import DARKEST, Scenes, load_scenes
 from reasonx_ft.training.trainer import UNSCORED, Progress, Trainer, silent
 
 NETWORK: Final = {"widths": [32, 96, 128], "blocks": 2, "layers": 4, "heads": 4, "point": 64, "pair": 96}

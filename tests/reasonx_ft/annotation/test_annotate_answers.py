@@ -14,10 +14,10 @@ from reasonx_eval.cli.main import run_cli
 from reasonx_eval.errors import PartialRun
 from reasonx_eval.io.seeding import rng
 from reasonx_ft.annotation.annotate import Plan, Summary, annotate, raise_if_partial
+from reasonx_ft.annotation.one_sided import OneSided
 from reasonx_ft.annotation.photos import open_photos
 from reasonx_ft.annotation.questions import read_questions
 from reasonx_ft.cli.main import cli
-from reasonx_ft.judges.one_sided import OneSided
 from reasonx_ft.types import Answer, Judge, JudgeInfo, Question
 from tests.reasonx_ft.judges.fake_server import Reply, completion, modality_of, serving
 

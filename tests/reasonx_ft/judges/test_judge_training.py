@@ -25,8 +25,8 @@ from reasonx_ft.judges.training.calibration import fit
 from reasonx_ft.judges.training.config import JudgeConfig, Source, read_config
 from reasonx_ft.judges.training.pairs import draw_pairs
 from reasonx_ft.judges.training.tiny import answer_losses, batch_at, pace, train_tiny
-from reasonx_ft.pretraining.batches import Scenes, load_scenes
 from reasonx_ft.training.muon import Muon, orthogonal
+from reasonx_ft.training.scene_batches import Scenes, load_scenes
 
 
 def small(**changes: object) -> JudgeConfig:

@@ -24,10 +24,10 @@ from reasonx_eval.models.embedded.card import read_card
 from reasonx_eval.models.embedded.tiny_net import CODES
 from reasonx_eval.registry import load_dataset
 from reasonx_ft.cli.main import cli
-from reasonx_ft.pretraining.batches import Scenes, batch_at, load_scenes
-from reasonx_ft.pretraining.losses import code_loss, normals_loss
 from reasonx_ft.pretraining.pretrain import pretrain, rate
 from reasonx_ft.training.config import PretrainConfig, read_config
+from reasonx_ft.training.losses import code_loss, normals_loss
+from reasonx_ft.training.scene_batches import Scenes, batch_at, load_scenes
 
 SMALL = {"steps": 4, "images": 2, "scenes": 6, "threads": 1, "check_every": 0, "test_scenes": 0}
 
