@@ -163,7 +163,8 @@ class Dino(EmbeddedModel):
             head,
             weights_sha256=sha256_lines([str(head.weights_sha256), self.checkpoint.digest]),
             parameters=None if parameters is None else parameters + (head.parameters or 0),
-            options={**head.options, "backbone": self.checkpoint.source, "head_sha256": head.weights_sha256},
+            options={**head.options, "backbone": self.checkpoint.source, "backbone_sha256": self.checkpoint.digest,
+                     "head_sha256": head.weights_sha256},
         )
 
     @cached_property

@@ -23,8 +23,9 @@ SCHEMA = 1
 class TunedCard(BaseModel):
     """reasonx.json.
 
-    architecture : the class that runs it. tiny, tiny-flow: `path` is a .safetensors file with its card beside it;
-        pipeline: a diffusers folder; transformers: a folder of a depth network
+    architecture : the class that runs it. tiny, tiny-flow, dino-small: `path` is a .safetensors file with its card
+        beside it (a folder `backbone`, if there, holds the backbone of dino-small); pipeline: a diffusers folder;
+        transformers: a folder of a depth network
     path : the weights, inside the folder
     base : name or hub id of the model it was tuned from
     method : how, e.g. grpo, ranking
@@ -38,7 +39,7 @@ class TunedCard(BaseModel):
 
     schema_: int = Field(SCHEMA, alias="schema")
     name: str = Field(min_length=1)
-    architecture: Literal["tiny", "tiny-flow", "pipeline", "transformers"]
+    architecture: Literal["tiny", "tiny-flow", "dino-small", "pipeline", "transformers"]
     path: str
     base: str
     method: str
@@ -79,13 +80,27 @@ def read_tuned_card(folder: Path) -> TunedCard:
 
 
 class Tuned(Wrapped):
-    """The network of a tuned checkpoint, with its base, reward and data in `info`."""
+    """The network of a tuned checkpoint, with its base, reward and data in `info`.
+
+    Parameters
+    ----------
+    checkpoint, runtime, kind, name : as adapters take them
+    backbone : folder or hub id of the backbone, for a tuned head of dino-small
+    """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, runtime: Runtime, kind: str | None = None, name: str | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        runtime: Runtime,
+        kind: str | None = None,
+        name: str | None = None,
+        backbone: str | None = None,
     ) -> None:
         self.card = read_tuned_card(checkpoint.folder)
-        super().__init__(_network(self.card, checkpoint, runtime, kind))
+        if backbone is not None and self.card.architecture != "dino-small":
+            raise UsageError(f"{self.card.architecture} has no backbone of its own", where=checkpoint.source)
+        super().__init__(_network(self.card, checkpoint, runtime, kind, backbone))
         self._checkpoint = checkpoint
         self._name = name or self.card.name
 
@@ -109,8 +124,15 @@ class Tuned(Wrapped):
         return self._model.predict(samples, kind, seed)
 
 
-def _network(card: TunedCard, checkpoint: Checkpoint, runtime: Runtime, kind: str | None) -> Model:
-    path = checkpoint.folder / card.path
+def _network(
+    card: TunedCard, checkpoint: Checkpoint, runtime: Runtime, kind: str | None, backbone: str | None
+) -> Model:
+    path, own_backbone = checkpoint.folder / card.path, checkpoint.folder / "backbone"
+    if card.architecture == "dino-small":
+        from reasonx_eval.models.embedded.dino import Dino
+
+        source = backbone or (str(own_backbone) if own_backbone.is_dir() else None)
+        return Dino(weights=path, backbone=source, device=runtime.device)
     if card.architecture in ("tiny", "tiny-flow"):
         from reasonx_eval.models.embedded.tiny import Tiny, TinyFlow
 

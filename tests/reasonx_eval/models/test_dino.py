@@ -226,3 +226,23 @@ def test_layers_are_counted_from_one(files: tuple[Path, Path]) -> None:
     for layers in ((0,), (5,)):
         with pytest.raises(UsageError, match="the backbone has 4"):
             Backbone(network, layers)
+
+
+def test_a_tuned_head_runs_with_its_backbone(files: tuple[Path, Path], tmp_path: Path) -> None:
+    save_head(tmp_path / "tuned", base=str(files[0]))
+    card = {"schema": 1, "name": "dino-x", "architecture": "dino-small", "path": "dino-small.safetensors",
+            "base": "dino-small", "method": "grpo", "reward": "agreement", "seed": 0, "steps": 1}  # fmt: skip
+    (tmp_path / "tuned" / "reasonx.json").write_text(json.dumps(card))
+    (expected,) = maps(load(files), photo())
+    for options in ({}, {"backbone": str(files[0])}):
+        model = load_model(str(tmp_path / "tuned"), options=options)
+        np.testing.assert_array_equal(maps(model, photo())[0], expected)
+    assert model.info.options["backbone_sha256"] == load(files).info.options["backbone_sha256"]
+    tuned_backbone = save_backbone(tmp_path / "tuned" / "backbone")
+    config = tuned_backbone / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"layer_norm_eps": 0.5}))
+    assert not np.array_equal(maps(load_model(str(tmp_path / "tuned")), photo())[0], expected)
+    card |= {"architecture": "tiny"}
+    (tmp_path / "tuned" / "reasonx.json").write_text(json.dumps(card))
+    with pytest.raises(UsageError, match="tiny has no backbone"):
+        load_model(str(tmp_path / "tuned"), options={"backbone": str(files[0])})
