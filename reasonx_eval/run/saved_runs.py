@@ -17,7 +17,7 @@ import numpy as np
 
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, NotComparable, UsageError
-from reasonx_eval.io.digests import array_digest
+from reasonx_eval.io.digests import algorithm_of, array_digest
 from reasonx_eval.io.results import Result, load_result, result_path
 from reasonx_eval.models.loading.options import parse_options
 from reasonx_eval.models.saved.predictions import Saved
@@ -72,7 +72,8 @@ class SavedRun:
         kind = self.result.model.kind
         prediction = self.predictions.predict([sample], kind, 0)[0]  # type: ignore[arg-type]  # a kind, as stored
         stored = self.records[sample.id].prediction
-        if stored != array_digest(prediction) and stored != array_digest(_halved(prediction)):
+        found = (array_digest(p, algorithm_of(stored)) for p in (prediction, _halved(prediction)))
+        if stored not in found:
             raise DataError("the saved prediction is not the one that was scored: it was replaced or edited",
                             where=f"{self.folder}: sample {sample.id}",
                             fix=rerun_command(self.folder, self.result))  # fmt: skip
@@ -195,7 +196,8 @@ def load_sample(dataset: Dataset, run: SavedRun, sample_id: str) -> Sample:
     """
     sample = dataset.load(sample_id, {run.protocol.reads})
     target = sample.targets.get(run.protocol.reads)
-    if target is None or array_digest(target) != run.records[sample_id].data:
+    stored = run.records[sample_id].data
+    if target is None or array_digest(target, algorithm_of(stored)) != stored:
         raise NotComparable("the ground truth is not the one that the run was scored against",
                             where=f"{dataset.name}: {sample_id}", fix="--root DIR of the run's data")  # fmt: skip
     return sample

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,20 @@ def test_a_run_gives_the_predictions_and_the_truth_that_its_records_name(made: M
         sample = load_sample(data, saved, sample_id)
         assert array_digest(sample.targets["depth"]) == record.data
         assert array_digest(saved.load(sample)) == record.prediction
+
+
+def test_digests_of_an_older_run_are_compared_by_their_own_algorithm(made: MakeRun) -> None:
+    saved = open_run(made("plane-depth", DEPTH))
+    data = open_dataset(saved.result)
+    first, *others = saved.run.records
+    sample = load_sample(data, saved, first.sample_id)
+    older = replace(first, data=array_digest(sample.targets["depth"], "sha256"),
+                    prediction=array_digest(saved.load(sample), "sha256"))  # fmt: skip
+    saved = replace(saved, run=replace(saved.run, records=(older, *others)))
+    assert array_digest(saved.load(load_sample(data, saved, first.sample_id)), "sha256") == older.prediction
+    edited = replace(saved, run=replace(saved.run, records=(replace(older, data="0" * 16), *others)))
+    with pytest.raises(NotComparable, match="not the one"):
+        load_sample(data, edited, first.sample_id)
 
 
 def test_without_predictions_it_gives_a_command_that_makes_them(
