@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,8 @@ from benchmarks.study.evaluation import DOMAINS, MEASURES, Measure
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.records import read_records
 from reasonx_eval.io.results import load_result
-from reasonx_eval.io.seeding import rng
 from reasonx_eval.metrics.table import metric_info
-
-RESAMPLES: Final = 10_000
-_LEVELS: Final = (0.025, 0.975)
+from reasonx_eval.statistics.bootstrap import bootstrap_ci, bootstrap_statistic_ci
 
 Floats = NDArray[np.float64]
 
@@ -111,13 +108,12 @@ def figure(
     after = np.stack([_same(folder, measure.metric, ids) for folder in tuned])
     best = np.stack([_same(folder, measure.metric, ids) for folder in ceiling]) if ceiling else None
     mean_after = after.mean(axis=0)
-    counts = _counts(len(ids))
-    change = _interval(mean_after - before, before, counts)
+    change = _interval(mean_after - before, before)
     closed = Interval(value=None)
     if best is not None:
-        closed = _interval(before - mean_after, before - best.mean(axis=0), counts)
+        closed = _interval(before - mean_after, before - best.mean(axis=0))
     sign = 1.0 if metric_info(measure.metric).higher_is_better else -1.0
-    better, worse = zip(*(_verdict(sign * (one - before), counts) for one in after), strict=True)
+    better, worse = zip(*(_verdict(sign * (one - before)) for one in after), strict=True)
     return Figure(
         domain=domain, measure=measure.label, protocol=measure.protocol.format(domain), metric=measure.metric,
         signature=signature, n=len(ids), base=float(before.mean()), tuned=float(after.mean()),
@@ -147,30 +143,23 @@ def _same(folder: Path, metric: str, ids: Sequence[str]) -> Floats:
     return values
 
 
-@lru_cache(maxsize=2)
-def _counts(n: int) -> Floats:
-    """How often each image is drawn in each resample, [RESAMPLES, n]; the same for every figure of n images."""
-    drawn = rng(0, "study", "bootstrap", str(n)).integers(0, n, size=(RESAMPLES, n))
-    drawn += np.arange(RESAMPLES)[:, None] * n
-    return np.bincount(drawn.ravel(), minlength=RESAMPLES * n).reshape(RESAMPLES, n).astype(np.float64)
+def _interval(above: Floats, below: Floats) -> Interval:
+    """sum(above) / sum(below) with its 95 % interval over resampled images.
 
-
-def _interval(above: Floats, below: Floats, counts: Floats) -> Interval:
-    """sum(above) / sum(below) with a percentile interval over resampled images.
-
-    Not determined where the denominator's sum changes sign between resamples: there is no gap to speak of.
+    Not determined where the interval of the denominator holds 0: there is no gap to speak of.
     """
     total = float(below.sum())
-    sums = np.einsum("rn,n->r", counts, below)
-    low_sum, high_sum = np.quantile(sums, _LEVELS)
-    if total == 0 or low_sum * high_sum <= 0:
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample without a gap has no share of it
+        ends = bootstrap_statistic_ci(
+            np.column_stack([above, below]),
+            lambda sums: np.stack([sums[..., 0] / sums[..., 1], sums[..., 1]], axis=-1), seed=0,
+        )  # fmt: skip
+    if total == 0 or ends is None or ends[0][1] * ends[1][1] <= 0:
         return Interval(value=None)
-    spread = np.einsum("rn,n->r", counts, above) / sums
-    low, high = np.quantile(spread, _LEVELS)
-    return Interval(value=float(above.sum()) / total, low=float(low), high=float(high))
+    return Interval(value=float(above.sum()) / total, low=float(ends[0][0]), high=float(ends[1][0]))
 
 
-def _verdict(gain: Floats, counts: Floats) -> tuple[bool, bool]:
+def _verdict(gain: Floats) -> tuple[bool, bool]:
     """Whether the paired interval of the mean gain lies above 0, and whether it lies below."""
-    low, high = np.quantile(np.einsum("rn,n->r", counts, gain) / len(gain), _LEVELS)
-    return bool(low > 0), bool(high < 0)
+    ends = bootstrap_ci(gain, seed=0)
+    return (False, False) if ends is None else (bool(ends[0] > 0), bool(ends[1] < 0))

@@ -86,7 +86,7 @@ def run_gate(
     paths : run folders, or folders that hold many
     baseline, policy : files
     inconclusive : what "cannot tell" comes to
-    seed : of the bootstrap and of random permutations
+    seed : of the bootstrap
 
     Raises
     ------

@@ -33,8 +33,8 @@ def print_verdict(verdict: Verdict) -> None:
         if not same:
             print(printable(f"run       {run}"))
     if verdict.checks and verdict.confidence is not None:
-        print(f"{100 * verdict.confidence:g}% intervals, BCa, {verdict.resamples:,} resamples; Holm over "
-                   f"{sum(not c.exact for c in verdict.checks)} tests; seed {verdict.seed}")  # fmt: skip
+        print(f"{100 * verdict.confidence:g}% intervals, bootstrap, {verdict.resamples:,} resamples; tests that hold for "
+              f"skewed differences, Holm over {sum(not c.exact for c in verdict.checks)}; seed {verdict.seed}")
     print(f"{verdict.outcome}: exit {verdict.exit_code}")
 
 
@@ -46,8 +46,8 @@ def describe(c: CheckVerdict) -> str:
     text = f"{c.metric}: worse by {worse} {interval}, margin {margin}, n {n}"
     if c.outcome == "cannot tell":
         unit = "samples" if c.clusters == c.n else "scenes"
-        text += (f"; about {c.samples_needed} {unit} would settle it" if c.samples_needed is not None
-                 else "; more samples of the same kind would not settle it")  # fmt: skip
+        text += (f"; about {c.samples_needed:,} {unit} would settle it" if c.samples_needed is not None
+                 else f"; no practical number of {unit} would settle it")  # fmt: skip
     return text
 
 

@@ -33,7 +33,7 @@ class WorseSample(_Part):
 class CheckVerdict(_Part):
     """One metric. Numbers are in its unit; worse_by, ci_good and ci_bad are positive where the run is worse.
 
-    p_worse : one-sided, of being worse by no more than the margin
+    p_within : one-sided, of being worse by the margin or more; p_worse : of being worse by no more than the margin
     p_worse_adjusted : the same after Holm's correction over the gate
     samples_needed : samples (scenes, where clusters < n) that would settle it; null if it is settled, or none would
     beyond : of an exact rule, how many samples are worse by more than the margin
@@ -53,6 +53,7 @@ class CheckVerdict(_Part):
     ci_bad: float | None
     margin: float
     exact: bool
+    p_within: float | None
     p_worse: float | None
     p_worse_adjusted: float | None
     n: int
@@ -76,7 +77,6 @@ class Verdict(_Part):
     inconclusive: Literal["report", "fail", "pass"] | None = None
     confidence: float | None = None
     resamples: int | None = None
-    permutations: int | None = None
     seed: int | None = None
     checks: list[CheckVerdict] = []
     refused: list[str] = []
@@ -87,7 +87,7 @@ def make_verdict(gate: GateResult) -> Verdict:
     s = gate.settings
     return Verdict(
         schema=SCHEMA, outcome=gate.outcome, exit_code=gate.exit_code, inconclusive=gate.inconclusive,
-        confidence=s.confidence, resamples=s.resamples, permutations=s.permutations, seed=s.seed,
+        confidence=s.confidence, resamples=s.resamples, seed=s.seed,
         checks=[_check(j) for j in gate.judged], refused=list(gate.refused), notes=list(gate.notes),
     )  # fmt: skip
 
@@ -105,7 +105,8 @@ def _check(j: GatedMetric) -> CheckVerdict:
         protocol=j.run.protocol.ref, dataset=j.run.dataset.name, model=j.run.name, metric=r.name, unit=r.info.unit,
         higher_is_better=r.info.higher_is_better, outcome=c.outcome, baseline=r.base, value=r.other,
         worse_by=r.worse_by, ci_good=None if ends is None else ends[0], ci_bad=None if ends is None else ends[1],
-        margin=c.margin, exact=c.rule.exact, p_worse=None if c.rule.exact else c.worse_p,
+        margin=c.margin, exact=c.rule.exact,
+        p_within=None if c.rule.exact else c.within_p, p_worse=None if c.rule.exact else c.worse_p,
         p_worse_adjusted=None if c.rule.exact else c.worse_p_adjusted, n=r.n, clusters=r.clusters,
         samples_needed=c.needed, beyond=len(c.beyond) if c.rule.exact else None,
         better=r.wins, worse=r.losses, equal=r.ties,

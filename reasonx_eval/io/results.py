@@ -13,7 +13,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.digests import sha256_text
@@ -24,6 +32,9 @@ from reasonx_eval.io.selection import Selection
 #: Raise this when a field changes its meaning, keep reading every older number, and add a golden file of
 #: the old one to tests/golden.
 SCHEMA = 1
+
+#: what a result without `interval_method` has: BCa at its nominal level
+FIRST_INTERVALS = "bca@1"
 
 #: of a folder's name, bytes; file systems take 255, and a shard's number is added
 _LONGEST_NAME = 160
@@ -130,7 +141,10 @@ class Value(_Part):
 
 
 class Result(_Part):
-    """One model under one protocol on one dataset."""
+    """One model under one protocol on one dataset.
+
+    interval_method : how intervals were taken, see `statistics.bootstrap.METHOD`
+    """
 
     schema_: int = Field(SCHEMA, alias="schema")
     status: Literal["complete", "partial", "failed"]
@@ -142,6 +156,7 @@ class Result(_Part):
     aggregate: dict[str, Value]
     confidence: float
     resamples: int
+    interval_method: str = FIRST_INTERVALS
     n_total: int
     n_scored: int
     n_undefined: int
@@ -167,6 +182,14 @@ class Result(_Part):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Result) and self.model_dump() == other.model_dump()
+
+    @model_serializer(mode="wrap")
+    def _as_stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Older results did not name their method, and digests are of what they hold."""
+        stored: dict[str, Any] = handler(self)
+        if self.interval_method == FIRST_INTERVALS:
+            stored.pop("interval_method", None)
+        return stored
 
     @model_validator(mode="after")
     def _nothing_lost(self) -> Result:

@@ -12,14 +12,16 @@ import numpy as np
 
 from reasonx_eval.errors import NotComparable
 from reasonx_eval.io.results import ModelRef, Value
-from reasonx_eval.leaderboard.differences import intervals
 from reasonx_eval.leaderboard.submissions import Submission
 from reasonx_eval.metrics.table import Metric, known_metric
+from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.report.contamination import seen
-from reasonx_eval.statistics.aggregate import ROOTS, pooled_sum, repeated
+from reasonx_eval.statistics.aggregate import ROOTS, pooled_sum, repeated, with_present_intervals
+from reasonx_eval.statistics.bootstrap import METHOD
 from reasonx_eval.statistics.columns import Column
+from reasonx_eval.statistics.paired import Settings, beyond_rounding, intervals
 from reasonx_eval.statistics.ranks import Rank, rank_ranges
-from reasonx_eval.types import TASKS
+from reasonx_eval.types import TASKS, Record
 
 Finding = Literal["better", "worse", "unclear"]
 
@@ -28,7 +30,7 @@ Finding = Literal["better", "worse", "unclear"]
 class Difference:
     """Value minus that of the base on the same images, with its interval, in the metric's unit.
 
-    finding : better or worse where the interval excludes 0, by the metric's direction
+    finding : better or worse where the interval excludes 0 and the difference is no rounding, by the metric's direction
     """
 
     value: float
@@ -187,10 +189,25 @@ def _plain_row(submission: Submission, metrics: Sequence[str]) -> ModelRow:
     result = submission.result
     rewarded = result.model.rewarded
     absent = Value(value=None, n=0, reason="not in the result")
-    cells = {m: Cell(result.aggregate.get(m, absent), rewarded=m in rewarded) for m in metrics}
+    values = _values(submission)
+    cells = {m: Cell(values.get(m, absent), rewarded=m in rewarded) for m in metrics}
     trained = seen(result.model.trained_on, result.dataset.name)
     row = ModelRow(submission, cells, trained_on=trained)
     return replace(row, unranked=_why_unranked(row, cells[metrics[0]].value))
+
+
+def _values(submission: Submission) -> Mapping[str, Value]:
+    """Its aggregates; intervals of an older method are taken again, so that all in a table are by one."""
+    result, samples = submission.result, submission.samples
+    if result.interval_method == METHOD or not samples.ids:
+        return result.aggregate
+    records = [
+        Record(sample_id=i, metrics={m: column[k] for m, column in samples.values.items()},
+               group=None if samples.groups is None else samples.groups[k],
+               stats={name: column[k] for name, column in samples.sums.items()})
+        for k, i in enumerate(samples.ids)
+    ]  # fmt: skip
+    return with_present_intervals(result.aggregate, records, Protocol.from_rules(result.protocol.rules))
 
 
 def _why_unranked(row: ModelRow, headline: Value) -> str | None:
@@ -242,17 +259,17 @@ def _compare(rows: Sequence[ModelRow], cells: list[dict[str, Cell]], metric: str
     tuned = [(rows[k].base, j) for j, k in enumerate(usable)]
     pairs = [(place[base], j) for base, j in tuned if base is not None and base in place]
     means = column.means
-    for (from_, j), ends in zip(pairs, intervals(column, pairs) if pairs else [], strict=True):
+    for (from_, j), ends in zip(pairs, intervals(column, pairs, Settings()), strict=True):
         cell = cells[usable[j]]
-        cell[metric] = replace(cell[metric], difference=_difference(means[j] - means[from_], column.sign, ends))
+        cell[metric] = replace(cell[metric], difference=_difference(means[from_], means[j], column.sign, ends))
 
 
-def _difference(value: float, sign: int, ends: tuple[float, float] | None) -> Difference:
+def _difference(base: float, other: float, sign: int, ends: tuple[float, float] | None) -> Difference:
     low, high = ends or (None, None)
     finding: Finding = "unclear"
-    if low is not None and high is not None and (low > 0 or high < 0):
+    if low is not None and high is not None and (low > 0 or high < 0) and beyond_rounding(base, other):
         finding = "better" if (low > 0) == (sign > 0) else "worse"
-    return Difference(value, low, high, finding)
+    return Difference(other - base, low, high, finding)
 
 
 def _only(column: Column, runs: Sequence[int]) -> Column:

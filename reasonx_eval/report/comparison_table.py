@@ -11,8 +11,10 @@ from reasonx_eval.io.results import Value
 from reasonx_eval.report import latex
 from reasonx_eval.report.markdown import escape as markdown
 from reasonx_eval.report.tables import arrow, decimals, print_table, printable, spreadsheet
+from reasonx_eval.statistics.bootstrap import ROUGH_BELOW
 from reasonx_eval.statistics.comparison import Comparison, canary_lines
 from reasonx_eval.statistics.paired import Paired
+from reasonx_eval.statistics.permutation import least_p
 from reasonx_eval.statistics.runs import Run
 
 _RIGHT = (1, 2, 3, 5, 6)
@@ -39,14 +41,22 @@ def head(c: Comparison) -> list[str]:
 
 
 def foot(c: Comparison) -> list[str]:
-    """How the statistics were taken: seed, resamples, the family of the correction."""
+    """How the statistics were taken (seed, resamples, the family of the correction), and what they can't say."""
     s = c.settings
-    tests = sum(row.reason is None for rows in c.rows for row in rows)
-    exact = any(row.exact for rows in c.rows for row in rows)
+    tested = [row for rows in c.rows for row in rows if row.reason is None]
+    exact = any(row.exact for row in tested)
     how = "all permutations (exact p)" if exact else f"{s.permutations:,} random permutations"
-    text = (f"seed {s.seed}; BCa bootstrap, {s.resamples:,} resamples, and {how} of "
-            f"{'images' if c.joined.groups is None else 'scenes'}; Holm over {tests} tests")  # fmt: skip
-    return [text, "‡ what the model was rewarded for; the others are canaries"] if c.rewarded else [text]
+    what = "images" if c.joined.groups is None else "scenes"
+    lines = [f"seed {s.seed}; bootstrap, {s.resamples:,} resamples, and {how} of {what}; Holm over {len(tested)} tests"]
+    few = [row for row in tested if row.finding == "too few"]
+    if few:
+        needed = next(k for k in range(1, 64) if len(tested) * least_p(k) < s.alpha)
+        lines.append(f"too few: whatever the differences in {max(row.clusters for row in few)} {what} are, no p below "
+                     f"{min(row.least_p for row in few):.2g} is possible; it takes {needed} {what} that differ")
+    clusters = max((row.clusters for row in tested), default=0)
+    if 1 < clusters < ROUGH_BELOW:
+        lines.append(f"intervals of {clusters} {what} are rough: they cover less than they say")
+    return [*lines, "‡ what the model was rewarded for; the others are canaries"] if c.rewarded else lines
 
 
 def columns(c: Comparison, run: Run) -> list[str]:

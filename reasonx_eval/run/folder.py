@@ -26,7 +26,8 @@ from reasonx_eval.io.selection import Selection
 from reasonx_eval.models.base import Model
 from reasonx_eval.protocols.protocol import ANY, Protocol
 from reasonx_eval.scoring.readings import READING
-from reasonx_eval.statistics.aggregate import CONFIDENCE, RESAMPLES, aggregate
+from reasonx_eval.statistics.aggregate import aggregate, rough_note
+from reasonx_eval.statistics.bootstrap import CONFIDENCE, METHOD, RESAMPLES
 from reasonx_eval.types import Kind, Record
 
 
@@ -130,8 +131,9 @@ def finish(
                                      data=spec.dataset.name if protocol.dataset == ANY else None),
         model=spec.model, protocol=spec.protocol, dataset=spec.dataset, selection=spec.selection,
         aggregate=aggregate(ordered, protocol, pixels), confidence=CONFIDENCE, resamples=RESAMPLES,
+        interval_method=METHOD,
         n_total=n_total, n_scored=n_scored, n_undefined=len(undefined), failed=failed, undefined=undefined,
-        notes=[*said, *_notes(ordered)],
+        notes=[*said, *_notes(ordered), *rough_note(ordered)],
         data_sha256=sha256_lines(f"{r.sample_id} {r.data}" for r in ordered),
         predictions_sha256=sha256_lines(f"{r.sample_id} {r.prediction}" for r in ordered),
         records_sha256=sha256_file(out / "records.jsonl"),

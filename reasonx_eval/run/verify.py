@@ -11,6 +11,7 @@ from reasonx_eval.io.records import read_records
 from reasonx_eval.io.results import Result, Value
 from reasonx_eval.protocols.protocol import Protocol, get_protocol
 from reasonx_eval.statistics.aggregate import aggregate, pooled_from_stats
+from reasonx_eval.statistics.bootstrap import METHOD
 from reasonx_eval.types import Record
 
 
@@ -63,11 +64,18 @@ def _numbers(result: Result, protocol: Protocol, records: list[Record], folder: 
     if protocol.pool == "pixel" and not pixels.is_dir():
         return _pooled(result, records, folder)
     again = aggregate(records, protocol, pixels if protocol.pool == "pixel" else None)
+    older = result.interval_method != METHOD
     for name, value in result.aggregate.items():
         found = again.get(name)
+        if found is not None and older:
+            found = found.model_copy(update={"ci_low": value.ci_low, "ci_high": value.ci_high})
         if found is None or not _close(value, found):
             _same(name, value, found, folder / "result.json")
-    return [f"ok    {len(again)} aggregates and their intervals recomputed from {len(records)} records"]
+    if not older:
+        return [f"ok    {len(again)} aggregates and their intervals recomputed from {len(records)} records"]
+    return [f"ok    {len(again)} aggregates recomputed from {len(records)} records",
+            f"note  its intervals were taken by an older method ({result.interval_method}, now {METHOD}): "
+            "the same command with --force takes them again"]  # fmt: skip
 
 
 def _close(stored: Value, found: Value) -> bool:

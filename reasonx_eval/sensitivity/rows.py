@@ -16,8 +16,8 @@ from reasonx_eval.protocols.protocol import ANY
 from reasonx_eval.run.saved_runs import SavedRun
 from reasonx_eval.sensitivity.rescoring import PIXEL_MEANS, RunRecords
 from reasonx_eval.sensitivity.variants import Variant
-from reasonx_eval.statistics import bootstrap
-from reasonx_eval.statistics.aggregate import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES
+from reasonx_eval.statistics.aggregate import BOOTSTRAP_SEED
+from reasonx_eval.statistics.bootstrap import bootstrap_ratio_ci
 from reasonx_eval.statistics.columns import Column, column
 from reasonx_eval.statistics.join import Joined, join
 from reasonx_eval.statistics.ranks import significant
@@ -122,8 +122,7 @@ def _values(data: Column, runs: Sequence[Run]) -> list[Value]:
         return [run.aggregate[data.name] for run in runs]
     if data.reason is not None:
         return [Value(value=None, n=len(data.ids), reason=data.reason)] * len(runs)
-    ends = bootstrap.bootstrap_ratio_ci(data.top.T, data.weight, confidence=CONFIDENCE, resamples=RESAMPLES,
-                                    seed=BOOTSTRAP_SEED, groups=data.groups)  # fmt: skip
+    ends = bootstrap_ratio_ci(data.top.T, data.weight, seed=BOOTSTRAP_SEED, groups=data.groups)
     pairs = [(None, None)] * len(runs) if ends is None else [
         (data.finish(float(low)), data.finish(float(high))) for low, high in zip(*ends, strict=True)]  # fmt: skip
     return [Value(value=mean, ci_low=low, ci_high=high, n=len(data.ids))

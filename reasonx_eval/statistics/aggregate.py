@@ -15,11 +15,15 @@ from reasonx_eval.io.results import Value
 from reasonx_eval.metrics.normals import pooled_normal_metrics
 from reasonx_eval.metrics.table import METRICS
 from reasonx_eval.protocols.protocol import Protocol
-from reasonx_eval.statistics import bootstrap
+from reasonx_eval.statistics.bootstrap import (
+    ROUGH_BELOW,
+    bootstrap_ci,
+    bootstrap_ratio_ci,
+    bootstrap_statistic_ci,
+    sum_by_group,
+)
 from reasonx_eval.types import Record
 
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
 #: the bootstrap has a seed of its own: the interval of a set of records never depends on the run's seed
 BOOTSTRAP_SEED = 12345
 #: metrics that are the root of a mean over pixels
@@ -66,6 +70,26 @@ def _image_means(records: Sequence[Record], protocol: Protocol) -> dict[str, Val
     return {name: out[name] for name in protocol.metrics}
 
 
+def with_present_intervals(
+    stored: Mapping[str, Value], records: Sequence[Record], protocol: Protocol
+) -> dict[str, Value]:
+    """Aggregates of an older result with intervals by the present method, from its records; a pooled median keeps its.
+
+    Parameters
+    ----------
+    stored : metric -> aggregate
+    records : those that were scored
+    """
+    if protocol.pool == "image":
+        found: Mapping[str, Value] = _image_means(records, protocol)
+        ends = {name: (value.ci_low, value.ci_high) for name, value in found.items()}
+    else:
+        ends = {name: _ratio_interval(records, name) for name in protocol.metrics if pooled_sum(name) is not None}
+    return {name: value if value.value is None or name not in ends
+            else value.model_copy(update={"ci_low": ends[name][0], "ci_high": ends[name][1]})
+            for name, value in stored.items()}  # fmt: skip
+
+
 def repeated(groups: Sequence[str | None]) -> list[str] | None:
     """The scene of each sample if scenes repeat, else None: images of one scene are not independent."""
     known = [g for g in groups if g is not None]
@@ -76,12 +100,21 @@ def _groups(records: Sequence[Record]) -> list[str] | None:
     return repeated([r.group for r in records])
 
 
+def rough_note(records: Sequence[Record]) -> list[str]:
+    """What to say of the intervals where there are few images, or images of few scenes; empty where there are enough."""
+    scored = [r for r in records if r.error is None and r.undefined is None]
+    groups = _groups(scored)
+    count, what = (len(scored), "images") if groups is None else (len(set(groups)), "scenes")
+    if not 1 < count < ROUGH_BELOW:
+        return []
+    return [f"{count} {what}: intervals of fewer than {ROUGH_BELOW} are rough, they cover less than they say"]
+
+
 def _means(records: Sequence[Record], names: Sequence[str]) -> dict[str, Value]:
     if not names:
         return {}
     values = np.array([[r.metrics[m] for m in names] for r in records], dtype=np.float64)  # [n, metrics]
-    ends = bootstrap.bootstrap_ci(values, confidence=CONFIDENCE, resamples=RESAMPLES, seed=BOOTSTRAP_SEED,
-                              groups=_groups(records))  # fmt: skip
+    ends = bootstrap_ci(values, seed=BOOTSTRAP_SEED, groups=_groups(records))
     low, high = ends or (None, None)
     # fsum: the mean does not depend on the order of the records
     return {
@@ -161,15 +194,13 @@ def pooled_from_stats(records: Sequence[Record], name: str) -> float | None:
 def _ratio_interval(records: Sequence[Record], name: str) -> tuple[float | None, float | None]:
     key = pooled_sum(name)
     assert key is not None
-    ends = bootstrap.bootstrap_ratio_ci(
-        np.array([r.stats[key] for r in records]), np.array([r.stats["count"] for r in records]),
-        confidence=CONFIDENCE, resamples=RESAMPLES, seed=BOOTSTRAP_SEED, groups=_groups(records),
-    )  # fmt: skip
+    ends = bootstrap_ratio_ci([r.stats[key] for r in records], [r.stats["count"] for r in records],
+                              seed=BOOTSTRAP_SEED, groups=_groups(records))  # fmt: skip
     return (None, None) if ends is None else (pooled_finish(name, float(ends[0])), pooled_finish(name, float(ends[1])))
 
 
 def _median_interval(files: _PixelFiles, records: Sequence[Record]) -> tuple[float | None, float | None]:
-    """Percentile bootstrap of the pooled median, from per-image histograms with bins of 0.05 degrees.
+    """Interval of the pooled median, from per-image histograms with bins of 0.05 degrees.
 
     Only the interval is read off the histograms (linear inside a bin); the median itself is exact.
     """
@@ -177,22 +208,10 @@ def _median_interval(files: _PixelFiles, records: Sequence[Record]) -> tuple[flo
     counts = np.stack([np.histogram(e, bins=edges)[0] for e in files]).astype(np.float64)  # [n, bins]
     groups = _groups(records)
     if groups is not None:
-        _, index = np.unique(groups, return_inverse=True)
-        merged = np.zeros((int(index.max()) + 1, counts.shape[1]))
-        np.add.at(merged, index, counts)
-        counts = merged
-    clusters = len(counts)
-    if clusters < 2:
-        return None, None
+        counts = sum_by_group(counts.T, np.ones(len(counts)), groups)[0].T
     counts, edges = _around_medians(counts, edges)
-    rng = np.random.Generator(np.random.PCG64(BOOTSTRAP_SEED))
-    medians = np.empty(RESAMPLES)
-    for start in range(0, RESAMPLES, 500):
-        weights = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=500)
-        medians[start : start + 500] = _histogram_medians(weights @ counts, edges)
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(medians, [tail, 100 - tail])
-    return float(low), float(high)
+    ends = bootstrap_statistic_ci(counts, lambda c: _histogram_medians(c, edges)[..., None], seed=BOOTSTRAP_SEED)
+    return (None, None) if ends is None else (float(ends[0][0]), float(ends[1][0]))
 
 
 def _around_medians(
@@ -210,13 +229,11 @@ def _around_medians(
 
 
 def _histogram_medians(counts: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Medians of histograms [B, bins], linear inside the bin that holds the middle, which is neither end bin."""
-    cumulative = counts.cumsum(axis=1)
-    half = cumulative[:, -1:] / 2
-    bin_of = (cumulative < half).sum(axis=1)
-    rows = np.arange(len(counts))
-    inside = counts[rows, bin_of]
-    before = cumulative[rows, bin_of] - inside
-    width = edges[bin_of + 1] - edges[bin_of]
-    medians: NDArray[np.float64] = edges[bin_of] + width * (half[:, 0] - before) / inside
-    return medians
+    """Medians of histograms [..., bins], linear inside the bin that holds the middle, which is neither end bin."""
+    cumulative = counts.cumsum(axis=-1)
+    half = cumulative[..., -1:] / 2
+    bin_of = (cumulative < half).sum(axis=-1, keepdims=True)
+    inside = np.take_along_axis(counts, bin_of, -1)
+    before = np.take_along_axis(cumulative, bin_of, -1) - inside
+    medians: NDArray[np.float64] = edges[bin_of] + (edges[bin_of + 1] - edges[bin_of]) * (half - before) / inside
+    return medians[..., 0]

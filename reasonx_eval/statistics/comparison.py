@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.statistics.columns import columns
 from reasonx_eval.statistics.join import Joined, join
-from reasonx_eval.statistics.paired import Paired, Settings, adjust, paired
+from reasonx_eval.statistics.paired import Finding, Paired, Settings, adjust, paired
 from reasonx_eval.statistics.pairing import pair_up
 from reasonx_eval.statistics.runs import Run, find_runs
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _summary(head: str, rows: Sequence[tuple[Comparison, Paired]]) -> list[str]:
     if not rows:
         return [f"{head}  none measured here"]
     counts = Counter(row.finding for _, row in rows)
-    words = ", ".join(f"{counts[f]} {f}" for f in ("improved", "worse", "no evidence", "same", "untested") if counts[f])
+    words = ", ".join(f"{counts[f]} {f}" for f in get_args(Finding) if counts[f])
     worse = [f"{c.joined.protocol.ref} {r.name} {r.difference:+.4g}" for c, r in rows if r.finding == "worse"]
     return [f"{head}  {words}" + (f" ({'; '.join(worse)})" if worse else "")]
 
@@ -174,6 +174,7 @@ def _row(row: Paired, run: Run, worst: int) -> dict[str, Any]:
         "unit": row.info.unit, "higher_is_better": row.info.higher_is_better, "rewarded": row.name in run.rewarded,
         "base": base, "other": other, "difference": difference, "ci_low": row.ci_low, "ci_high": row.ci_high,
         "p": None if untested else row.p, "p_adjusted": None if untested else row.p_adjusted, "p_exact": row.exact,
+        "p_least": None if untested else row.least_p,
         "better": row.wins, "worse": row.losses, "equal": row.ties, "n": row.n, "clusters": row.clusters,
         "finding": row.finding, "reason": row.reason,
         "worst": [{"sample": w.sample_id, "base": w.base, "other": w.other, "worse_by": w.worse_by}

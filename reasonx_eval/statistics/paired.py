@@ -8,20 +8,25 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from reasonx_eval.io import seeding
 from reasonx_eval.metrics.table import Metric
-from reasonx_eval.statistics import bootstrap
+from reasonx_eval.statistics.bootstrap import (
+    CONFIDENCE,
+    RESAMPLES,
+    bootstrap_ratio_ci,
+    bootstrap_statistic_ci,
+    jackknife,
+)
 from reasonx_eval.statistics.columns import Column
-from reasonx_eval.statistics.permutation import EXACT_CLUSTERS, PERMUTATIONS, holm, permutation_test
+from reasonx_eval.statistics.permutation import EXACT_CLUSTERS, PERMUTATIONS, holm, least_p, permutation_test
 
 Floats = NDArray[np.float64]
-Finding = Literal["improved", "worse", "no evidence", "same", "untested"]
+Finding = Literal["improved", "worse", "no evidence", "too few", "same", "untested"]
 
-CONFIDENCE = 0.95
-RESAMPLES = 10_000
 ALPHA = 0.05
+#: values closer than this are equal: predictions are float32, and a perfect one is off by rounding
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-9
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,8 @@ class Paired:
     difference : other - base; ci_low, ci_high : its interval; None with fewer than two clusters
     p : of no difference, two-sided; p_adjusted : after Holm's correction over the family it belongs to
     exact : whether p is enumerated, not sampled
-    wins, losses, ties : samples on which the other run is better, worse, equal
+    least_p : the smallest adjusted p that so many differing clusters allow
+    wins, losses, ties : samples on which the other run is better, worse, equal up to rounding
     n : samples; clusters : what is resampled (scenes where scenes repeat)
     worst : samples by how much worse the other run is, worst first; only those that are worse
     reason : why there is no test; then base, other and difference are NaN, or those of the results where they hold for
@@ -75,6 +81,7 @@ class Paired:
     p: float
     p_adjusted: float
     exact: bool
+    least_p: float
     wins: int
     losses: int
     ties: int
@@ -107,7 +114,9 @@ class Paired:
         if self.wins == self.losses == 0:
             return "same"
         if not self.p_adjusted < self.alpha:
-            return "no evidence"
+            return "no evidence" if self.least_p < self.alpha else "too few"
+        if not beyond_rounding(self.base, self.other):
+            return "same"
         return "worse" if self.worse_by > 0 else "improved"
 
 
@@ -122,10 +131,10 @@ def paired(
     tested : whether to compute the p-value; NaN without
     """
     chosen = settings or Settings()
-    gap = column.values[other] - column.values[base]
-    worse = -column.sign * gap
-    order = np.argsort(-worse, kind="stable")
     first, second = column.values[base], column.values[other]
+    worse = -column.sign * (second - first)
+    differ = beyond_rounding(first, second)
+    order = np.argsort(-worse, kind="stable")
     worst = tuple(SampleChange(column.ids[k], float(first[k]), float(second[k]), float(worse[k]))
                   for k in order if worse[k] > 0)  # fmt: skip
     top, weight = column.cluster_sums(base, other)
@@ -133,8 +142,9 @@ def paired(
     common = Paired(
         info=column.info, base=means[base], other=means[other], difference=means[other] - means[base], ci_low=None,
         ci_high=None, p=math.nan, p_adjusted=math.nan, exact=len(weight) <= EXACT_CLUSTERS,
-        wins=int(np.count_nonzero(worse < 0)), losses=int(np.count_nonzero(worse > 0)),
-        ties=int(np.count_nonzero(worse == 0)), n=len(column.ids), clusters=len(weight), worst=worst,
+        least_p=least_p(int(np.count_nonzero(top[0] != top[1]))),
+        wins=int(np.count_nonzero(differ & (worse < 0))), losses=int(np.count_nonzero(differ & (worse > 0))),
+        ties=int(np.count_nonzero(~differ)), n=len(column.ids), clusters=len(weight), worst=worst,
         reason=column.reason, alpha=chosen.alpha,
     )  # fmt: skip
     if column.reason is not None:
@@ -150,58 +160,67 @@ def paired(
 
 def adjust(results: Sequence[Paired]) -> list[Paired]:
     """The same with Holm's correction over all of them: one family, the rows of one table."""
-    return [replace(r, p_adjusted=p) for r, p in zip(results, holm([r.p for r in results]), strict=True)]
+    tests = sum(not math.isnan(r.p) for r in results)
+    return [replace(r, p_adjusted=p, least_p=min(1.0, tests * r.least_p))
+            for r, p in zip(results, holm([r.p for r in results]), strict=True)]  # fmt: skip
+
+
+def beyond_rounding(first: ArrayLike, second: ArrayLike) -> NDArray[np.bool_]:
+    """Whether values differ by more than the rounding of float32 predictions: a millionth of the larger, and 1e-9."""
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    return np.asarray(np.abs(b - a) > _RELATIVE * np.maximum(np.abs(a), np.abs(b)) + _ABSOLUTE)
 
 
 def interval(
     first: Floats, second: Floats, weight: Floats, *, root: bool = False, settings: Settings
 ) -> tuple[float, float] | None:
-    """BCa bootstrap interval of ``f(sum second / sum weight) - f(sum first / sum weight)``, clusters resampled.
+    """Bootstrap interval of ``f(sum second / sum weight) - f(sum first / sum weight)``, clusters resampled.
 
     Parameters
     ----------
     first, second, weight : float64 [clusters]
     root : whether f is the square root, else the identity
-    settings : its confidence is what the interval is to cover; the bootstrap is asked for a little more, see `widened`
 
     Returns
     -------
     (low, high), or None with fewer than two clusters.
     """
-    if len(weight) < 2:
-        return None
-    level = widened(settings.confidence, len(weight))
     if not root:
-        return bootstrap.bootstrap_ratio_ci(second - first, weight, confidence=level, resamples=settings.resamples,
-                                        seed=settings.seed)  # fmt: skip
-    if not (second != first).any():
-        return 0.0, 0.0
-    from scipy.stats import bootstrap as scipy_bootstrap
-
-    def difference(a: Floats, b: Floats, w: Floats, axis: int) -> Floats:
-        below = w.sum(axis=axis)
-        return np.asarray(np.sqrt(b.sum(axis=axis) / below) - np.sqrt(a.sum(axis=axis) / below))
-
-    ends = scipy_bootstrap((first, second, weight), difference, paired=True, method="BCa", batch=500,
-                           confidence_level=level, n_resamples=settings.resamples,
-                           rng=seeding.rng(settings.seed, "bootstrap")).confidence_interval  # fmt: skip
-    return float(ends.low), float(ends.high)
+        return bootstrap_ratio_ci(second - first, weight, confidence=settings.confidence,
+                                  resamples=settings.resamples, seed=settings.seed)  # fmt: skip
+    ends = bootstrap_statistic_ci(np.column_stack([first, second, weight]), difference_of_roots,
+                                  confidence=settings.confidence, resamples=settings.resamples,
+                                  seed=settings.seed)  # fmt: skip
+    return None if ends is None else (float(ends[0][0]), float(ends[1][0]))
 
 
-def widened(confidence: float, clusters: int) -> float:
-    """The confidence to ask a bootstrap of few clusters for, so that it covers `confidence`.
+def intervals(column: Column, pairs: Sequence[tuple[int, int]], settings: Settings) -> list[tuple[float, float] | None]:
+    """`interval` of the difference ``other - base`` for many pairs (base, other) of a column's runs, in one pass."""
+    if not pairs:
+        return []
+    tops, weight = column.cluster_sums(*range(len(column.top)))
+    if column.root or len(weight) < 2:
+        return [interval(tops[b], tops[o], weight, root=column.root, settings=settings) for b, o in pairs]
+    ends = bootstrap_ratio_ci(np.stack([tops[o] - tops[b] for b, o in pairs], axis=1), weight,
+                              confidence=settings.confidence, resamples=settings.resamples,
+                              seed=settings.seed)  # fmt: skip
+    assert ends is not None
+    return [(float(low), float(high)) for low, high in zip(*ends, strict=True)]
 
-    Resamples of n clusters spread too little, by sqrt((n - 1) / n), and know nothing of Student's t: of 95 % intervals
-    of 20 normal differences some 93 % cover. Asking for the normal quantile of ``sqrt(n / (n - 1)) t`` mends both;
-    at 650 clusters it changes 95 % to 95.06 %.
 
-    Notes
-    -----
-    Hesterberg, What Teachers Should Know About the Bootstrap (2015), the expanded percentile interval.
-    """
-    from scipy.special import ndtr, stdtrit
+def worse_left_out(column: Column, *, base: int = 0, other: int = 1) -> Floats:
+    """`Paired.worse_by` without each cluster, float64 [clusters]; empty with one cluster."""
+    top, weight = column.cluster_sums(base, other)
+    if len(weight) < 2:
+        return np.empty(0)
+    if column.root:
+        left_out = jackknife(np.column_stack([top[0], top[1], weight]), difference_of_roots)[0]
+    else:
+        left_out = jackknife(np.column_stack([top[1] - top[0], weight]), lambda s: s[..., :1] / s[..., 1:])[0]
+    return np.asarray(-column.sign * left_out)
 
-    t = stdtrit(clusters - 1, 0.5 + confidence / 2)
-    level = float(1 - 2 * ndtr(-math.sqrt(clusters / (clusters - 1)) * t))
-    # two clusters have a t of 13: beyond what doubles tell from 1, and then all resamples are inside
-    return min(level, 1 - 1e-12)
+
+def difference_of_roots(sums: Floats) -> Floats:
+    """sqrt(b / w) - sqrt(a / w) of sums (a, b, w), [..., 3] to [..., 1]."""
+    roots = np.sqrt(np.maximum(sums[..., :2], 0.0) / sums[..., 2:])
+    return roots[..., 1:] - roots[..., :1]

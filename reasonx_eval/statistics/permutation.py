@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from reasonx_eval.io import seeding
 
 Floats: TypeAlias = NDArray[np.float64]
-Alternative: TypeAlias = Literal["two-sided", "greater"]
 
 #: up to this many clusters all 2^clusters permutations are enumerated, and the p-value is exact
 EXACT_CLUSTERS: Final = 14
@@ -35,9 +34,8 @@ def permutation_test(
     seed: int,
     root: bool = False,
     permutations: int = PERMUTATIONS,
-    alternative: Alternative = "two-sided",
 ) -> float:
-    """p-value of the difference of two pooled values under exchange of the runs in each unit.
+    """Two-sided p-value of the difference of two pooled values under exchange of the runs in each unit.
 
     Were both runs equally good, exchanging them in any unit would change nothing. So the observed difference
     ``f(sum second / sum weight) - f(sum first / sum weight)`` is held against those of other permutations. For means
@@ -50,7 +48,6 @@ def permutation_test(
     seed : of the random permutations; unused up to 14 clusters, where all are enumerated and p is exact
     root : whether f is the square root
     permutations : how many random ones; what was observed is counted too, so that p is at least 1/(permutations + 1)
-    alternative : "two-sided", or "greater": second larger than first
 
     Returns
     -------
@@ -73,19 +70,25 @@ def permutation_test(
         return 1.0
     sums = _Sums(first=float(a.sum()), gap=float(gap.sum()), below=float(w.sum()), root=root)
     slack = sums.slack(gap)
-
-    def statistic(moved: Floats) -> Floats:
-        difference = sums.difference(moved)
-        return difference if alternative == "greater" else np.abs(difference)
-
-    observed = float(statistic(np.zeros(1))[0])
+    observed = abs(float(sums.difference(np.zeros(1))[0]))
     exact = len(gap) <= EXACT_CLUSTERS
     reached = total = 0
     for taken in [_every_exchange(len(gap))] if exact else _random_exchanges(len(gap), permutations, seed):
         # not by BLAS, whose sums depend on the processor and on the number of threads
-        reached += int(np.count_nonzero(statistic(np.einsum("ru,u->r", taken, gap)) >= observed - slack))
+        reached += int(np.count_nonzero(np.abs(sums.difference(np.einsum("ru,u->r", taken, gap))) >= observed - slack))
         total += len(taken)
     return reached / total if exact else (reached + 1) / (total + 1)
+
+
+def least_p(clusters: int) -> float:
+    """The smallest two-sided p that exchanging the runs in so many clusters can give: 2 / 2^clusters, at most 1.
+
+    Examples
+    --------
+    >>> least_p(4)
+    0.125
+    """
+    return min(1.0, 2.0 ** (1 - clusters))
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,8 @@ def build(folder: Path) -> Path:
         units = 1000 if stored.stem.endswith("mm") else 5000
         write_png(folder / "rgb" / f"{name}.png", read_rgb(photo))
         write_npy(folder / "depth" / f"{name}.npy", (read_png(stored) / units).astype(np.float32))
-    card = 'name = "nyuv2-pairs"\nimages = "rgb/{id}.png"\n\n[depth]\npath = "depth/{id}.npy"\ninvalid = [0]\n'
+    # the names begin with the scene: seven frames of four scenes are four things to resample, not seven
+    card = 'name = "nyuv2-pairs"\nimages = "rgb/{id}.png"\ngroup = "^([a-z0-9]+)_"\n\n[depth]\npath = "depth/{id}.npy"\ninvalid = [0]\n'
     write_text(folder / "dataset.toml", card)
     return folder
 

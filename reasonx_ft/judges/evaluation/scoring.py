@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.io.results import Value
-from reasonx_eval.io.seeding import rng
 from reasonx_eval.leaderboard.judge_results import CalibrationBin, Disagreements, ModalityResult
+from reasonx_eval.statistics.bootstrap import bootstrap_statistic_ci
 from reasonx_eval.types import LEFT_OUT
 from reasonx_ft.annotation.pairs import BAND_NAMES
 from reasonx_ft.judges.evaluation.records import EvalPlan, PhotoAnswers, is_true, mean_of_orders
@@ -81,23 +81,15 @@ def _mean_share(sums: Counts) -> NDArray[np.float64]:
 
 
 def interval(counts: Counts, resamples: int, confidence: float, seed: int) -> tuple[float | None, float | None]:
-    """Percentile bootstrap over photos [n, classes, 2]: pairs of one photo are not independent.
+    """Bootstrap over photos [n, classes, 2]: pairs of one photo are not independent.
 
     (None, None) with fewer than two photos.
     """
-    n = len(counts)
-    if n < 2:
-        return None, None
-    stream = rng(seed, "bootstrap")
-    flat = counts.reshape(n, -1)
-    found = []
-    for start in range(0, resamples, 256):
-        drawn = stream.integers(0, n, size=(min(256, resamples - start), n))
-        found.append(_mean_share(flat[drawn].sum(axis=1).reshape(-1, *counts.shape[1:])))
-    spread = np.concatenate(found)
-    tail = (1 - confidence) / 2
-    low, high = np.nanquantile(spread, [tail, 1 - tail])
-    return float(low), float(high)
+    ends = bootstrap_statistic_ci(
+        counts.reshape(len(counts), -1), lambda sums: _mean_share(sums.reshape(-1, *counts.shape[1:]))[..., None],
+        confidence=confidence, resamples=resamples, seed=seed,
+    )  # fmt: skip
+    return (None, None) if ends is None else (float(ends[0][0]), float(ends[1][0]))
 
 
 def calibration(p: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[float | None, list[CalibrationBin]]:

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from reasonx_eval.errors import NotComparable
-from reasonx_eval.leaderboard.differences import intervals
 from reasonx_eval.leaderboard.tables import make_tables
 from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.report.contamination import seen
 from reasonx_eval.statistics.columns import Column
-from reasonx_eval.statistics.paired import Settings, interval
+from reasonx_eval.statistics.paired import Settings, interval, intervals
 from tests.reasonx_eval.leaderboard.makers import draw, make
 
 WILD = get_protocol("depth/scenes-wild")

@@ -34,7 +34,7 @@ def test_table_has_both_signatures_the_seed_and_the_worst(tmp_path: Path, capsys
     assert run(a, b, "--worst", 2, "--seed", 7) == 0
     out = capsys.readouterr().out
     assert out.count(f"depth/generic@1|data:fake|n:{N}|acc:depth_metric") == 2
-    assert "seed 7; BCa bootstrap, 10,000 resamples" in out
+    assert "seed 7; bootstrap, 10,000 resamples" in out
     assert "Holm over 8 tests" in out
     assert f"{N} samples paired" in out
     line = next(x for x in out.splitlines() if x.startswith("abs_rel ↓"))
