@@ -50,7 +50,8 @@ def build(folder: Path) -> Path:
         write_png(folder / "rgb" / f"{name}.png", read_rgb(photo))
         write_npy(folder / "depth" / f"{name}.npy", (read_png(stored) / units).astype(np.float32))
     # the names begin with the scene: seven frames of four scenes are four things to resample, not seven
-    card = 'name = "nyuv2-pairs"\nimages = "rgb/{id}.png"\ngroup = "^([a-z0-9]+)_"\n\n[depth]\npath = "depth/{id}.npy"\ninvalid = [0]\n'
+    card = ('name = "nyuv2-pairs"\nimages = "rgb/{id}.png"\ngroup = "^([a-z0-9]+)_"\n\n'
+            '[depth]\npath = "depth/{id}.npy"\ninvalid = [0]\n')  # fmt: skip
     write_text(folder / "dataset.toml", card)
     return folder
 
