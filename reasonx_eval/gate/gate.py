@@ -21,7 +21,7 @@ from reasonx_eval.gate.decision import GateCheck, check, settle
 from reasonx_eval.gate.policy import Policy, load_policy
 from reasonx_eval.statistics.columns import column
 from reasonx_eval.statistics.join import join
-from reasonx_eval.statistics.paired import RESAMPLES, Settings
+from reasonx_eval.statistics.paired import Settings
 from reasonx_eval.statistics.pairing import pair_up
 from reasonx_eval.statistics.runs import Run, find_runs
 
@@ -98,7 +98,7 @@ def run_gate(
     stored = baseline_runs(load_baseline(baseline), baseline)
     runs = [run for path in paths for run in find_runs(path)]
     rules = load_policy(policy, also=[run.protocol.ref for run in [*stored, *runs]])
-    settings = Settings(confidence=rules.confidence, resamples=RESAMPLES, seed=seed)
+    settings = Settings(confidence=rules.confidence, seed=seed)
     pairs, refused = _paired_up(stored, runs)
     notes: list[str] = []
     found: list[tuple[Run, Run, GateCheck]] = []

@@ -33,8 +33,8 @@ def print_verdict(verdict: Verdict) -> None:
         if not same:
             print(printable(f"run       {run}"))
     if verdict.checks and verdict.confidence is not None:
-        print(f"{100 * verdict.confidence:g}% intervals, bootstrap, {verdict.resamples:,} resamples; tests that hold for "
-              f"skewed differences, Holm over {sum(not c.exact for c in verdict.checks)}; seed {verdict.seed}")
+        print(f"{100 * verdict.confidence:g}% intervals, bootstrap, {verdict.resamples:,} resamples; tests that hold "
+              f"for skewed differences, Holm over {sum(not c.exact for c in verdict.checks)}; seed {verdict.seed}")
     print(f"{verdict.outcome}: exit {verdict.exit_code}")
 
 

@@ -101,7 +101,7 @@ def _groups(records: Sequence[Record]) -> list[str] | None:
 
 
 def rough_note(records: Sequence[Record]) -> list[str]:
-    """What to say of the intervals where there are few images, or images of few scenes; empty where there are enough."""
+    """What to say of intervals of few images, or of images of few scenes; empty where there are enough."""
     scored = [r for r in records if r.error is None and r.undefined is None]
     groups = _groups(scored)
     count, what = (len(scored), "images") if groups is None else (len(set(groups)), "scenes")
