@@ -8,10 +8,11 @@ import click
 
 
 @click.command("pretrain")
-@click.option("--model", required=True, metavar="NAME", help="tiny or tiny-flow.")
+@click.option("--model", required=True, metavar="NAME", help="tiny, tiny-flow or dino-small.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for weights, card and log.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML with any of the fields below.")
 @click.option("--start", metavar="FILE", help="Go on from weights: a .safetensors file, or `shipped`.")
+@click.option("--backbone", metavar="FOLDER", help="dino-small: a Dinov2-type network's folder or hub id.")
 @click.option("--dataset", metavar="NAME", help="What it is trained on.  [default: scenes-synthetic]")
 @click.option("--steps", type=int, help="Optimiser steps.")
 @click.option("--seed", type=int, help="Seed of weights, order, mirroring and noise.  [default: 0]")

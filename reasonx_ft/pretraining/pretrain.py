@@ -3,11 +3,12 @@
 Usually from nothing, and that is how the shipped weights are made; from weights that are there it is what tuning on
 unlabelled photos is measured against: how far the same network comes with every label (`start`).
 
-What is trained: `tiny`, a feed-forward U-Net, and `tiny-flow`, a conditional rectified flow (see
-reasonx_eval.models.embedded.tiny_net). On what: `scenes-synthetic/train` only, clean rooms in one style, and their
-mirror images. Why so narrow: they are the stand-in for estimators that were trained on renderings and then meet photos,
-so the gap between `scenes-synthetic` and `scenes-wild` must be there for tuning to close. No other scene, photo or
-weight goes in.
+What is trained: `tiny`, a feed-forward U-Net, `tiny-flow`, a conditional rectified flow (see
+reasonx_eval.models.embedded.tiny_net), and the head of `dino-small` on a frozen backbone, whose tokens are computed
+once (see reasonx_eval.models.embedded.dino). On what: `scenes-synthetic/train` only, clean rooms in one style, and
+their mirror images. Why so narrow: they are the stand-in for estimators that were trained on renderings and then meet
+photos, so the gap between `scenes-synthetic` and `scenes-wild` must be there for tuning to close. No other scene, photo
+or weight goes in.
 
 How it differs from the usual recipes: maps are logarithmic codes; steps of the maps count beside the maps (see
 map_losses); the flow's network says the clean code and is trained on it by the same absolute errors, at times
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,10 +42,12 @@ from reasonx_eval.models.embedded.card import (
     read_card,
     write_model,
 )
+from reasonx_eval.models.embedded.dino import HUB_ID, DinoHead, load_backbone
 from reasonx_eval.models.embedded.tiny_net import MODALITIES, TinyFlow, TinyNet, to_state
 from reasonx_eval.registry import load_dataset
 from reasonx_eval.run.provenance import collect
 from reasonx_ft.pretraining.scores import check, scores
+from reasonx_ft.pretraining.tokens import tokens_of
 from reasonx_ft.training.config import PretrainConfig
 from reasonx_ft.training.determinism import deterministic
 from reasonx_ft.training.files import rise_and_cosine
@@ -54,6 +58,7 @@ from reasonx_ft.training.trainer import UNSCORED, Progress, Trainer, silent
 NETWORK: Final[Mapping[str, dict[str, Any]]] = {
     "tiny": {"widths": [16, 32, 64, 96]},
     "tiny-flow": {"widths": [16, 32, 64, 96], "embedding": 64},
+    "dino-small": {"tokens": 16},
 }
 LOG_EVERY: Final = 20
 SAVE_EVERY: Final = 100
@@ -86,6 +91,10 @@ def pretrain(config: PretrainConfig, out: Path, *, workers: int = 2, progress: P
         network, optimiser = _fresh(config)
         trainer = Trainer(config, network, optimiser, out, config.steps, LOG_EVERY, SAVE_EVERY, say)
         scenes = load_scenes(dataset, ids, workers, lambda done, total: say("scenes", done, total))
+        if isinstance(network, DinoHead):
+            backbone = load_backbone(str(config.backbone), network)
+            found = tokens_of(dataset, ids, backbone, network.tokens, lambda done, total: say("tokens", done, total))
+            scenes = replace(scenes, tokens=found)
         trainer.run(lambda step: _update(config, network, optimiser, scenes, step),
                     check=lambda: check(config, network), check_every=config.check_every)  # fmt: skip
         data = TrainingData(dataset=dataset.name, split=config.split, n=len(ids), ids_sha256=sha256_lines(ids))
@@ -130,13 +139,16 @@ def rate(config: PretrainConfig, step: int) -> float:
 def _losses(config: PretrainConfig, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
     """The loss of each modality."""
     predicted, true = batch.codes, batch.codes
-    if isinstance(network, TinyNet):
+    if isinstance(network, DinoHead):
+        assert batch.tokens is not None
+        predicted = {m: code.float() for m, code in network(batch.images, batch.tokens).items()}
+    elif isinstance(network, TinyNet):
         predicted = {m: code.float() for m, code in network(batch.images).items()}
     else:
         assert isinstance(network, TinyFlow)
         predicted, true = _denoised(network, batch, config.seed, step)
     return {
-        m: normals_loss(predicted[m], true[m], of_unit_length=isinstance(network, TinyNet))
+        m: normals_loss(predicted[m], true[m], of_unit_length=not isinstance(network, TinyFlow))
         if m == "normals"
         else code_loss(predicted[m], true[m], differences=config.differences, weight=config.difference_weight)
         for m in MODALITIES
@@ -168,9 +180,20 @@ def _fresh(config: PretrainConfig) -> tuple[nn.Module, torch.optim.Optimizer]:
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(config.seed, "pretrain", "weights") % 2**63)
-            network = build_network(config.model, NETWORK[config.model])
+            network = build_network(config.model, _architecture(config))
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     return network, optimiser
+
+
+def _architecture(config: PretrainConfig) -> dict[str, Any]:
+    """Arguments of the network's class; a head takes layers and channels from its backbone."""
+    arguments = NETWORK[config.model]
+    if config.model != "dino-small":
+        return arguments
+    if config.backbone is None:
+        raise UsageError("no backbone is named", where="dino-small", fix=f"--backbone FOLDER, or --backbone {HUB_ID}")
+    found = load_backbone(config.backbone)
+    return {"channels": found.channels, "layers": list(found.layers), **arguments}
 
 
 def start_weights(config: PretrainConfig) -> Path | None:
@@ -199,11 +222,11 @@ def _card(config: PretrainConfig, network: nn.Module, data: TrainingData) -> Tin
     return TinyCard(
         schema=1,
         model=config.model,
-        network=before.network if before else NETWORK[config.model],
+        network=before.network if before else _architecture(config),
         parameters=sum(p.numel() for p in network.parameters()),
         weights_sha256="",
         licence="Apache-2.0",
-        base=f"{config.model} {before.weights_sha256[:12]}" if before else None,
+        base=f"{config.model} {before.weights_sha256[:12]}" if before else config.backbone,
         data=[*(before.data if before else []), data],
         augmentation=["half of the images mirrored, normals with them"] if config.flip else [],
         training=config.model_dump(mode="json"),

@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from reasonx_eval.models.embedded.card import Score
+from reasonx_eval.models.embedded.dino import Dino
 from reasonx_eval.models.embedded.tiny import Tiny, TinyFlow
 from reasonx_eval.models.loading.load import load_model
 from reasonx_eval.protocols.protocol import get_protocol
@@ -26,6 +27,7 @@ WATCHED: Final[Mapping[str, tuple[str, str]]] = {
     "albedo": ("albedo/{}-whdr", "whdr10"),
     "irradiance": ("irradiance/{}", "si_mse"),
 }
+_TINY: Final = {"tiny": Tiny, "tiny-flow": TinyFlow}
 #: what a card states: the domain it was trained on, and the one that it was not
 TESTS: Final = ("scenes-synthetic", "scenes-wild")
 _PROTOCOLS: Final = ("depth/{}", "normals/{}", "albedo/{}", "albedo/{}-whdr", "irradiance/{}")
@@ -34,7 +36,7 @@ _PROTOCOLS: Final = ("depth/{}", "normals/{}", "albedo/{}", "albedo/{}-whdr", "i
 def check(config: PretrainConfig, network: nn.Module) -> dict[str, float]:
     """Validation metrics of a network as it is, on the first scenes of `scenes-synthetic/val`."""
     dataset = load_dataset("scenes-synthetic", split="val")
-    model = {"tiny": Tiny, "tiny-flow": TinyFlow}[config.model]()
+    model = Dino(backbone=config.backbone) if config.model == "dino-small" else _TINY[config.model]()
     # in the place of the weights that the adapter would load
     model.__dict__["network"] = network
     found: dict[str, list[float]] = {}
@@ -52,6 +54,7 @@ def scores(
     model: str, weights: Path, limit: int | None, progress: Callable[[int, int], None] | None = None
 ) -> list[Score]:
     """What the written weights reach on the test scenes of both domains (or `limit` of each), by the runner."""
+    # a head's card names its backbone
     adapter = load_model(model, options={"weights": weights})
     found: list[Score] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.io.documents import read_toml
 from reasonx_eval.io.validation import explain
 
-ModelName = Literal["tiny", "tiny-flow"]
+ModelName = Literal["tiny", "tiny-flow", "dino-small"]
 MODEL_NAMES: Final[tuple[str, ...]] = get_args(ModelName)
 
 
@@ -21,6 +21,7 @@ class PretrainConfig(BaseModel):
 
     start : weights that training begins with: "shipped", those of the package, or a .safetensors file with its card;
         None is from nothing
+    backbone : of `dino-small`: a folder in transformers' format, or a hub id; it stays as it is
     dataset, split : what it is trained on; any data set that has all four maps at one size
     scenes : only the first N samples of the split
     steps, images : optimiser steps, and images in each; `tiny-flow` sees each image once per modality
@@ -39,6 +40,7 @@ class PretrainConfig(BaseModel):
     model: ModelName
     seed: int = Field(0, ge=0)
     start: str | None = None
+    backbone: str | None = None
     dataset: str = "scenes-synthetic"
     split: str = "train"
     scenes: int | None = Field(None, ge=1)
@@ -57,10 +59,12 @@ class PretrainConfig(BaseModel):
     test_scenes: int | None = Field(None, ge=0)
 
 
-#: what differs between the two models
+#: what differs between the models; tokens of a mirrored photo are not the mirrored tokens
 DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "tiny": {"steps": 3500, "images": 8, "learning_rate": 3e-3},
     "tiny-flow": {"steps": 2400, "images": 4, "learning_rate": 3e-3},
+    "dino-small": {"steps": 1500, "images": 8, "learning_rate": 2e-3, "scenes": 2000, "flip": False,
+                   "backbone": "facebook/dinov2-small"},
 }
 
 
@@ -69,7 +73,7 @@ def read_config(model: str, file: Path | None, flags: Mapping[str, Any]) -> Pret
 
     Parameters
     ----------
-    model : tiny or tiny-flow
+    model : tiny, tiny-flow or dino-small
     file : TOML with fields of `PretrainConfig`
     flags : fields; None is "not given"
 

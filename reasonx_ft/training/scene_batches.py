@@ -36,10 +36,12 @@ class Scenes:
 
     images : uint8 [N, 3, H, W]
     maps : modality -> float16 [N, C, H, W], in the units of the data set's targets
+    tokens : of a frozen backbone, float16 [N, L, 1 + h * w, C]; None where the network has none
     """
 
     images: NDArray[np.uint8]
     maps: Maps
+    tokens: NDArray[np.float16] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,10 +49,14 @@ class Scenes:
 
 @dataclass(frozen=True)
 class Batch:
-    """images : float32 [B, 3, H, W] in [0, 1]; codes : modality -> float32 [B, C, H, W], see tiny_net.CODES"""
+    """images : float32 [B, 3, H, W] in [0, 1]; codes : modality -> float32 [B, C, H, W], see tiny_net.CODES
+
+    tokens : float32 [B, L, 1 + h * w, C], of a network on a frozen backbone
+    """
 
     images: Tensor
     codes: dict[str, Tensor]
+    tokens: Tensor | None = None
 
 
 def load_scenes(
@@ -147,7 +153,8 @@ def batch_at(scenes: Scenes, *, seed: int, step: int, images: int, flip: bool) -
             # a mirror turns left into right
             value = torch.where(turn, value * torch.tensor([-1.0, 1.0, 1.0]).view(3, 1, 1), value)
         codes[modality] = code.encode(value.clamp_min(DARKEST) if code.spread else value)
-    return Batch(torch.where(turn, photos.flip(-1), photos), codes)
+    tokens = None if scenes.tokens is None else torch.from_numpy(scenes.tokens[chosen]).to(torch.float32)
+    return Batch(torch.where(turn, photos.flip(-1), photos), codes, tokens)
 
 
 @lru_cache(maxsize=2)
