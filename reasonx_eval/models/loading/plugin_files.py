@@ -18,11 +18,10 @@ from typing import Any, Final
 
 from reasonx_eval.io.digests import file_digest, sha256_file, sha256_lines
 
-#: files of a folder that an option or attribute names
-_SUFFIXES: Final = frozenset({
-    ".bin", ".ckpt", ".h5", ".json", ".model", ".msgpack", ".npy", ".npz", ".onnx", ".pkl", ".pt", ".pth",
-    ".safetensors", ".toml", ".txt", ".yaml", ".yml",
-})  # fmt: skip
+#: a folder with one of these is a checkpoint
+_WEIGHTS: Final = frozenset({".bin", ".ckpt", ".h5", ".msgpack", ".npz", ".onnx", ".pt", ".pth", ".safetensors"})
+#: other files of a checkpoint
+_SETTINGS: Final = frozenset({".json", ".model", ".npy", ".pkl", ".toml", ".txt", ".yaml", ".yml"})
 _SYSTEM: Final = tuple({os.path.realpath(p) + os.sep for p in (sys.prefix, sys.base_prefix, "/dev", "/proc", "/sys")})
 #: start of the name of a module that is imported from a file
 USER_MODULE: Final = "reasonx_user_"
@@ -121,12 +120,24 @@ def _files_of(value: Any) -> list[Path]:
     """The file, or the files of weights and settings in the folder, that a value names."""
     if isinstance(value, (list, tuple)):
         return [file for item in value for file in _files_of(item)]
-    if not isinstance(value, (str, os.PathLike)) or not 0 < len(str(value)) <= _LONGEST or "\0" in str(value):
+    if not isinstance(value, (str, os.PathLike)) or not 0 < len(str(value)) <= _LONGEST:
         return []
-    path = Path(value).expanduser()
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
-    return [path] if path.is_file() else []
+    path = Path(os.path.expanduser(value))
+    if os.path.isfile(path):
+        return [path]
+    # no deeper than a pipeline's parts: an attribute may name a home or the root
+    inside = _entries(path) if os.path.isdir(path) else []
+    if not any(p.suffix in _WEIGHTS or p.name == "model_index.json" for p in inside if p.is_file()):
+        return []
+    parts = [p for part in inside if part.is_dir() for p in _entries(part)]
+    return sorted(p for p in (*inside, *parts) if p.suffix in _WEIGHTS | _SETTINGS and p.is_file())
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _code(source: Path, package: str | None) -> Mapping[Path, ast.Module]:
@@ -176,5 +187,5 @@ def _named_in(tree: ast.Module, folder: Path) -> Iterator[Path]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and 0 < len(node.value) <= _LONGEST:
             for start in (folder, Path.cwd()):
                 path = start / node.value
-                if "\0" not in node.value and path.is_file():
+                if os.path.isfile(path):
                     yield path.resolve()

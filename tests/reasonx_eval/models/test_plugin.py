@@ -111,6 +111,24 @@ def test_every_file_that_a_class_opens_or_names_is_digested(load: Load, tmp_path
     assert (load(code).info.weights_sha256 == digest) == (place == "opened when it predicts")
 
 
+def test_folders_that_an_attribute_names(load: Load, tmp_path: Path) -> None:
+    """A checkpoint's files count, two levels deep; other folders, such as a home, are not searched."""
+    for name in ("net/model.safetensors", "net/unet/config.json", "net/a/b/c.pt", "data/0001.json", "data/x/y.pt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    model = load("""
+    from pathlib import Path
+    class Net:
+        kind = "depth_metric"
+        texts = ["\\0", "~nobody/x", "\u00e9" * 200, "/", ""]
+        def __init__(self):
+            self.where = [Path(__file__).parent / "net", Path(__file__).parent / "data", *self.texts]
+        def predict(self, images): ...
+    """)
+    assert set(model.files()) == {str(tmp_path / name) for name in ("net.py", "net/model.safetensors",
+                                                                    "net/unet/config.json")}  # fmt: skip
+
+
 def test_files_of_a_model_class_are_known_too(load: Load, tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(b"one")
     model = load("""
