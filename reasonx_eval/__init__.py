@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from reasonx_eval.protocols.protocol import Protocol as Protocol
     from reasonx_eval.protocols.protocol import get_protocol as get_protocol
     from reasonx_eval.registry import load_dataset as load_dataset
-    from reasonx_eval.run.compare import compare as compare
     from reasonx_eval.run.evaluate import evaluate as evaluate
     from reasonx_eval.run.evaluate import score as score
+    from reasonx_eval.statistics.comparison import compare as compare
     from reasonx_eval.types import Prediction as Prediction
     from reasonx_eval.types import Sample as Sample
 
@@ -43,7 +43,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "evaluate": "reasonx_eval.run.evaluate",
     "score": "reasonx_eval.run.evaluate",
-    "compare": "reasonx_eval.run.compare",
+    "compare": "reasonx_eval.statistics.comparison",
     "load_result": "reasonx_eval.io.results",
     "load_model": "reasonx_eval.models.loading.load",
     "load_dataset": "reasonx_eval.registry",

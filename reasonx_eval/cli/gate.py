@@ -47,14 +47,14 @@ def command(runs: tuple[Path, ...], baseline: Path, policy: Path, inconclusive: 
     if reason is not None:
         _update(runs, baseline, reason, prune=prune, as_json=as_json)
         return EXIT_OK
-    from reasonx_eval.gate.gate import run_gate
+    from reasonx_eval.gate.gate import gate
     from reasonx_eval.gate.verdict import error_verdict, make_verdict
 
     for file in (verdict, junit):
         if file is not None:  # what an earlier gate said must not be read as this one's word, whatever happens
             file.unlink(missing_ok=True)
     try:
-        found = make_verdict(run_gate(runs, baseline, policy, inconclusive=inconclusive, seed=seed))
+        found = make_verdict(gate(runs, baseline=baseline, policy=policy, inconclusive=inconclusive, seed=seed))
     except ReasonXError as error:
         _write(error_verdict(error), verdict, junit)
         raise

@@ -19,11 +19,12 @@ from reasonx_eval.errors import (
 from reasonx_eval.gate.baseline import UPDATE, baseline_runs, load_baseline
 from reasonx_eval.gate.decision import GateCheck, check, settle
 from reasonx_eval.gate.policy import Policy, load_policy
+from reasonx_eval.io.results import Result
 from reasonx_eval.statistics.columns import column
 from reasonx_eval.statistics.join import join
 from reasonx_eval.statistics.paired import Settings
 from reasonx_eval.statistics.pairing import pair_up
-from reasonx_eval.statistics.runs import Run, find_runs
+from reasonx_eval.statistics.runs import Run, find_runs, folder_of
 
 Inconclusive = Literal["report", "fail", "pass"]
 _SHOWN = 5
@@ -76,17 +77,23 @@ class GateResult:
                 "pass": EXIT_OK}[self.outcome]  # fmt: skip
 
 
-def run_gate(
-    paths: Sequence[Path], baseline: Path, policy: Path, *, inconclusive: Inconclusive = "report", seed: int = 0
-) -> GateResult:
-    """Judge runs against a stored baseline.
+def gate(
+    runs: str | Path | Result | Sequence[str | Path | Result], *, baseline: str | Path, policy: str | Path,
+    inconclusive: Inconclusive = "report", seed: int = 0,
+) -> GateResult:  # fmt: skip
+    """Hold runs against a stored baseline, with the margins of a policy.
 
     Parameters
     ----------
-    paths : run folders, or folders that hold many
-    baseline, policy : files
-    inconclusive : what "cannot tell" comes to
+    runs : one or several: run folders, folders that hold many, or results that lie in one
+    baseline, policy : files, JSON and TOML
+    inconclusive : "report", "fail" or "pass": what "cannot tell" comes to
     seed : of the bootstrap
+
+    Returns
+    -------
+    GateResult
+        ``outcome`` is "pass", "regressed", "cannot tell" or "not comparable"; ``exit_code`` that of the command.
 
     Raises
     ------
@@ -94,12 +101,28 @@ def run_gate(
         No run, a policy with an unknown key, protocol or metric.
     NotComparable, DataError
         No baseline, or one that was edited; a run whose records are not those of its result.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from reasonx_eval import evaluate
+    >>> from reasonx_eval.gate.baseline import update_baseline
+    >>> from reasonx_eval.statistics.runs import load_run
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> run = evaluate(model="retinex", dataset="scenes-wild", task="albedo", limit=5, out=folder)
+    >>> changes = update_baseline(folder / "baseline.json", [load_run(run.folder)], "first release")
+    >>> policy = folder / "policy.toml"
+    >>> _ = policy.write_text('[protocol."albedo/scenes-wild@1"]\\nsi_mse = { margin = 0.001 }')
+    >>> gate(run, baseline=folder / "baseline.json", policy=policy).outcome
+    'pass'
     """
-    stored = baseline_runs(load_baseline(baseline), baseline)
-    runs = [run for path in paths for run in find_runs(path)]
-    rules = load_policy(policy, also=[run.protocol.ref for run in [*stored, *runs]])
+    several = runs if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
+    stored = baseline_runs(load_baseline(Path(baseline)), Path(baseline))
+    found_runs = [run for one in several for run in find_runs(folder_of(one))]
+    rules = load_policy(Path(policy), also=[run.protocol.ref for run in [*stored, *found_runs]])
     settings = Settings(confidence=rules.confidence, seed=seed)
-    pairs, refused = _paired_up(stored, runs)
+    pairs, refused = _paired_up(stored, found_runs)
     notes: list[str] = []
     found: list[tuple[Run, Run, GateCheck]] = []
     for old, new in pairs:

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from reasonx_eval.errors import UsageError, unknown
+from reasonx_eval.io.results import Result
+from reasonx_eval.statistics.bootstrap import CONFIDENCE, RESAMPLES
 from reasonx_eval.statistics.columns import columns
 from reasonx_eval.statistics.join import Joined, join
 from reasonx_eval.statistics.paired import Finding, Paired, Settings, adjust, paired
 from reasonx_eval.statistics.pairing import pair_up
-from reasonx_eval.statistics.runs import Run, find_runs
+from reasonx_eval.statistics.runs import Run, find_runs, folder_of
 
 SCHEMA = 2
 
@@ -106,6 +108,50 @@ def compare_folders(
         raise UsageError("no run says which metrics it was rewarded for, so there are none beside them to watch",
                          where="--canaries", fix="evaluate a checkpoint of reasonx-ft by its folder")  # fmt: skip
     return [compare_runs(group, settings) for group in groups], left
+
+
+def compare(
+    base: str | Path | Result, *others: str | Path | Result, seed: int = 0, resamples: int = RESAMPLES,
+    confidence: float = CONFIDENCE,
+) -> Comparison:  # fmt: skip
+    """Hold runs against a base, paired by sample.
+
+    Parameters
+    ----------
+    base, others : run folders, or results that were read from or written to one; all under one protocol
+    seed, resamples : of the bootstrap and the permutation test
+    confidence : of the intervals
+
+    Returns
+    -------
+    Comparison
+        ``rows[k]`` are the metrics of ``others[k]``: difference, interval, corrected p-value, finding.
+
+    Raises
+    ------
+    UsageError
+        No other run, or folders of several protocols.
+    NotComparable, DataError
+        Other rules or data, or records that are not those of their result.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from reasonx_eval import evaluate
+    >>> a, b = (evaluate(model=m, dataset="scenes-wild", task="albedo", limit=5, out=tempfile.mkdtemp())
+    ...         for m in ("image-as-albedo", "retinex"))
+    >>> comparison = compare(a, b)
+    >>> [row.name for row in comparison.rows[0]][:2], comparison.samples
+    (['si_mse', 'lmse'], '5 samples')
+    """
+    folders = [folder_of(run) for run in (base, *others)]
+    settings = Settings(seed=seed, resamples=resamples, permutations=resamples, confidence=confidence)
+    found, _ = compare_folders(folders, settings)
+    if len(found) > 1:
+        refs = ", ".join(c.joined.protocol.ref for c in found)
+        raise UsageError(f"the folders hold runs of several protocols: {refs}", where=str(folders[0]),
+                         fix="name one run folder on each side, or: reasonx-eval compare")  # fmt: skip
+    return found[0]
 
 
 def canary_lines(comparisons: Sequence[Comparison]) -> list[str]:

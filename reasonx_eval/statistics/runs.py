@@ -114,6 +114,22 @@ def find_runs(folder: str | Path) -> list[Run]:
     return found
 
 
+def folder_of(run: str | Path | Result) -> Path:
+    """The folder of a run.
+
+    Raises
+    ------
+    UsageError
+        A result that lies in none.
+    """
+    if not isinstance(run, Result):
+        return Path(run)
+    if run.folder is None:
+        raise UsageError("this result was not read from a folder, so its records are unknown", where=run.signature,
+                         fix="load_result(FOLDER)")  # fmt: skip
+    return run.folder
+
+
 def check_values(records: Sequence[Record], protocol: Protocol, where: str) -> None:
     """Every scored record has every metric of the protocol, each a finite number or null.
 
