@@ -71,10 +71,19 @@ class Backbone(nn.Module):
         tokens = torch.stack([self.network.layernorm(output.hidden_states[layer]) for layer in self.layers], dim=1)
         return torch.cat([tokens[:, :, :1], tokens[:, :, 1 + self._registers :]], dim=2)
 
-    def image(self, photo: NDArray[np.uint8], tokens: int) -> NDArray[np.uint8]:
-        """A photo [H, W, 3] as this network sees it, with so many tokens on the long side."""
-        height, width = working_size(photo.shape[0], photo.shape[1], STRIDE * tokens)
-        return resized(photo, height // STRIDE * self.patch, width // STRIDE * self.patch)
+
+def views(photo: NDArray[np.uint8], tokens: int, patch: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A photo [H, W, 3] as the head and as the backbone see it, with so many tokens on the long side.
+
+    Examples
+    --------
+    >>> head, backbone = views(np.zeros((480, 640, 3), np.uint8), 16, 14)
+    >>> head.shape, backbone.shape
+    ((96, 128, 3), (168, 224, 3))
+    """
+    height, width = working_size(photo.shape[0], photo.shape[1], STRIDE * tokens)
+    seen = resized(photo, height // STRIDE * patch, width // STRIDE * patch)
+    return resized(photo, height, width), seen
 
 
 class DinoHead(nn.Module):
@@ -181,11 +190,9 @@ class Dino(EmbeddedModel):
 
     def _code_of(self, sample: Sample, modality: str, seed: int) -> Tensor:
         head: DinoHead = self.network
-        photo = sample.image
-        size = working_size(photo.shape[0], photo.shape[1], STRIDE * head.tokens)
-        images = to_tensor(resized(photo, *size), self.device)
-        seen = to_tensor(self.backbone.image(photo, head.tokens), self.device)
-        code: Tensor = head(images[None], self.backbone(seen[None]))[modality]
+        image, seen = (to_tensor(view, self.device)[None]
+                       for view in views(sample.image, head.tokens, self.backbone.patch))  # fmt: skip
+        code: Tensor = head(image, self.backbone(seen))[modality]
         return code
 
 
