@@ -106,7 +106,9 @@ def normal_forms(value: NDArray[np.float64]) -> Iterator[tuple[str, NDArray[np.f
         for x, y, z in signs:
             if (code, order, (x, y, z)) == ("", "", (1, 1, 1)):
                 continue
-            yield f"read{code}{order}{_frame((x, y, z), named)}", decoded[:, ::step] * np.array((x, y, z))
+            # signs of a file in the frame opengl whose channels were exchanged before they were applied
+            frame = " in the file, which is opengl" if order and (x, y, z) == (-1, 1, -1) else _frame((x, y, z), named)
+            yield f"read{code}{order}{frame}", decoded[:, ::step] * np.array((x, y, z))
 
 
 def _frame(signs: tuple[int, int, int], named: Mapping[tuple[int, int, int], str]) -> str:

@@ -100,6 +100,7 @@ def test_normals_in_another_frame_or_code(words: str, form: Any, protocol: str) 
     (lambda n: n * (1, -1, -1), "read in the frame opengl (x right, y up, z to the camera)"),
     (lambda n: -n, "read in the frame dsine"), (lambda n: n[..., ::-1], "read with the channels as BGR"),
     (lambda n: (n + 1) / 2, "read as codes of (n + 1) / 2"),
+    (lambda n: (n * (1, -1, -1))[..., ::-1] * (1, -1, -1), "read with the channels as BGR in the file, which is open"),
 ])  # fmt: skip
 def test_ground_truth_in_another_frame_is_told_from_a_prediction_in_one(form: Any, words: str) -> None:
     target = NormalTarget(form(TRUTH.normal).astype(np.float32), TRUTH.seen)
