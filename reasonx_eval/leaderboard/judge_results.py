@@ -27,7 +27,10 @@ class _Part(BaseModel):
 
 
 class JudgeRef(_Part):
-    """Who answered; revision is a digest of everything that can change an answer."""
+    """Who answered; revision is a digest of everything that can change an answer.
+
+    reading : how its answers are read, log-probabilities or words (then 1 or 0); None for neither, and in older results
+    """
 
     name: str
     revision: str
@@ -36,6 +39,7 @@ class JudgeRef(_Part):
     trained_on: list[str] = []
     options: dict[str, Any] = {}
     notes: list[str] = []
+    reading: str | None = None
 
 
 class CalibrationBin(_Part):
@@ -103,6 +107,7 @@ class JudgeResult(_Part):
     status : complete where every photo of the split was scored and every question has an answer
     n_total : photos of the split; n_scored of them have figures, `failed` says why others have none
     questions : modality -> digest of the wording
+    warnings : what is suspicious about the answers
     """
 
     schema_: int = Field(JUDGE_SCHEMA, alias="schema")
@@ -120,6 +125,7 @@ class JudgeResult(_Part):
     n_total: int
     n_scored: int
     failed: dict[str, str]
+    warnings: list[str] = []
     records_sha256: str
     provenance: Provenance
 

@@ -91,6 +91,8 @@ def _evaluate(context: click.Context, spec: str, name: str, base: str | None, ou
         judge.close()
         if model is not None:
             model.close()
+    for reason, n in judge.problems().items():
+        click.echo(f"{n:,} questions without an answer: {reason}", err=True)
     save_judge_result(folder, result)
     write_plots(result, folder)
     return result, folder

@@ -41,6 +41,7 @@ from reasonx_ft.judges.evaluation.truth import (
     photo_of,
     truth_of,
 )
+from reasonx_ft.judges.one_sided import OneSided
 from reasonx_ft.types import FLAGS, AnswerBatch, Judge, QuestionBatch
 
 RECORDS: Final = "records.jsonl"
@@ -184,7 +185,7 @@ def _summarised(
         signature=signature(dataset, plan, own=own, n=len(scored)),
         judge=JudgeRef(name=info.name, revision=info.revision, licence=info.licence, parameters=info.parameters,
                        trained_on=list(info.trained_on), options=_plain(info.options, info.name),
-                       notes=list(info.notes)),
+                       notes=list(info.notes), reading=info.reading),
         dataset=DatasetRef(name=dataset.name, split=dataset.split,
                            options={k: str(v) for k, v in dataset.options.items()}, n=len(dataset),
                            ids_sha256=dataset.ids_digest),
@@ -192,10 +193,19 @@ def _summarised(
         base=None if base is None else _model_ref(base),
         questions={} if questions is None else {m: t.digest for m, t in questions.templates.items()},
         modalities=results, confidence=plan.confidence, resamples=plan.resamples,
-        n_total=len(dataset), n_scored=len(scored), failed=failed,
+        n_total=len(dataset), n_scored=len(scored), failed=failed, warnings=_warnings(scored),
         records_sha256=hashlib.sha256(lines).hexdigest(),
         provenance=collect(seed=plan.seed, passed=dict(plan.passed)),
     )  # fmt: skip
+
+
+def _warnings(scored: Sequence[PhotoAnswers]) -> list[str]:
+    sides = OneSided()
+    for photo in scored:
+        for modality, probability in photo.probability.items():
+            order = np.broadcast_to(np.arange(len(probability))[:, None], probability.shape)
+            sides.add(modality, order.ravel(), probability.ravel())
+    return sides.warnings()
 
 
 def signature(dataset: Dataset, plan: EvalPlan, *, own: bool, n: int) -> str:

@@ -19,7 +19,8 @@ def print_judge(result: JudgeResult) -> None:
     judge = result.judge
     print(printable(result.signature))
     trained = f", trained on {', '.join(judge.trained_on)}" if judge.trained_on else ""
-    print(printable(f"judge {judge.name} ({judge.revision}){trained}"))
+    reading = f", read from {judge.reading}" if judge.reading else ""
+    print(printable(f"judge {judge.name} ({judge.revision}){reading}{trained}"))
     columns = ["question", "pairs", "accuracy", "balanced", "orders agree", "calibration error"]
     if result.base is not None:
         columns += ["base right", "disagreements", "right on them"]
@@ -51,6 +52,8 @@ def _share(value: Value | None) -> str:
 
 
 def _print_missing(result: JudgeResult) -> None:
+    for warning in result.warnings:
+        print(printable(f"warning: {warning}"))
     for name, one in result.modalities.items():
         lost = one.n_asked - one.n_answered
         if lost:

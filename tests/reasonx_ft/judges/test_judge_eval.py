@@ -25,6 +25,7 @@ from reasonx_ft.annotation.questions import MODALITIES
 from reasonx_ft.cli.main import cli
 from reasonx_ft.judges.evaluation.evaluate import evaluate_judge, wanted_targets
 from reasonx_ft.judges.evaluation.records import EvalPlan, PhotoAnswers, mean_of_orders
+from reasonx_ft.judges.evaluation.report import print_judge
 from reasonx_ft.judges.evaluation.scoring import calibration, interval, modality_result
 from reasonx_ft.judges.evaluation.truth import judged_modalities, map_relation, photo_of, truth_of
 from reasonx_ft.judges.oracle import Oracle
@@ -233,6 +234,25 @@ def test_unanswered_questions_make_a_result_partial():
     assert depth.flags == {"refused": 2 * depth.n_asked}
     assert depth.calibration_error is None
     assert found.modalities["albedo"].balanced.value == 0.5
+
+
+class Red(Moody):
+    """Always says red, whatever the order."""
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        return [Answer(float(q.order == "red-first")) for q in questions]
+
+
+def test_a_judge_that_always_says_one_colour_is_warned_about(capsys):
+    data = Recent(load_dataset("scenes-broad", split="val"), ("pairs",))
+    plan = EvalPlan(modalities=("depth", "normals"), selection=Selection(limit=2), resamples=200)
+    found = evaluate_judge(Red(), data, plan)
+    asked = 2 * found.modalities["depth"].n_asked
+    assert found.warnings[0] == (f"depth: {asked} of {asked} answers name red, whichever point is red: "
+                                 "this judge doesn't look at the points")  # fmt: skip
+    assert len(found.warnings) == 2
+    print_judge(found)
+    assert f"warning: {found.warnings[0]}" in capsys.readouterr().out
 
 
 class Short(Moody):
