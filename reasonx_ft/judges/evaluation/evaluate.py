@@ -29,6 +29,7 @@ from reasonx_eval.models.base import Model
 from reasonx_eval.run.provenance import collect
 from reasonx_eval.types import KINDS, LEFT_OUT, Prediction, Sample
 from reasonx_ft.annotation.coordinates import fractions
+from reasonx_ft.annotation.one_sided import OneSided
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.judges.evaluation.records import EvalPlan, PhotoAnswers
@@ -41,7 +42,6 @@ from reasonx_ft.judges.evaluation.truth import (
     photo_of,
     truth_of,
 )
-from reasonx_ft.judges.one_sided import OneSided
 from reasonx_ft.types import FLAGS, AnswerBatch, Judge, QuestionBatch
 
 RECORDS: Final = "records.jsonl"

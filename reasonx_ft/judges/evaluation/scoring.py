@@ -18,8 +18,6 @@ from reasonx_ft.judges.evaluation.records import EvalPlan, PhotoAnswers, is_true
 
 BINS: Final = 10
 
-#: rows of one photo: [pairs that count, pairs that count and are right]; albedo has two classes, hence [classes, 2]
-Counts = NDArray[np.float64]
 
 
 class Pooled:
@@ -69,27 +67,20 @@ class Pooled:
             np.add.at(counts[:, k, 0], self.photo[kept], 1)
             np.add.at(counts[:, k, 1], self.photo[kept], right[kept])
         counts = counts[counts[..., 0].sum(axis=1) > 0]
-        low, high = interval(counts, plan.resamples, plan.confidence, plan.seed)
-        return Value(value=_mean_share(counts.sum(axis=0)[None])[0], ci_low=low, ci_high=high, n=n)
+        sums = counts.reshape(len(counts), -1)
+        # photos are resampled: pairs of one photo are not independent
+        ends = bootstrap_statistic_ci(sums, _mean_share, confidence=plan.confidence, resamples=plan.resamples,
+                                      seed=plan.seed)  # fmt: skip
+        low, high = (None, None) if ends is None else (max(float(ends[0][0]), 0.0), min(float(ends[1][0]), 1.0))
+        return Value(value=float(_mean_share(sums.sum(axis=0))[0]), ci_low=low, ci_high=high, n=n)
 
 
-def _mean_share(sums: Counts) -> NDArray[np.float64]:
-    """Mean over classes of right / all, [k] from [k, classes, 2]; NaN where a class is empty."""
+def _mean_share(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over classes of right / all, [..., 1] from [..., 2 classes]: all and right of each; NaN if one is empty."""
+    pairs = sums.reshape(*sums.shape[:-1], -1, 2)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found: NDArray[np.float64] = (sums[..., 1] / sums[..., 0]).mean(axis=1)
+        found: NDArray[np.float64] = (pairs[..., 1] / pairs[..., 0]).mean(axis=-1, keepdims=True)
     return found
-
-
-def interval(counts: Counts, resamples: int, confidence: float, seed: int) -> tuple[float | None, float | None]:
-    """Bootstrap over photos [n, classes, 2]: pairs of one photo are not independent.
-
-    (None, None) with fewer than two photos.
-    """
-    ends = bootstrap_statistic_ci(
-        counts.reshape(len(counts), -1), lambda sums: _mean_share(sums.reshape(-1, *counts.shape[1:]))[..., None],
-        confidence=confidence, resamples=resamples, seed=seed,
-    )  # fmt: skip
-    return (None, None) if ends is None else (float(ends[0][0]), float(ends[1][0]))
 
 
 def calibration(p: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[float | None, list[CalibrationBin]]:

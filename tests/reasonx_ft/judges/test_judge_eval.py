@@ -26,7 +26,7 @@ from reasonx_ft.cli.main import cli
 from reasonx_ft.judges.evaluation.evaluate import evaluate_judge, wanted_targets
 from reasonx_ft.judges.evaluation.records import EvalPlan, PhotoAnswers, mean_of_orders
 from reasonx_ft.judges.evaluation.report import print_judge
-from reasonx_ft.judges.evaluation.scoring import calibration, interval, modality_result
+from reasonx_ft.judges.evaluation.scoring import calibration, modality_result
 from reasonx_ft.judges.evaluation.truth import judged_modalities, map_relation, photo_of, truth_of
 from reasonx_ft.judges.oracle import Oracle
 from reasonx_ft.judges.training.data import maps_of
@@ -115,13 +115,17 @@ def test_intervals_resample_photos_not_pairs():
     rng = np.random.default_rng(0)
     # 40 photos of 50 pairs, each photo all right or all wrong: as uncertain as 40 coin flips
     right = rng.random(40) < 0.5
-    counts = np.stack([np.full(40, 50.0), 50.0 * right], axis=-1)[:, None]
-    low, high = interval(counts, 1000, 0.95, 0)
-    assert low is not None
-    assert high is not None
-    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 40), rel=0.15)
-    assert interval(counts[:1], 100, 0.95, 0) == (None, None)
-    assert interval(counts, 1000, 0.95, 0) == (low, high)
+    photos = [answers(str(k), [FIRST] * 50, [[0.9 if r else 0.1] * 50]) for k, r in enumerate(right)]
+    found = modality_result(photos, "depth", EvalPlan(resamples=1000), None).accuracy
+    assert found.value == pytest.approx(right.mean())
+    assert found.ci_high - found.ci_low == pytest.approx(2 * 2.02 * math.sqrt(0.25 / 40), rel=0.15)
+    assert modality_result(photos, "depth", EvalPlan(resamples=1000), None).accuracy == found
+    lone = modality_result(photos[:1], "depth", PLAN, None).accuracy
+    assert (lone.ci_low, lone.ci_high) == (None, None)
+    # a share ends at 0 and 1, whatever Student's interval says
+    few = modality_result([answers("a", [FIRST] * 4, [[0.9, 0.9, 0.9, 0.1]]), *photos[right.argmax() :][:1]], "depth",
+                          PLAN, None).accuracy  # fmt: skip
+    assert 0.0 <= few.ci_low < few.value < few.ci_high == 1.0
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
