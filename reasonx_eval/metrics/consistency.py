@@ -47,7 +47,7 @@ def normals_from_depth(
 
     >>> normal, known = normals_from_depth(np.full((3, 3), 2.0), intrinsics=np.eye(3))
     >>> normal[1, 1].tolist(), int(known.sum())
-    ([-0.0, -0.0, -1.0], 1)
+    ([0.0, 0.0, -1.0], 1)
     """
     depth = to_numpy(depth)
     mask = to_mask(mask, depth.shape)
