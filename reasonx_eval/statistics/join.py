@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasonx_eval.errors import DataError, NotComparable
+from reasonx_eval.io.digests import algorithm_of
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.statistics.aggregate import repeated
 from reasonx_eval.statistics.runs import Run
@@ -119,6 +120,14 @@ def _why(record: Record | None) -> str:
 
 def _check_truth(a: Run, b: Run, first: Sequence[Record], second: Sequence[Record]) -> None:
     for x, y in zip(first, second, strict=True):
+        if x.data and y.data and algorithm_of(x.data) != algorithm_of(y.data):
+            raise NotComparable(
+                f"the ground truth of sample {x.sample_id} has a digest by {algorithm_of(x.data)} in one and by "
+                f"{algorithm_of(y.data)} in the other: whether it is the same is unknown",
+                where=f"{a.where} and {b.where}",
+                fix="run the older one again with --force; a baseline is renewed by reasonx-eval gate RUN... "
+                    '--update-baseline --reason "digests by BLAKE3"',
+            )  # fmt: skip
         if x.data != y.data:
             raise NotComparable(f"sample {x.sample_id} was scored against different ground truth: {x.data} -> {y.data}",
                                 where=f"{a.where} and {b.where}",
