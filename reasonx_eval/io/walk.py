@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -14,8 +15,9 @@ PICTURES = (
     ".npy", ".npz", ".exr", ".hdr", ".pfm", ".pgm", ".ppm", ".h5", ".hdf5", ".mat", ".dng", ".raw",
 )  # fmt: skip
 #: names that systems, browsers and synchronising programs put beside a user's files; those that begin with "." too
-_SYSTEM = frozenset(("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin",
-                     "lost+found", "system volume information", "__pycache__"))  # fmt: skip
+_SYSTEM = frozenset(("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "@recycle", "#recycle",
+                     "#snapshot", "$recycle.bin", "lost+found", "system volume information",
+                     "__pycache__"))  # fmt: skip
 _UNFINISHED = (".part", ".crdownload", ".download", ".tmp", ".partial", "~")
 
 
@@ -57,7 +59,7 @@ def walk_files(base: Path) -> Iterator[Path]:
 
 
 def near_names(path: Path) -> list[str]:
-    """Names beside a missing file that differ from its own in letter case or in the suffix only, sorted.
+    """Names beside a missing file that `same_stem` calls the same, sorted.
 
     A file that a cloud drive left as a placeholder (``.0001.png.icloud``) is named, too.
     """
@@ -71,12 +73,12 @@ def near_names(path: Path) -> list[str]:
 
 
 def same_stem(name: str, other: str) -> bool:
-    """Whether two file names differ in letter case or in the suffix of a picture only.
+    """Whether two file names differ in letter case, in the form of their accents or in the suffix of a picture only.
 
     Examples
     --------
     >>> same_stem("0002.JPG", "0002.jpg"), same_stem("a.jpeg", "a.jpg"), same_stem("a.txt", "a.jpg")
     (True, True, False)
     """
-    one, two = PurePosixPath(name.casefold()), PurePosixPath(other.casefold())
+    one, two = (PurePosixPath(unicodedata.normalize("NFC", n).casefold()) for n in (name, other))
     return one == two or (one.stem == two.stem and {one.suffix, two.suffix} <= set(PICTURES))

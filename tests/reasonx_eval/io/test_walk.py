@@ -56,6 +56,8 @@ def test_near_names(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     assert near_names(tmp_path / "0001.png") == ["0001.PNG", "0001.jpeg"]
     assert near_names(tmp_path / "0001.json") == []
+    (tmp_path / "cafe\u0301.png").write_bytes(b"x")  # as macOS writes it
+    assert near_names(tmp_path / "caf\u00e9.png") == ["cafe\u0301.png"]
     assert near_names(tmp_path / "0002.png") == [".0002.png.icloud"]
     assert near_names(tmp_path / "nowhere" / "0001.png") == []
 
