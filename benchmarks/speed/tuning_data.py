@@ -34,7 +34,7 @@ _SETTINGS: dict[str, Any] = {
     "data.min_confidence": 0.0, "optimiser.steps": _STEPS, "machine.dtype": "float32", "machine.workers": 1,
     "guard.unrewarded_metrics": [],
 }  # fmt: skip
-_POLICY = {"tiny": {"policy.noise": "lowrank"}, "tiny-flow": {}}
+_POLICY = {"tiny": {"policy.noise": "lowrank"}, "tiny-flow": {"policy.explore": "steps"}}
 
 
 @dataclass

@@ -114,6 +114,8 @@ def _print(result: TrainResult, out: Path, as_json: bool) -> None:
         print_json({"folder": str(result.folder), "step": result.step, "steps": result.steps,
                     "stopped": result.stopped, "card": result.card.model_dump(mode="json", by_alias=True)})
         return
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
     for label, metric in result.card.metrics.items():
         before = "" if metric["base"] is None else f"{metric['base']:.4f} -> "
         click.echo(f"{label:<44} {before}{metric['value']:.4f}")

@@ -158,7 +158,12 @@ class Policy(ABC):
             raise UsageError("the expected agreement has a closed form for noise in the output of codes that are "
                              "logarithms", where=self.base, fix="weights of grpo or ranking instead")  # fmt: skip
         found = self.noise.covariance(code.shape[-2], code.shape[-1], judged)
-        return found.times((self.sigma[judged.modality] * slope) ** 2)
+        found = found.times((self.sigma[judged.modality] * slope) ** 2)
+        if judged.modality != "normals":
+            return found
+        # noise turns a long vector less than a short one
+        first, second = judged.at_points(code).norm(dim=-1).unbind(-1)
+        return Covariance(found.first / first**2, found.second / second**2, found.both / (first * second))
 
     def rollout(self, batch: Batch, num_generations: int, step: int, *, reference: bool) -> dict[str, Rollout]:
         """Sample `num_generations` answers per photo for each modality of the batch; no gradient.

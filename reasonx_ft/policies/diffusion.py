@@ -9,7 +9,7 @@ network computes in another type.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from reasonx_ft.policies.base import Compute, Saved, Source
 from reasonx_ft.policies.chain import Chain, ChainPolicy, Encoder, photo_seeds
 from reasonx_ft.policies.frozen import frozen_copy
 from reasonx_ft.policies.marigold import LatentMaps
-from reasonx_ft.policies.noise import standard_normal
+from reasonx_ft.policies.noise import Explore, NoiseName, make_noise, standard_normal
 
 #: folder of the pipeline in what is saved, and of the adapters alone
 PIPELINE: Final = "pipeline"
@@ -147,8 +147,10 @@ def _forget_paths(folder: Path) -> None:
 
 
 def load_pipeline(
-    source: Source, *, kernel: Name = "flow-sde", noise_level: float = 0.7, steps: int = 15, window: int | None = None,
-    within: float = 1.0, kl_weighting: KlWeighting = "exact", lora: int | None = None, lora_alpha: int | None = None,
+    source: Source, *, explore: Explore = "output", noise: NoiseName = "pixel", frequencies: int = 8,
+    sigma: float | Mapping[str, float] | None = None, kernel: Name = "flow-sde", noise_level: float = 0.7,
+    steps: int = 15, window: int | None = None, within: float = 1.0, cells: int | None = None,
+    kl_weighting: KlWeighting = "exact", lora: int | None = None, lora_alpha: int | None = None,
     lora_targets: tuple[str, ...] = ATTENTION, gradient_checkpointing: bool = False, resolution: int | None = None,
     answer_steps: int | None = None, slices: int = 4, seed: int = 0,
 ) -> Diffusion:  # fmt: skip
@@ -158,9 +160,12 @@ def load_pipeline(
     ----------
     source : the checkpoint, its name, device, and in which type the network computes; weights, latents and means are
         float32 in any case
-    kernel, noise_level : see `kernels.Kernel`
+    explore : in the output, around the deterministic answer, or in the steps of a chain
+    noise, frequencies, sigma : of the output, in units of the autoencoder's pictures (-1 to 1), see
+        `reasonx_ft.policies.noise`
+    kernel, noise_level : of the steps, see `kernels.Kernel`
     steps : of a rollout
-    window, within, kl_weighting : see `Chain`
+    window, within, cells, kl_weighting : see `Chain`
     lora, lora_alpha, lora_targets : rank of adapters, or None to train the whole network; scale, default the rank's
         double; ends of the names of adapted layers
     gradient_checkpointing : compute activations twice instead of keeping them
@@ -185,12 +190,15 @@ def load_pipeline(
     if gradient_checkpointing:
         network.enable_gradient_checkpointing()
         latents.pipe.vae.enable_gradient_checkpointing()
-    chain = Chain(latents.schedule(steps), explorer, window, within, kl_weighting, seed, variance_preserving=True)
+    chain = Chain(latents.schedule(steps), explorer, window, within, kl_weighting, seed, variance_preserving=True,
+                  cells=cells)  # fmt: skip
+    around = make_noise(noise, frequencies) if explore == "output" else None
     answer = latents.schedule(_first(answer_steps, latents.default_steps, 4))
     known = entry_of(checkpoint.hub_id)
     return Diffusion(
-        network, latents, answer, chain=chain, base=source.name, licence=known.licence if known else None,
-        resolution=_first(resolution, latents.resolution, 768), compute=source.compute,
+        network, latents, answer, chain=chain, noise=around, sigma=sigma, base=source.name,
+        licence=known.licence if known else None, resolution=_first(resolution, latents.resolution, 768),
+        compute=source.compute,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ every photo: a loss on answers to one noise for all photos would teach the netwo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from reasonx_ft.policies.base import Policy, Saved, Source, portions
 from reasonx_ft.policies.chain import Chain, ChainPolicy, Encoder, photo_seeds
 from reasonx_ft.policies.embedded import LOG_SLOPES, Embedded, read_embedded
 from reasonx_ft.policies.frozen import frozen_copy
-from reasonx_ft.policies.noise import standard_normal
+from reasonx_ft.policies.noise import Explore, NoiseName, make_noise, standard_normal
 
 
 class FlowPolicy(ChainPolicy):
@@ -104,17 +104,22 @@ class FlowPolicy(ChainPolicy):
 
 
 def load_tiny_flow(
-    source: Source, *, kernel: Name = "flow-sde", noise_level: float = 0.7, steps: int = 2, window: int | None = None,
-    within: float = 1.0, seed: int = 0, kl_weighting: KlWeighting = "exact",
+    source: Source, *, explore: Explore = "output", noise: NoiseName = "pixel", frequencies: int = 8,
+    sigma: float | Mapping[str, float] | None = None, kernel: Name = "flow-sde", noise_level: float = 0.7,
+    steps: int = 2, window: int | None = None, within: float = 1.0, cells: int | None = None, seed: int = 0,
+    kl_weighting: KlWeighting = "exact",
 ) -> Policy:  # fmt: skip
     """`tiny-flow`, or a tuned form of it.
 
     Parameters
     ----------
-    kernel, noise_level : see `kernels.Kernel`
-    steps : of a rollout; window, within, kl_weighting, seed : see `Chain`
+    explore : in the output, around the estimate of one step, or in the steps of a chain
+    noise, frequencies, sigma : of the output, see `reasonx_ft.policies.noise`
+    kernel, noise_level : of the steps, see `kernels.Kernel`
+    steps : of a rollout; window, within, cells, kl_weighting, seed : see `Chain`
     """
     card, network, options = read_embedded(source)
     assert isinstance(network, TinyFlow)
-    chain = Chain(linear(steps), Kernel(kernel, noise_level), window, within, kl_weighting, seed)
-    return FlowPolicy(card, network, chain=chain, **options)
+    chain = Chain(linear(steps), Kernel(kernel, noise_level), window, within, kl_weighting, seed, cells=cells)
+    around = make_noise(noise, frequencies) if explore == "output" else None
+    return FlowPolicy(card, network, chain=chain, noise=around, sigma=sigma, **options)

@@ -29,6 +29,8 @@ from reasonx_ft.grpo.batch import Judged
 from reasonx_ft.grpo.expected import Covariance
 
 NoiseName = Literal["pixel", "lowrank"]
+#: where a sampler of many steps explores
+Explore = Literal["output", "steps"]
 
 #: root mean square of the noise at a pixel, in units of the codes (normals: about radians)
 SIGMA: Final[Mapping[str, float]] = {"depth": 0.1, "normals": 0.15, "albedo": 0.03, "irradiance": 0.1}

@@ -210,6 +210,7 @@ class Watch(Section):
     save_every, keep : steps between checkpoints, and how many of the last are kept; 0 saves only on interrupts
     check_every, check_photos : steps between checks (held-out agreement, unrewarded metrics, shape of maps), photos in
         each
+    gradients_every : steps between measurements of each term's gradient, which cost a way back a term; 0 is never
     grid_every, grid_photos : steps between pictures of fixed photos; 0 is never
     report_to : trackers beside the JSON lines, of those that `accelerate.tracking` knows and that are installed:
         tensorboard, wandb, trackio, mlflow
@@ -220,6 +221,7 @@ class Watch(Section):
     keep: int = Field(2, ge=1)
     check_every: int = Field(50, ge=0)
     check_photos: int = Field(64, ge=1)
+    gradients_every: int = Field(25, ge=0)
     grid_every: int = Field(0, ge=0)
     grid_photos: int = Field(3, ge=1)
     report_to: tuple[str, ...] = ()

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.report.pictures import Panel, Style, draw_rows
@@ -43,6 +43,7 @@ class StepStatistics:
 
     def begin_update(self) -> None:
         self._terms: dict[str, float] = {}
+        self._gradients: dict[str, list[Tensor]] = {}
         self._replayed: dict[tuple[str, int], list[TransitionStatistics]] = {}
 
     def add(self, loss: Loss) -> None:
@@ -51,6 +52,17 @@ class StepStatistics:
             self._terms[name] = self._terms.get(name, 0.0) + float(value.detach())
         for seen in loss.replayed:
             self._replayed.setdefault((seen.modality, seen.transition), []).append(seen)
+
+    def add_gradients(self, loss: Loss, parameters: Sequence[nn.Parameter]) -> None:
+        """Take in the gradient of each term of a microbatch, before the way back that frees its graph."""
+        for name, term in loss.terms.items():
+            if not term.requires_grad:
+                continue
+            found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            sums = self._gradients.setdefault(name, [torch.zeros_like(p) for p in parameters])
+            for total, gradient in zip(sums, found, strict=True):
+                if gradient is not None:
+                    total += gradient
 
     def add_update(self, **values: Any) -> None:
         """Take in numbers of the optimiser's update."""
@@ -75,8 +87,10 @@ class StepStatistics:
     def line(self, processes: Processes, *, device: torch.device, **more: Any) -> dict[str, Any]:
         """The line for the log; all processes come here."""
         totals = processes.sums([*self._terms.values()]) if self._terms else []
-        return {**self._line, "loss": dict(zip(self._terms, totals, strict=True)), **self._transitions(), **more,
-                "memory_mib": _memory_mib(device)}  # fmt: skip
+        norms = {name: float(nn.utils.get_total_norm(sums)) for name, sums in self._gradients.items()}
+        gradients = {"gradients": norms} if norms else {}
+        return {**self._line, "loss": dict(zip(self._terms, totals, strict=True)), **gradients, **self._transitions(),
+                **more, "memory_mib": _memory_mib(device)}  # fmt: skip
 
     def _transitions(self) -> dict[str, Any]:
         """Ratio (mean, min, max, std), clipped shares, nats to the sampling weights and to the base."""
@@ -97,6 +111,55 @@ class StepStatistics:
             for kind, value in values.items():
                 found[kind].setdefault(modality, {})[str(transition)] = value
         return {k: v for k, v in found.items() if v}
+
+
+#: terms that use the judge's answers
+_OF_ANSWERS: Final = ("policy", "ranking", "expected")
+#: a term that is so many times another leaves it no say
+_DROWNED: Final = 10.0
+
+
+class Balance:
+    """Watches the gradients of the terms, and how often the clip bites; says once what is out of balance."""
+
+    def __init__(self) -> None:
+        self._norms: dict[str, list[float]] = {}
+        self._clipped: list[bool] = []
+        self._said: set[str] = set()
+
+    def look(self, line: Mapping[str, Any], max_grad_norm: float) -> list[str]:
+        """Warnings that a step's line for the log gives rise to."""
+        self._clipped.append(line["grad_norm"] > max_grad_norm)
+        for name, norm in line.get("gradients", {}).items():
+            self._norms.setdefault(name, []).append(norm)
+        found = {**self._of_terms(), **self._of_clip(max_grad_norm)}
+        new = [text for key, text in found.items() if key not in self._said]
+        self._said |= found.keys()
+        return new
+
+    def _of_terms(self) -> dict[str, str]:
+        """After three measurements. A KL or a distance is 0 where a run starts: that it is small says nothing."""
+        means = {n: sum(v) / len(v) for n, v in self._norms.items() if len(v) >= 3}
+        found = {}
+        for large, norm in means.items():
+            for small in (*_OF_ANSWERS, "rehearsal"):
+                if norm > _DROWNED * means.get(small, math.inf):
+                    found[f"{large}/{small}"] = (
+                        f"the gradient of objective.{_key(large)} is {norm / max(means[small], 1e-30):.3g} times that "
+                        f"of objective.{_key(small)}, which has no say then: choose other weights"
+                    )  # fmt: skip
+        return found
+
+    def _of_clip(self, max_grad_norm: float) -> dict[str, str]:
+        share = sum(self._clipped) / len(self._clipped)
+        if len(self._clipped) < 20 or share <= 0.9:
+            return {}
+        return {"clip": f"optimiser.max_grad_norm {max_grad_norm:g} shortens the gradient in {share:.0%} of the steps: "
+                        "its length is lost; a larger one keeps it"}  # fmt: skip
+
+
+def _key(term: str) -> str:
+    return "grpo" if term == "policy" else term
 
 
 class Timer:

@@ -116,7 +116,10 @@ def prepare(sources: Sources, config: TuneConfig, *, progress: Progress | None =
                          microbatch=machine.microbatch, **config.policy)  # fmt: skip
     if config.objective.credit == "pairs" and largest(config.objective.grpo) and not policy.local_noise:
         raise UsageError("credit by pairs needs noise that is local, and this policy's is not", where=policy.base,
-                         fix="--set objective.credit=image, or for a feed-forward network --set policy.noise=pixel")
+                         fix="--set objective.credit=image, or --set policy.noise=pixel, or in steps policy.cells=8")
+    if config.objective.credit == "image" and policy.noise is None and policy.local_noise:
+        raise UsageError("noise in cells is credited by pairs", where=policy.base,
+                         fix="--set objective.credit=pairs --set objective.scale_rewards=none")  # fmt: skip
     answers = read_answers(store, config.data, policy.modalities, policy.base)
     photos = PhotoSet(
         open_photos(sources.photos, root=sources.root, dataset_options=sources.dataset_options,

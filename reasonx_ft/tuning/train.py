@@ -11,6 +11,9 @@ What differs from the published recipe (preset `paper` is the recipe itself, wit
   answer serves every sample, step and epoch, and no judge is in memory here.
 - Soft rewards: the probability that the judge gave, not its likelier answer; unsure answers then weigh little.
 - Every modality in every step, where the network predicts them together.
+- A flow or a pipeline explores in its output: noise around the answer at the judged points, as if the last step to
+  t = 0 were the random one, so that samples cost no pass. White noise in the steps, as published (`explore = "steps"`),
+  is denoised away, and what is left of it is credited to the whole map; noise in coarse cells is between the two.
 - Credit by pairs, where the noise at two pixels is independent: the same gradient on average, from far fewer samples.
 - Supervision on rendered scenes that the base knows, in small doses, against forgetting (`rehearsal`).
 - Advantages are not divided by a group's deviation, or only down to a floor: one flipped pair would count 2.6.
@@ -45,7 +48,7 @@ from reasonx_ft.tuning.checks import Check, Checker, Guardrails
 from reasonx_ft.tuning.config import TuneConfig
 from reasonx_ft.tuning.data import Progress
 from reasonx_ft.tuning.export import Facts, write_model
-from reasonx_ft.tuning.monitor import Grids, Log, StepStatistics, Timer
+from reasonx_ft.tuning.monitor import Balance, Grids, Log, StepStatistics, Timer
 from reasonx_ft.tuning.objective import StepLoss, check_first, compare, draw, reward
 from reasonx_ft.tuning.parallel import gather
 from reasonx_ft.tuning.state import Sources, TrainState, prepare
@@ -68,6 +71,7 @@ class TrainResult:
     step : whose weights those are, of `steps`
     stopped : why a guardrail ended the run, or None
     first, last : checks of the base and of the exported weights
+    warnings : what is out of balance: a term that drowns another, a clip that always bites
     """
 
     folder: Path
@@ -77,6 +81,7 @@ class TrainResult:
     stopped: str | None
     first: Check
     last: Check
+    warnings: tuple[str, ...] = ()
 
 
 def tune(
@@ -142,7 +147,11 @@ def _all_steps(run: Run, first: int, log: Log, say: Progress, stop_after: int | 
     with interrupts() as asked:
         for step in range(first, state.steps):
             say("tune", step, state.steps)
-            log.write(run.step(step))
+            line = run.step(step)
+            log.write(line)
+            for warning in run.balance.look(line, run.config.optimiser.max_grad_norm):
+                run.warnings.append(warning)
+                log.write({"step": step + 1, "warning": warning})
             done = step + 1
             finished = done == state.steps
             stopped = run.check(done, log) if finished or _due(done, watch.check_every) else None
@@ -175,6 +184,7 @@ class Run:
         self.checker = Checker(state.policy, state.batches, config, facts, state.gathered)
         self.grids = Grids(out / GRIDS, state.policy, state.batches, config)
         self.timer = Timer(self.parameters[0].device)
+        self.balance, self.warnings = Balance(), list[str]()
         self.last: Check | None = None
 
     def step(self, step: int) -> dict[str, Any]:
@@ -184,7 +194,9 @@ class Run:
         """
         state, rules, timer = self.state, self.config.objective, self.timer
         size, began = self.config.machine.microbatch, time.perf_counter()
-        statistics = StepStatistics(step + 1)
+        statistics, every = StepStatistics(step + 1), self.config.watch.gradients_every
+        # gradients of parts of shared-out weights can't be taken term by term
+        measured = bool(every) and step % every == 0 and state.shards is None
         try:
             with timer.phase("batch"):
                 batch = state.batches.at(step)
@@ -204,6 +216,8 @@ class Run:
                     if iteration == 0:
                         self._check_replays(part.replayed)
                     with timer.phase("backward"):
+                        if measured and iteration == 0:
+                            statistics.add_gradients(part, self.parameters)
                         _backward(part.total)
                     statistics.add(part)
                 with timer.phase("optimiser"):
@@ -309,7 +323,8 @@ def _finish(run: Run, facts: Facts, stopped: str | None) -> TrainResult:
             if state.processes.first:
                 write_model(policy, run.out / MODEL, facts, step=step, check=check, base=base, notes=notes)
         state.processes.wait()
-    return TrainResult(run.out / MODEL, read_tuned_card(run.out / MODEL), step, state.steps, stopped, base, check)
+    return TrainResult(run.out / MODEL, read_tuned_card(run.out / MODEL), step, state.steps, stopped, base, check,
+                       tuple(run.warnings))  # fmt: skip
 
 
 def _backward(loss: torch.Tensor) -> None:

@@ -56,7 +56,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def _policy(folder: Path, **options: Any) -> Diffusion:
     runtime = Runtime("cpu", options.pop("dtype", "float32"))
     source = Source(folder.name, runtime, options.pop("microbatch", None), checkpoint=Checkpoint(folder, str(folder)))
-    return load_pipeline(source, **{"steps": 4, **options})
+    return load_pipeline(source, **{"explore": "steps", "steps": 4, **options})
 
 
 def _batch(policy: Diffusion, images: int = 2, pairs: int = 5, size: tuple[int, int] = (24, 32)) -> Batch:

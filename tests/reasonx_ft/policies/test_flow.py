@@ -175,7 +175,7 @@ def test_the_embedded_flow_answers_as_well_as_it_is_evaluated() -> None:
 
 
 def test_rollouts_of_two_steps_are_near_the_answer() -> None:
-    policy, seen = make_policy("tiny-flow", steps=2, noise_level=0.1), batch(2)
+    policy, seen = make_policy("tiny-flow", explore="steps", steps=2, noise_level=0.1), batch(2)
     with torch.no_grad():
         answer = policy.answer(seen.images, ["depth"])["depth"]
         rollout = policy.rollout(seen, 4, 0, reference=False)["depth"]

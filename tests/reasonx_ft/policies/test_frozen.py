@@ -77,12 +77,18 @@ def test_a_frozen_copy_has_memory_of_its_own_and_no_gradient() -> None:
     assert all(p.data_ptr() % 16 == 0 for p in (*layer.parameters(), *kept.parameters()))
 
 
+def pipeline(folder: Path, **options: Any) -> Policy:
+    return make_policy(tiny_marigold.depth(folder / "depth"), device="cpu", **options)
+
+
 Maker = Callable[[Path], Policy]
 POLICIES: dict[str, Maker] = {
     "tiny": lambda _: make_policy("tiny"),
-    "tiny-flow": lambda _: make_policy("tiny-flow", steps=3),
-    "pipeline": lambda f: make_policy(tiny_marigold.depth(f / "depth"), device="cpu", steps=3),
-    "pipeline with adapters": lambda f: make_policy(tiny_marigold.depth(f / "depth"), device="cpu", steps=3, lora=2),
+    "tiny-flow": lambda _: make_policy("tiny-flow", explore="steps", steps=3),
+    "tiny-flow in its output": lambda _: make_policy("tiny-flow"),
+    "pipeline": lambda f: pipeline(f, explore="steps", steps=3),
+    "pipeline with adapters": lambda f: pipeline(f, explore="steps", steps=3, lora=2),
+    "pipeline in its output": lambda f: pipeline(f, answer_steps=2),
     "depth network": lambda f: make_policy(save_depth(f / "dpt", "dpt"), device="cpu", frequencies=4),
 }
 

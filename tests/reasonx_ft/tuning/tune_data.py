@@ -60,7 +60,7 @@ def short(base: str = "tiny", **changes: Any) -> TuneConfig:
 def pipeline_settings(**changes: Any) -> TuneConfig:
     """The same of a diffusion pipeline."""
     flags = {k: v for k, v in SHORT.items() if k != "policy.noise"} | {
-        "objective.credit": "image", "objective.scale_rewards": "floored", "policy.steps": 3,
+        "objective.credit": "image", "objective.scale_rewards": "floored", "policy.explore": "steps", "policy.steps": 3,
         "objective.num_generations": 3,
         "policy.answer_steps": 1, "data.limit": 8, "data.batch_size": 1, "machine.microbatch": 2,
     }  # fmt: skip
