@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint gate bench page browser sanitize clean
+.PHONY: demo test quick lint gate bench page browser sanitize clean
 .DEFAULT_GOAL := demo
 
 # The stamp is newer than what it was installed from, so `make` installs once and again after a change.
@@ -47,6 +47,14 @@ browser:
 	test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update && \
 	DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends chromium fonts-dejavu-core >/dev/null || \
 	echo "no chromium, and none could be installed: the tests of the page are skipped" >&2
+
+# What a change is tried with while it is written: lint, types, and the tests that train no network.
+quick: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/mypy --num-workers 2
+	$(BIN)/pytest --numprocesses 2 --dist worksteal -m "not slow" -q --no-header \
+	  tests/test_imports.py tests/reasonx_eval/io tests/reasonx_eval/metrics tests/reasonx_eval/scoring \
+	  tests/reasonx_eval/protocols tests/reasonx_eval/gate tests/reasonx_eval/statistics/test_bootstrap.py tests/reasonx_ft/grpo
 
 test: $(VENV)/.installed $(if $(REASONX_INSTALL_BROWSER),browser)
 	$(MAKE) --jobs 2 lint gate
