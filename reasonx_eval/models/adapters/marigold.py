@@ -19,6 +19,7 @@ from reasonx_eval.models.adapters.pipelines import (
     load_failure,
     noise_seed,
     only_variant,
+    refuse_own_code,
     vae_factor,
 )
 from reasonx_eval.models.base import Model, ModelInfo, check_kind
@@ -75,8 +76,10 @@ class Marigold(CheckpointModel):
         reduction: Literal["median", "mean", "closest"] | None = None,
     ) -> None:
         super().__init__(checkpoint, runtime, name)
-        self._weights = check_parts(checkpoint, trust_remote_code=self.runtime.trust_remote_code)
+        trusted = self.runtime.trust_remote_code
+        refuse_own_code(checkpoint, trust_remote_code=trusted)
         self.description = describe(checkpoint, kind)
+        self._weights = check_parts(checkpoint, trust_remote_code=trusted)
         self._parameters = sum(w.parameters for w in self._weights.values())
         self.steps = _given(steps, self.description.steps, "steps", self.name)
         self.resolution = _given(processing_resolution, self.description.resolution, "processing_resolution", self.name)

@@ -50,6 +50,20 @@ def _is_component(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(v, str) for v in value)
 
 
+def refuse_own_code(checkpoint: Checkpoint, *, trust_remote_code: bool) -> None:
+    """Refuse a pipeline with Python code of its own, unless that is trusted.
+
+    Raises
+    ------
+    UsageError
+        It has such code; names each part.
+    """
+    code = own_code(checkpoint)
+    if code and not trust_remote_code:
+        raise UsageError(f"the checkpoint brings Python code of its own ({'; '.join(code)}), which is not run",
+                         where=str(checkpoint.folder), fix="--trust-remote-code, once you have read it")  # fmt: skip
+
+
 def check_parts(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Mapping[str, Weights]:
     """The weights of each network of a Stable-Diffusion-type pipeline, after a look at every part.
 
@@ -58,10 +72,7 @@ def check_parts(checkpoint: Checkpoint, *, trust_remote_code: bool) -> Mapping[s
     UsageError
         A part is missing, damaged, pickled, or is code of the checkpoint's own and that is not trusted.
     """
-    code = own_code(checkpoint)
-    if code and not trust_remote_code:
-        raise UsageError(f"the checkpoint brings Python code of its own ({'; '.join(code)}), which is not run",
-                         where=str(checkpoint.folder), fix="--trust-remote-code, once you have read it")  # fmt: skip
+    refuse_own_code(checkpoint, trust_remote_code=trust_remote_code)
     index = checkpoint.index or {}
     for part in (*_STEMS, *_FILES):
         if not _is_component(index.get(part)):
