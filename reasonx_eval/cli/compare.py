@@ -61,6 +61,8 @@ def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, wo
         print_json(document(found, left_over, worst=worst))
     else:
         print_comparisons(found, form, worst=worst, by=by, canaries=canaries)
+    for line in dict.fromkeys(note for c in found for note in c.joined.notes):
+        click.echo(f"note: {line}", err=True)
     for line in left_over:
         click.echo(f"not paired: {line}", err=True)
     whole = all(c.joined.whole for c in found)

@@ -21,7 +21,7 @@ from reasonx_eval.gate.decision import GateCheck, check, settle
 from reasonx_eval.gate.policy import Policy, load_policy
 from reasonx_eval.io.results import Result
 from reasonx_eval.statistics.columns import column
-from reasonx_eval.statistics.join import join
+from reasonx_eval.statistics.join import join, unlike_digests
 from reasonx_eval.statistics.paired import Settings
 from reasonx_eval.statistics.pairing import pair_up
 from reasonx_eval.statistics.runs import Run, find_runs, folder_of
@@ -196,7 +196,7 @@ def _named_parts(signature: str) -> list[tuple[str, str]]:
 
 
 def _remarks(baseline: Run, run: Run) -> list[str]:
-    lines = []
+    lines = unlike_digests([baseline, run])
     if baseline.name != run.name:
         lines.append(f"held against the baseline of {baseline.name}, the only one under this protocol")
     if baseline.reasonx != run.reasonx:

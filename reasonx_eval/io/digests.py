@@ -27,15 +27,20 @@ _BLAKE3: Final = "blake3:"
 _ARRAY_DIGITS: Final = 16
 
 
-def algorithm_of(stored: str) -> Algorithm:
-    """The algorithm of a stored digest.
+def algorithm_of(stored: str | None) -> Algorithm:
+    """The algorithm of a stored digest; today's where there is none.
 
     Examples
     --------
     >>> algorithm_of("blake3:71a3"), algorithm_of("71a3")
     ('blake3', 'sha256')
     """
-    return "blake3" if stored.startswith(_BLAKE3) else "sha256"
+    return "blake3" if stored is None or stored.startswith(_BLAKE3) else "sha256"
+
+
+def comparable_digests(first: str | None, second: str | None) -> bool:
+    """Whether two stored digests are of one algorithm, so that a difference says something."""
+    return first is None or second is None or algorithm_of(first) == algorithm_of(second)
 
 
 def file_digest(path: Path) -> str:
@@ -43,6 +48,11 @@ def file_digest(path: Path) -> str:
     digest = blake3(max_threads=blake3.AUTO)
     digest.update_mmap(path)
     return _BLAKE3 + digest.hexdigest()
+
+
+def lines_digest(lines: Iterable[str]) -> str:
+    """``blake3:`` and the 64 hex digits of lines joined by newlines."""
+    return _BLAKE3 + blake3(encode_json("\n".join(lines))).hexdigest()
 
 
 def sha256_file(path: Path, block: int = 1 << 20) -> str:

@@ -260,8 +260,9 @@ def save(path: Path, part: BaseModel) -> None:
 
 
 def spec_difference(old: RunSpec, new: RunSpec) -> list[str]:
-    """Field by field, what differs between two specs: ``field: old -> new``."""
-    return _difference(old.model_dump(mode="json", by_alias=True), new.model_dump(mode="json", by_alias=True), "")
+    """Every field that differs between two specs, ``field: old -> new``; notes on the model decide no record."""
+    first, second = (spec.model_dump(mode="json", by_alias=True, exclude={"model": {"notes"}}) for spec in (old, new))
+    return _difference(first, second, "")
 
 
 def _difference(old: Any, new: Any, path: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from reasonx_eval.io.digests import algorithm_of
 from reasonx_eval.io.results import Result, load_timing
 from reasonx_eval.report.tables import printable
 
@@ -20,7 +21,7 @@ def _lines(result: Result, folder: Path) -> list[tuple[str, str]]:
     state = "" if p.commit is None else f" @ {p.commit[:9]} ({'dirty' if p.dirty else 'clean'})"
     lines = [
         ("model", f"{model.name} from {model.source}, gives {model.kind}"),
-        ("weights", f"sha256 {model.weights_sha256}" if model.weights_sha256 else "none"),
+        ("weights", _digest(model.weights_sha256)),
         ("protocol", f"{result.protocol.name}@{result.protocol.version}, rules sha256 {result.protocol.digest[:16]}"),
         ("data", f"{result.dataset.name} {result.dataset.split}, {result.dataset.n} ids "
                  f"{result.dataset.ids_sha256[:16]}, ground truth {result.data_sha256[:16]}"),
@@ -44,3 +45,10 @@ def _lines(result: Result, folder: Path) -> list[tuple[str, str]]:
 
 def _options(options: Mapping[str, object]) -> str:
     return ", ".join(f"{k}={v}" for k, v in options.items())
+
+
+def _digest(stored: str | None) -> str:
+    """A stored digest with its algorithm."""
+    if stored is None:
+        return "none"
+    return f"{algorithm_of(stored)} {stored.removeprefix('blake3:')}"

@@ -17,7 +17,7 @@ from typing import Final
 from reasonx_eval.datasets.base import Dataset
 from reasonx_eval.errors import DataError, NotComparable
 from reasonx_eval.io import results
-from reasonx_eval.io.digests import algorithm_of, array_digest, file_digest
+from reasonx_eval.io.digests import algorithm_of, array_digest, comparable_digests, file_digest
 from reasonx_eval.io.documents import read_json
 from reasonx_eval.io.files import safe_name, write_json
 from reasonx_eval.io.records import read_photos, read_records, write_records
@@ -60,7 +60,7 @@ def take_over(
         The folder holds a run with another model, protocol, dataset, selection or seed (names each difference), or the
         data or the model changed since.
     """
-    records = _asked_the_same(out, spec, force)
+    records, digest_compared = _asked_the_same(out, spec, force)
     folders = [f for f, wanted in ((job.predictions, True), (job.pixels, keep_pixels)) if wanted and f is not None]
     kept = [r for r in records if not (retry_failed and r.error is not None) and _has_files(r, folders)]
     if job.pixels is not None and len(kept) < len(ids):  # pooling needs those of all samples
@@ -69,22 +69,31 @@ def take_over(
     said = ""
     if scored:
         _check_files(out)
-        job = replace(job, algorithm=algorithm_of(scored[0].data or ""))
-        said = f"{_when(out)}: {_compare(job, scored, read_photos(out), workers, progress)}"
+        job = replace(job, algorithm=algorithm_of(scored[0].data))
+        again = scored if not digest_compared else [] if job.model.fully_described else scored[:1]
+        said = f"{_when(out)}: {_compare(job, scored, again, read_photos(out), workers, progress)}"
     if kept != records:
         write_records(out / "records.jsonl", kept)
     return Reuse(job, kept, said)
 
 
-def _asked_the_same(out: Path, spec: RunSpec, force: bool) -> list[Record]:
-    """The records of the folder, if it was asked for the same; a run without one scored sample is no obstacle."""
+def _asked_the_same(out: Path, spec: RunSpec, force: bool) -> tuple[list[Record], bool]:
+    """The records of the folder, if it was asked for the same, and whether the weights' digest could be compared.
+
+    A run without one scored sample is no obstacle.
+    """
     if force:
         empty(out)
     records = read_records(out / "records.jsonl", repair=True)
     if (out / "run.json").is_file():
-        different = results.spec_difference(results.load_spec(out), spec)
+        stored = results.load_spec(out)
+        compared = comparable_digests(stored.model.weights_sha256, spec.model.weights_sha256)
+        if not compared:  # a version that hashed weights otherwise: predictions are compared instead
+            model = stored.model.model_copy(update={"weights_sha256": spec.model.weights_sha256})
+            stored = stored.model_copy(update={"model": model})
+        different = results.spec_difference(stored, spec)
         if not different:
-            return records
+            return records, compared
         if any(r.error is None and r.undefined is None for r in records):
             raise NotComparable("the folder holds another run: " + "; ".join(different[:6]), where=str(out),
                                 fix="--force to replace it, or another --out")  # fmt: skip
@@ -92,7 +101,7 @@ def _asked_the_same(out: Path, spec: RunSpec, force: bool) -> list[Record]:
     elif records:
         raise NotComparable("there are records, and no run.json that says of which run", where=str(out), fix=_ANEW)
     results.save(out / "run.json", spec)
-    return []
+    return [], True
 
 
 def _has_files(record: Record, folders: Sequence[Path]) -> bool:
@@ -111,9 +120,10 @@ def _when(out: Path) -> str:
 
 
 def _compare(
-    job: Job, records: Sequence[Record], photos: Mapping[str, str], workers: int, progress: Progress | None
-) -> str:
-    """Hold records against today's data and model; says what was compared.
+    job: Job, records: Sequence[Record], again: Sequence[Record], photos: Mapping[str, str], workers: int,
+    progress: Progress | None,
+) -> str:  # fmt: skip
+    """Hold records against today's data, and those in `again` against today's predictions; says what was compared.
 
     Raises
     ------
@@ -129,9 +139,10 @@ def _compare(
         said = f"{same} the same for its {len(records)} scored samples"
         if job.model.needs_image and unknown:
             said += f" ({unknown} photos were not compared: an older version kept no digest of them)"
-    if not job.model.fully_described:
-        _check_model(job, records[0])
-        said += f"; the model predicts the same for {records[0].sample_id}"
+    for record in again:
+        _check_model(job, record)
+    if again:
+        said += f"; the model predicts the same for {again[0].sample_id if len(again) == 1 else 'all of them'}"
     return said
 
 

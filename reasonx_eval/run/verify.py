@@ -15,6 +15,10 @@ from reasonx_eval.statistics.bootstrap import METHOD
 from reasonx_eval.types import Record
 
 
+_NOT_LOOKED_AT = ("note  not looked at: the data set's files and the model. The run's own command reads both again before "
+                  "it prints the result")  # fmt: skip
+
+
 def verify_run(result: Result, folder: Path) -> list[str]:
     """One line a check that holds.
 
@@ -37,7 +41,7 @@ def verify_run(result: Result, folder: Path) -> list[str]:
     lines.append(_same("failed samples", sorted(result.failed), sorted(r.sample_id for r in records if r.error), path))
     protocol = Protocol.from_rules(result.protocol.rules)
     lines.append(_same("protocol rules sha256", result.protocol.digest, protocol.digest, folder / "result.json"))
-    return [*lines, _installed(result), *_numbers(result, protocol, records, folder)]
+    return [*lines, _installed(result), *_numbers(result, protocol, records, folder), _NOT_LOOKED_AT]
 
 
 def _installed(result: Result) -> str:

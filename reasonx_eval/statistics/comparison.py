@@ -199,6 +199,7 @@ def _one(c: Comparison, worst: int) -> dict[str, Any]:
         "n": len(joined.ids),
         "clusters": "images" if joined.groups is None else "scenes",
         "undefined": list(joined.undefined),
+        "notes": joined.notes,
         "confidence": s.confidence, "resamples": s.resamples, "permutations": s.permutations, "seed": s.seed,
         "base": _run(c.base, joined.missing[0]),
         "others": [

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reasonx_eval.errors import DataError, NotComparable
-from reasonx_eval.io.digests import algorithm_of
+from reasonx_eval.io.digests import algorithm_of, comparable_digests
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.statistics.aggregate import repeated
 from reasonx_eval.statistics.runs import Run
@@ -36,6 +36,11 @@ class Joined:
     @property
     def protocol(self) -> Protocol:
         return self.runs[0].protocol
+
+    @property
+    def notes(self) -> list[str]:
+        """Things that could not be compared, a sentence each."""
+        return unlike_digests(self.runs)
 
     @property
     def whole(self) -> bool:
@@ -82,6 +87,14 @@ def join(runs: Sequence[Run]) -> Joined:
     return Joined(tuple(runs), ids, _groups(records[0]), records, missing, undefined)
 
 
+def unlike_digests(runs: Sequence[Run]) -> list[str]:
+    """A sentence where digests of ground truth are of several algorithms, else nothing."""
+    kinds = {algorithm_of(r.data) for run in runs for r in run.records if r.data is not None}
+    return [] if len(kinds) < 2 else [
+        "ground truth was compared by the number of valid points alone: one of the runs is of an older version, whose "
+        "digests are of another kind"]  # fmt: skip
+
+
 def differences(a: Run, b: Run) -> list[str]:
     """Field by field, what forbids comparing two runs: ``field: a -> b``; empty if nothing does.
 
@@ -120,15 +133,11 @@ def _why(record: Record | None) -> str:
 
 def _check_truth(a: Run, b: Run, first: Sequence[Record], second: Sequence[Record]) -> None:
     for x, y in zip(first, second, strict=True):
-        if x.data and y.data and algorithm_of(x.data) != algorithm_of(y.data):
-            raise NotComparable(
-                f"the ground truth of sample {x.sample_id} has a digest by {algorithm_of(x.data)} in one and by "
-                f"{algorithm_of(y.data)} in the other: whether it is the same is unknown",
-                where=f"{a.where} and {b.where}",
-                fix="run the older one again with --force; a baseline is renewed by reasonx-eval gate RUN... "
-                    '--update-baseline --reason "digests by BLAKE3"',
-            )  # fmt: skip
-        if x.data != y.data:
+        if not comparable_digests(x.data, y.data):
+            if x.n_valid != y.n_valid:
+                raise NotComparable(f"sample {x.sample_id} has {x.n_valid} valid points in one and {y.n_valid} in the "
+                                    "other: other ground truth", where=f"{a.where} and {b.where}")  # fmt: skip
+        elif x.data != y.data:
             raise NotComparable(f"sample {x.sample_id} was scored against different ground truth: {x.data} -> {y.data}",
                                 where=f"{a.where} and {b.where}",
                                 fix="reasonx-eval doctor checks the files of the dataset")  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from reasonx_eval.errors import DataError, SampleError, UsageError
-from reasonx_eval.io.digests import file_digest, sha256_lines
+from reasonx_eval.io.digests import file_digest, lines_digest
 from reasonx_eval.io.files import safe_name, write_json
 from reasonx_eval.io.images import write_npy
 from reasonx_eval.io.validation import explain
@@ -174,7 +174,7 @@ class Saved(Model):
             # a dead link is its sample's error, when that sample's turn comes
             digest = file_digest(path) if path.is_file() else "unreadable"
             lines.append(f"{path.relative_to(self.folder).as_posix()}\t{digest}")
-        return sha256_lines(lines)
+        return lines_digest(lines)
 
 
 def prediction_files(folder: Path) -> Iterator[Path]:
