@@ -14,9 +14,8 @@ from reasonx_eval.statistics.aggregate import aggregate, pooled_from_stats
 from reasonx_eval.statistics.bootstrap import METHOD
 from reasonx_eval.types import Record
 
-
-_NOT_LOOKED_AT = ("note  not looked at: the data set's files and the model. The run's own command reads both again before "
-                  "it prints the result")  # fmt: skip
+_NOT_LOOKED_AT = ("note  not looked at: the data set's files and the model; the run's own command compares both "
+                  "before it prints the result again")  # fmt: skip
 
 
 def verify_run(result: Result, folder: Path) -> list[str]:

@@ -269,3 +269,15 @@ def test_pairing_of_folders_with_many_runs(tmp_path: Path) -> None:
         pair_up([[*find_runs(tmp_path / "A"), *find_runs(tmp_path / "A/x")], find_runs(tmp_path / "B")])
     with pytest.raises(NotComparable, match="no protocol that all of them"):
         pair_up([find_runs(tmp_path / "A/z"), [*find_runs(tmp_path / "B/x"), *find_runs(tmp_path / "B/y")]])
+
+
+def test_digests_of_two_algorithms_are_no_difference_and_are_said(tmp_path: Path) -> None:
+    records = depth_records(values(4))
+    newer = [Record(**{**vars(r), "data": f"blake3:{k:016x}"}) for k, r in enumerate(records)]
+    fewer = [*newer[:3], Record(**{**vars(newer[3]), "n_valid": newer[3].n_valid - 1})]
+    a, b, c = (load_run(write_run(tmp_path / n, r)) for n, r in (("a", records), ("b", newer), ("c", fewer)))
+    (note,) = join([a, b]).notes
+    assert "by the number of valid points alone" in note
+    assert join([a, a]).notes == join([b, b]).notes == []
+    with pytest.raises(NotComparable, match=r"room/0003 has .* valid points in one"):
+        join([a, c])
