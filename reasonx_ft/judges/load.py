@@ -22,7 +22,7 @@ JUDGES: Final = Registry("judge", {
     "mllm": "reasonx_ft.judges.mllm:Mllm",
     "server": "reasonx_ft.judges.server:Server",
     "reasonx": "reasonx_ft.judges.internvl_chat:InternvlChat",
-})
+}, "reasonx_ft.judges")  # fmt: skip
 
 #: judges whose spec goes on after a colon, and what with
 _WITH_SOURCE: Final[Mapping[str, str]] = {"mllm": "FOLDER or owner/name", "server": "URL", "reasonx": "FOLDER"}
@@ -95,7 +95,7 @@ def _factory(request: Request) -> tuple[Any, str | None]:
     name, colon, source = spec.partition(":")
     if name in _WITH_SOURCE and spec not in _SOURCE_OPTIONAL:
         if not source:
-            raise UsageError(f"which one? {name}:{_WITH_SOURCE[name]}", where=spec)
+            raise UsageError(f"nothing follows the name; expected {name}:{_WITH_SOURCE[name]}", where=spec)
         return JUDGES.load(name), source
     if spec in JUDGES:
         return JUDGES.load(spec), None

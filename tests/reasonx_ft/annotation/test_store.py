@@ -403,7 +403,7 @@ def test_whose_answers(tmp_path: Path) -> None:
     _write(tmp_path / "s", [(_question(), Answer(0.9))])
     _write(tmp_path / "s", [(_question(), Answer(0.1))], JudgeInfo("other", "abc123"))
     store = Store.open(tmp_path / "s")
-    with pytest.raises(UsageError, match=r"whose answers\? There are .*other \(abc123\)"):
+    with pytest.raises(UsageError, match=r"the store has answers of .*other \(abc123\)"):
         store.table(modality="depth")
     assert store.table(modality="depth", judge="other").probability.tolist() == [np.float32(0.1)]
     assert store.table(modality="depth", judge="rev").probability.tolist() == [np.float32(0.9)]

@@ -79,8 +79,8 @@ def test_answers_keep_the_order_of_questions() -> None:
 
     asked = questions(2)
     with serving(late_first) as (url, _):
-        found = Server(url, concurrency=8).ask(asked)
-        mixed = Server(url, concurrency=3).ask(asked[::-1])
+        found = Server(url, concurrency=8, image="png").ask(asked)
+        mixed = Server(url, concurrency=3, image="png").ask(asked[::-1])
     assert values(mixed)[::-1] == values(found)
     expected = [first_point(q, chance(Painter().paint(q), q.modality)) for q in asked]
     assert values(found) == pytest.approx(expected, abs=1e-9)
@@ -286,7 +286,7 @@ def test_extra_fields_and_revision() -> None:
         plain = Server(url).info
         judge = Server(url, extra='{"chat_template_kwargs": {"enable_thinking": false}}')
         judge.ask(questions(1)[:1])
-        others = [judge.info, Server(url, image="jpeg").info, Server(url, model="other").info,
+        others = [judge.info, Server(url, image="png").info, Server(url, model="other").info,
                   Server(url, logprobs="off").info]  # fmt: skip
     sent = [b["chat_template_kwargs"] for b in seen.bodies if "chat_template_kwargs" in b]
     assert sent == [{"enable_thinking": False}] * 2  # the example and the question
@@ -328,7 +328,7 @@ def test_calls_overlap_and_come_back_in_order() -> None:
 
     calls = [[batch_of(16).part(slice(start, start + 4))] for start in (0, 4, 8, 12)]
     with serving(first_waits) as (url, _):
-        found = list(Server(url, model="m", logprobs="prefix", concurrency=4).answers(calls))
+        found = list(Server(url, model="m", logprobs="prefix", concurrency=4, image="png").answers(calls))
     assert [batches for batches, _ in found] == calls
     asked = batch_of(16).questions()
     expected = [first_point(q, chance(Painter().paint(q), q.modality)) for q in asked]
