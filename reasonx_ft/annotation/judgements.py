@@ -211,7 +211,8 @@ class Store:
         listed = [f"{name} ({r})" for r, name in sorted(have.items())]
         if not fits and judge is not None:
             raise unknown("judge", judge, listed, where=str(self.folder))
-        raise UsageError(f"the store has answers of {', '.join(listed) or 'no judge'}; name one of them", where=str(self.folder))
+        raise UsageError(f"the store has answers of {', '.join(listed) or 'no judge'}; name one of them",
+                         where=str(self.folder))  # fmt: skip
 
     def table(
         self, *, modality: str, judge: str | None = None, template: str | None = None, contested: bool = True

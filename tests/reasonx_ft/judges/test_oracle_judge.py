@@ -203,8 +203,8 @@ def test_judges_by_name() -> None:
 
 @pytest.mark.parametrize(("spec", "message"), [
     ("orakle", "did you mean 'oracle'"),
-    ("mllm", "which one"),
-    ("server:", "which one"),
+    ("mllm", "nothing follows the name"),
+    ("server:", "nothing follows the name"),
     ("nofile.py:Judge", "no such file"),
     ("json.decoder:JSONDecoder", "not derived from"),
 ])  # fmt: skip
