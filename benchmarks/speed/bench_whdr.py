@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from reasonx_eval.io.images import read_rgb
 from reasonx_eval.metrics.judgements import CompiledJudgements, compile_judgements, disagreement, lightness, whdr
 from reasonx_eval.models.saved.predictions import Saved
 from reasonx_eval.protocols.protocol import get_protocol
-from reasonx_eval.run.prefetch import Job, evaluate
+from reasonx_eval.run.loop import score_samples
+from reasonx_eval.run.stages import Job, SampleOutcome
 
 HEIGHT, WIDTH = 341, 512
 #: judgements of one photo in the corpus: what the data set has on average
@@ -179,16 +181,21 @@ def job(files: list[tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory
                protocol=get_protocol("albedo/iiw@1"), seed=0)  # fmt: skip
 
 
+def evaluate(job: Job, ids: Sequence[str], workers: int) -> list[SampleOutcome]:
+    with TemporaryDirectory() as folder:
+        return list(score_samples(job, ids, Path(folder), workers))
+
+
 @evaluation
 @pytest.mark.parametrize(("role", "workers"), [("ours", 2), ("library", 1)])
 def test_evaluation(measure: Measure, files: list[tuple[Path, Path]], job: Job, role: Role, workers: int) -> None:
     ids = job.dataset.ids[: len(files)]
-    records = [outcome.record for outcome in evaluate(job, ids, workers=workers)]
+    records = [outcome.record for outcome in evaluate(job, ids, workers)]
     assert not any(r.error for r in records)
     mean = sum(r.metrics["whdr10"] or 0.0 for r in records) / len(records)
     assert mean == pytest.approx(peer_corpus(files), rel=1e-9, abs=0)
     with ThreadPoolExecutor(workers) as pool:
-        measure(role, lambda: list(evaluate(job, ids, workers=workers)),
+        measure(role, lambda: evaluate(job, ids, workers),
                 form=f"ours, workers: {workers}; digests and records included", memory="resident",
                 against=lambda: list(pool.map(read_rgb, (png for png, _ in files))),
                 against_form="decoding alone with as many threads")  # fmt: skip
