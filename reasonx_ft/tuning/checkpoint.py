@@ -24,7 +24,7 @@ from reasonx_eval.models.loading.checkpoint import read_json
 from reasonx_eval.run.provenance import collect
 from reasonx_ft.training.files import check_same, load_state, save_state
 from reasonx_ft.tuning.config import TuneConfig
-from reasonx_ft.tuning.settings import todays
+from reasonx_ft.tuning.settings import stored_config
 
 if TYPE_CHECKING:
     from reasonx_ft.tuning.export import Facts
@@ -103,7 +103,7 @@ def load_best(out: Path) -> dict[str, Any] | None:
 
 def check(state: Mapping[str, Any], config: TuneConfig, identity: Mapping[str, str], path: Path) -> None:
     """Refuse a checkpoint that this run would not have come to; names what differs."""
-    theirs = TuneConfig.model_validate(todays(state["config"], str(path))).deciding()
+    theirs = stored_config(state["config"], str(path)).deciding()
     check_same(_flat(theirs), _flat(config.deciding()), path)
     for what, digest in identity.items():
         if state["identity"].get(what) != digest:
@@ -170,7 +170,7 @@ def read_run(out: Path) -> RunFile:
     if raw is None:
         raise UsageError(f"no {RUN}: not the folder of a tuning", where=str(out))
     try:
-        return RunFile.model_validate({**raw, "config": todays(raw.get("config", {}), str(out / RUN))})
+        return RunFile.model_validate({**raw, "config": stored_config(raw.get("config", {}), str(out / RUN))})
     except ValidationError as error:
         raise UsageError(explain(error), where=str(out / RUN)) from None
 

@@ -92,6 +92,21 @@ def todays(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     return found
 
 
+def stored_config(values: Mapping[str, Any], where: str) -> TuneConfig:
+    """The configuration in a run's file, whichever version wrote it.
+
+    Raises
+    ------
+    UsageError
+        See `todays`.
+    """
+    found = todays(values, where)
+    policy, objective = found.get("policy", {}), found.get("objective", {})
+    if "kernel" in policy and "explore" not in policy and largest(objective.get("grpo", 0.0)):
+        found["policy"] = {**policy, "explore": "steps"}  # there was no other place, and no key for it
+    return TuneConfig.model_validate(found)
+
+
 def _retired(key: str, value: Any, where: str) -> bool:
     gone = RETIRED["tuning"]
     if key not in gone:

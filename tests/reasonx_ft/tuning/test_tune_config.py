@@ -9,8 +9,9 @@ import pytest
 
 from reasonx_eval.errors import UsageError
 from reasonx_eval.protocols.protocol import get_protocol
+from reasonx_ft.grpo.rewards import AlbedoThreshold
 from reasonx_ft.tuning.config import Optimiser, TuneConfig
-from reasonx_ft.tuning.settings import about, parse_value, preset_names, read_settings
+from reasonx_ft.tuning.settings import about, parse_value, preset_names, read_settings, stored_config
 
 
 @pytest.mark.parametrize("preset", preset_names())
@@ -143,3 +144,52 @@ def test_the_default_watches_one_metric_of_every_task_on_scenes_that_are_not_tra
                   read_settings(base=base, preset="diffusion"),
                   read_settings(base=base, flags={"guard.unrewarded_metrics": "[]"})):  # fmt: skip
         assert other.guard.unrewarded_metrics == ()
+
+
+def test_old_names_and_keys_that_are_gone(tmp_path: Path) -> None:
+    """A file of an earlier version, flags as well; a key that is gone may have the one value that is left."""
+    file = tmp_path / "old.toml"
+    file.write_text("""
+[data]
+images = 3
+at_once = "one"
+mirror = false
+min_distance = 0.0
+[objective]
+group = 5
+inner = 2
+scale = "none"
+tie = 0.0
+same_space = "log"
+[optimiser]
+clip = 0.5
+warmup = 7
+schedule = "cosine"
+betas = [0.9, 0.999]
+[guard]
+away = 0.2
+canaries = [{ dataset = "rooms", protocol = "depth/generic", metric = "abs_rel" }]
+[machine]
+micro = 2
+""")
+    config = read_settings(file=file, flags={"objective.same_distance": "0.3", "policy.level": "0.4"})
+    assert (config.data.batch_size, config.data.modalities_per_step, config.data.flip) == (3, "one", False)
+    assert (config.objective.num_generations, config.objective.num_iterations) == (5, 2)
+    assert (config.objective.scale_rewards, config.objective.threshold) == ("none", AlbedoThreshold(0.3, "log"))
+    assert (config.optimiser.max_grad_norm, config.optimiser.warmup_steps) == (0.5, 7)
+    assert config.guard.normals_away == 0.2
+    assert config.guard.unrewarded_metrics[0].dataset == "rooms"
+    assert config.machine.microbatch == 2
+    assert config.policy["noise_level"] == 0.4
+    file.write_text("[objective]\ntie = 0.5\n")
+    with pytest.raises(UsageError, match=r"old.toml: 'tie' can't be set any more: it is 0.0, and here 0.5"):
+        read_settings(file=file)
+
+
+def test_runs_from_before_there_was_another_place_explored_in_the_steps() -> None:
+    stored = {"policy": {"kernel": "flow-sde", "level": 0.7, "steps": 2}, "objective": {"grpo": 1.0}}
+    assert stored_config(stored, "run.json").policy == {
+        "kernel": "flow-sde", "noise_level": 0.7, "steps": 2, "explore": "steps",
+    }  # fmt: skip
+    sampling_nothing = {**stored, "objective": {"grpo": 0.0, "ranking": 1.0}}
+    assert "explore" not in stored_config(sampling_nothing, "run.json").policy

@@ -73,3 +73,22 @@ def test_a_pipeline_is_tuned_resumed_exported_and_run(
     assert found["base"].shape == found["tuned"].shape == (24, 32, 3)
     assert not np.array_equal(found["base"], found["tuned"])
     assert make_policy(folder, device="cpu", steps=3).modalities == ("albedo", "irradiance")
+
+
+@pytest.mark.slow
+def test_a_pipeline_that_explores_in_its_output(lighting: Path, store: Path, tmp_path: Path) -> None:
+    """One pass of the network and of the decoder serves all samples; the ratio is 1, and what is exported runs."""
+    config = pipeline_settings(policy__explore="output", objective__credit="pairs", objective__scale_rewards="none",
+                               objective__distance=0.5, objective__num_generations=16, policy__lora=2,
+                               machine__microbatch=None, watch__gradients_every=2)  # fmt: skip
+    result = tune(sources(store, str(lighting)), config, tmp_path)
+    steps = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines() if "ratio" in line]
+    for line in steps:
+        assert all(r["min"] == r["max"] == 1.0 for m in line["ratio"].values() for r in m.values())
+        assert set(line["loss"]) == {"policy", "kl", "distance"}
+        assert set(line["sample_std"]) == {"albedo", "irradiance"}
+    assert set(steps[0]["gradients"]) == {"policy", "kl", "distance"}
+    model = load_model(str(result.folder), device="cpu")
+    photo = (np.random.default_rng(0).random((24, 32, 3)) * 255).astype(np.uint8)
+    assert np.isfinite(model.predict([Sample("a", photo)], "albedo_linear", 0)[0].value).all()
+    model.close()
