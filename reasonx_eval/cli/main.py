@@ -81,7 +81,10 @@ def run_cli(command: click.Command, arguments: Sequence[str] | None) -> int:
         code = command.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except ReasonXError as error:
-        click.echo(f"error: {error}", err=True)
+        from reasonx_eval.report.tables import printable
+
+        # names and texts in it may be anybody's: no line of it steers the terminal
+        click.echo("\n".join(map(printable, f"error: {error}".split("\n"))), err=True)
         return error.exit_code
     except SystemExit as done:
         # click's answer when whoever read stdout has seen enough

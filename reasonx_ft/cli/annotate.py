@@ -80,9 +80,9 @@ def command(images: str, spec: str, out: Path, options: tuple[str, ...], wording
         finally:
             judge.close()
     for reason in summary.damaged:
-        click.echo(f"warning: left out {reason}", err=True)
+        click.echo(printable(f"warning: left out {reason}"), err=True)
     for reason in summary.unreadable.values():
-        click.echo(f"left out: {reason}", err=True)
+        click.echo(printable(f"left out: {reason}"), err=True)
     for reason in summary.warnings:
         click.echo(f"warning: {reason}", err=True)
     _print(summary, judge.info.name, judge.info.revision, out, as_json)

@@ -112,7 +112,8 @@ class Server(Judge):
             raise UsageError("concurrency and max_tokens are at least 1, retries at least 0, timeout above 0",
                              where=self._where)  # fmt: skip
         self._client = Client(address, timeout, retries, concurrency=concurrency, key=_key(key_env, self._where))
-        self._model, self._name, self._concurrency = model, name, concurrency
+        self._model = None if model is None else _sendable(model, self._where)
+        self._name, self._concurrency = name, concurrency
         self._logprobs, self._max_tokens = logprobs, max_tokens
         self._image, self._extra = image, _extra(extra, self._where)
         self._questions = read_questions() if questions is None else questions
@@ -286,11 +287,7 @@ class Server(Judge):
             some = ", ".join(sorted(map(self._client.clean, names))[:10])
             raise UsageError(f"it serves {some}" if names else "it names no model", where=self._where,
                              fix="-O model=NAME")  # fmt: skip
-        try:
-            names[0].encode()
-        except UnicodeEncodeError:
-            raise UsageError("the name of its model is no text", where=self._where, fix="-O model=NAME") from None
-        return names[0]
+        return _sendable(names[0], self._where)
 
     async def _best_reading(self, readings: Sequence[Reading]) -> Reading:
         """The best way that the server can answer an example in."""
@@ -327,6 +324,15 @@ def _data_url(picture: NDArray[np.uint8], form: str) -> str:
 def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
     first = several.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _sendable(model: str, where: str) -> str:
+    try:
+        model.encode()
+    except UnicodeEncodeError:
+        raise UsageError("the name of the model is no text (half a character)", where=where,
+                         fix="-O model=NAME") from None  # fmt: skip
+    return model
 
 
 def _key(variable: str | None, where: str) -> str | None:

@@ -23,8 +23,9 @@ _ONE_WORD: Final = 8
 #: how far a probability may be open where one candidate is below the least that is listed
 _OPEN: Final = 0.02
 _REFUSING: Final = frozenset({"content_filter", "safety", "refusal"})
-_CUT: Final = frozenset({"length", "max_tokens", "max_length"})
-_FINISHED: Final = frozenset({"stop", "end_turn", "eos", "eos_token", "stop_sequence"})
+_CUT: Final = frozenset({"length", "max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "model_length"})
+_FINISHED: Final = frozenset({"stop", "end_turn", "eos", "eos_token", "stop_sequence", "end_of_turn", "complete",
+                              "completed", "done"})  # fmt: skip
 
 
 class BadReply(Exception):

@@ -163,3 +163,13 @@ def test_a_name_with_escapes_steers_no_terminal_and_keys_stay_away(
     written = b"".join(p.read_bytes() for p in store.rglob("*") if p.is_file())
     assert key.encode() not in written
     assert b"\x1b]0" not in written
+
+
+def test_names_of_photos_steer_no_terminal(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "a\x1b]0;own\x07.png").write_bytes(b"no picture")
+    line = ["annotate", str(photos), "--judge", "tiny", "--out", str(photos.parent / "s"), "--pairs", "1", "-q"]
+    assert run_cli(cli, line) == 6
+    assert "a\\x1b]0;own\\x07.png" in (said := capsys.readouterr()).err
+    assert run_cli(cli, ["annotate", "no\x1b[2Jfolder", *line[2:]]) == 2
+    assert "no\\x1b[2Jfolder" in (wrong := capsys.readouterr()).err
+    assert "\x1b" not in said.out + said.err + wrong.err

@@ -225,6 +225,14 @@ def test_which_model(models: Any) -> None:
         assert Server(url, model="b").ask(questions(1)[:1])[0].flag == "ok"
 
 
+def test_half_a_character_is_no_name_of_a_model() -> None:
+    with serving(says_red, models=("m\ud800",)) as (url, _):
+        with pytest.raises(UsageError, match="no text"):
+            Server(url).ask(questions(1))
+        with pytest.raises(UsageError, match="no text"):
+            Server(url, model="m\udcff")
+
+
 def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEAM_KEY", KEY)
 
