@@ -101,7 +101,9 @@ class Baseline(_Part):
 
     @property
     def digest(self) -> str:
-        return sha256_text(canonical_json(self.model_dump(mode="json", by_alias=True, exclude={"sha256"})))
+        # of the fields that the file states: those that came later have defaults in older files
+        stated = self.model_dump(mode="json", by_alias=True, exclude={"sha256"}, exclude_unset=True)
+        return sha256_text(canonical_json(stated))
 
 
 def load_baseline(path: Path) -> Baseline:
@@ -225,7 +227,8 @@ def update_baseline(path: Path, runs: Sequence[Run], reason: str, *, prune: bool
     entries = [kept[key] for key in sorted(kept) if key not in gone]
     fresh = Baseline(schema=SCHEMA, entries=entries,
                      history=[*old.history, Update(reason=reason.strip(), entries=changes)])  # fmt: skip
-    sealed = fresh.model_copy(update={"sha256": fresh.digest})
+    whole = Baseline.model_validate(fresh.model_dump(mode="json", by_alias=True))  # every field is stated
+    sealed = whole.model_copy(update={"sha256": whole.digest})
     write_bytes(path, encode_json(_layout(sealed.model_dump(mode="json", by_alias=True))))
     return changes
 

@@ -13,15 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.digests import sha256_text
@@ -182,14 +174,6 @@ class Result(_Part):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Result) and self.model_dump() == other.model_dump()
-
-    @model_serializer(mode="wrap")
-    def _as_stored(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Older results did not name their method, and digests are of what they hold."""
-        stored: dict[str, Any] = handler(self)
-        if self.interval_method == FIRST_INTERVALS:
-            stored.pop("interval_method", None)
-        return stored
 
     @model_validator(mode="after")
     def _nothing_lost(self) -> Result:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.board import Board, JudgeTable, PublishedTable
 from reasonx_eval.leaderboard.formatting import (
@@ -18,8 +16,8 @@ from reasonx_eval.leaderboard.formatting import (
     shown_value,
 )
 from reasonx_eval.leaderboard.tables import LeaderboardTable, ModelRow
+from reasonx_eval.report import markdown
 from reasonx_eval.report.markdown import escape
-from reasonx_eval.report.tables import printable
 
 #: metrics of a table; the page and the CSV have all
 _MOST = 5
@@ -53,16 +51,6 @@ def board_markdown(board: Board) -> str:
     return "\n".join(parts)
 
 
-def _code(text: str) -> str:
-    """Text in a code block of its own: the signature."""
-    return "```\n" + printable(text).replace("`", "'") + "\n```\n"
-
-
-def _rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
 def _table(table: LeaderboardTable) -> str:
     metrics = table.metrics[:_MOST]
     columns = ["rank", "model", *map(metric_head, metrics), "n", "s/image", "date"]
@@ -73,7 +61,7 @@ def _table(table: LeaderboardTable) -> str:
             ABSENT if rank is None else str(rank), _name(row), *(_cell(row, m) for m in metrics),
             str(row.submission.result.n_scored), seconds_text(row.seconds), row.date or ABSENT,
         ])  # fmt: skip
-    return _rows(columns, rows) + "\n" + _code(table.signature)
+    return f"{markdown.table(columns, rows)}\n\n{markdown.code(table.signature)}\n"
 
 
 def _name(row: ModelRow) -> str:
@@ -102,7 +90,7 @@ def _judges(table: JudgeTable) -> str:
         name = " ".join([f"**{escape(judge.result.judge.name)}**", *(mark for mark, _ in judge_marks(judge))])
         rows.append([name, *values, judge.result.status])
     columns = ["judge", *(f"{escape(m)}: share right ↑" for m in table.modalities), "status"]
-    return _rows(columns, rows) + "\n" + _code(table.signature)
+    return f"{markdown.table(columns, rows)}\n\n{markdown.code(table.signature)}\n"
 
 
 def _judged(value: Value) -> str:
@@ -118,4 +106,4 @@ def _published(table: PublishedTable) -> str:
         for r in table.rows
     ]  # fmt: skip
     columns = ["model", *map(metric_head, table.metrics), "source", "status", "what differs from the protocol here"]
-    return f"### {escape(table.protocol)}\n\n" + _rows(columns, rows)
+    return f"### {escape(table.protocol)}\n\n{markdown.table(columns, rows)}\n"

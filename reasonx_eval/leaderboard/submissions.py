@@ -134,12 +134,15 @@ def _head(submission: BaseModel) -> bytes:
     exclude: dict[str, Any] = {"digest": True}
     if isinstance(submission, Submission):
         exclude["samples"] = {"ids", "values", "sums"}
-    return encode_json(canonical_json(submission.model_dump(mode="json", by_alias=True, exclude=exclude)))
+    # of the fields that the file states: those that came later have defaults in older files
+    stated = submission.model_dump(mode="json", by_alias=True, exclude=exclude, exclude_unset=True)
+    return encode_json(canonical_json(stated))
 
 
 def sealed(submission: Submission | JudgeSubmission) -> Submission | JudgeSubmission:
-    """The same with its digest filled in."""
-    return submission.model_copy(update={"digest": submission.expected_digest()})
+    """The same with its digest filled in; every field is stated, so that later defaults don't change the digest."""
+    whole = type(submission).model_validate(submission.model_dump(mode="json", by_alias=True))
+    return whole.model_copy(update={"digest": whole.expected_digest()})
 
 
 def write_submission(path: Path, submission: Submission | JudgeSubmission) -> None:

@@ -8,8 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from reasonx_eval.io.results import Value
-from reasonx_eval.report import latex
-from reasonx_eval.report.markdown import escape as markdown
+from reasonx_eval.report import latex, markdown
 from reasonx_eval.report.tables import arrow, decimals, print_table, printable, spreadsheet
 from reasonx_eval.statistics.bootstrap import ROUGH_BELOW
 from reasonx_eval.statistics.comparison import Comparison, canary_lines
@@ -124,39 +123,24 @@ def worst_lines(c: Comparison, run: Run, rows: Sequence[Paired], *, worst: int, 
 
 
 def _markdown(comparisons: Sequence[Comparison]) -> str:
-    def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-        lines = [names, ["---:" if k in _RIGHT else "---" for k in range(len(names))], *rows]
-        return ["| " + " | ".join(line) + " |" for line in lines]
-
-    return _document(comparisons, table, markdown, _quoted)
-
-
-def _quoted(text: str) -> str:
-    return f"`{text.replace('`', chr(39))}`  "
+    return _document(comparisons, markdown.table, markdown.escape, lambda text: f"`{text.replace('`', chr(39))}`  ")
 
 
 def _latex(comparisons: Sequence[Comparison]) -> str:
     """booktabs tables; signatures as comments, so that they can't get lost on the way to a paper."""
-
-    def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-        align = "".join("r" if k in _RIGHT else "l" for k in range(len(names)))
-        body = [" & ".join(row) + r" \\" for row in (names, *rows)]
-        return [rf"\begin{{tabular}}{{{align}}}", r"\toprule", body[0], r"\midrule", *body[1:], r"\bottomrule",
-                r"\end{tabular}"]  # fmt: skip
-
-    return _document(comparisons, table, latex.label, lambda text: f"% {text}")
+    return _document(comparisons, latex.tabular, latex.label, lambda text: f"% {text}")
 
 
 def _document(
-    comparisons: Sequence[Comparison], table: Callable[[Sequence[str], Sequence[Sequence[str]]], list[str]],
-    escape: Callable[[str], str], note: Callable[[str], str],
+    comparisons: Sequence[Comparison], table: Callable[..., str], escape: Callable[[str], str],
+    note: Callable[[str], str],
 ) -> str:  # fmt: skip
     lines: list[str] = []
     for c in comparisons:
         lines += [*map(note, head(c)), ""]
         for run, rows in zip(c.others, c.rows, strict=True):
-            named = [escape(x) for x in columns(c, run)]
-            lines += [*table(named, [[escape(x) for x in cells(r, run.rewarded)] for r in rows]), ""]
+            shown = [[escape(x) for x in cells(r, run.rewarded)] for r in rows]
+            lines += [table([escape(x) for x in columns(c, run)], shown, right=_RIGHT), ""]
         lines += [*map(note, foot(c)), ""]
     return "\n".join(lines)
 

@@ -13,10 +13,9 @@ from typing import Any
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.io.results import Value
 from reasonx_eval.metrics.table import Metric, metric_info
-from reasonx_eval.report import latex
+from reasonx_eval.report import latex, markdown
 from reasonx_eval.report.contamination import seen
-from reasonx_eval.report.markdown import escape as markdown
-from reasonx_eval.report.tables import arrow, printable, spreadsheet
+from reasonx_eval.report.tables import arrow, spreadsheet
 from reasonx_eval.statistics.columns import column
 from reasonx_eval.statistics.join import differences, join
 from reasonx_eval.statistics.ranks import Rank, rank_ranges
@@ -166,20 +165,20 @@ def to_markdown(tables: Sequence[ExportTable], style: NumberStyle) -> str:
     parts = []
     for table in tables:
         infos = [metric_info(m) for m in table.metrics]
-        lines = [f"**{markdown(table.ref)}**, {markdown(table.data)}", "",
-                 "| model | " + " | ".join(markdown(head(i, style)) for i in infos) + " | n |",
-                 "|---|" + "---:|" * (len(infos) + 1)]  # fmt: skip
+        rows = []
         for k, (name, run) in enumerate(zip(table.names(), table.runs, strict=True)):
             cells = []
             for info in infos:
                 text, interval = written(run.aggregate[info.name], info, style)
                 shown = f"**{text}**" if table.bold(info.name, k) else text
                 cells.append(f"{shown} {interval}" if interval and (style.interval or text == "-") else shown)
-            mark = markdown(table.marks[k])
-            lines.append("| " + " | ".join([markdown(name) + mark, *map(_cell, cells), _count(run)]) + " |")
-        notes = [f"{markdown(mark)} {why}".strip() for mark, why in _notes(table)]
-        code = ["```", *(printable(s).replace("`", "'") for s in table.signatures), "```"]
-        parts.append("\n".join([*lines, "", *(f"{note}  " for note in notes), *code]))
+            rows.append([markdown.escape(name + table.marks[k]), *map(_cell, cells), _count(run)])
+        heads = ["model", *(markdown.escape(head(i, style)) for i in infos), "n"]
+        notes = [f"{markdown.escape(mark)} {why}".strip() + "  " for mark, why in _notes(table)]
+        parts.append("\n".join([
+            f"**{markdown.escape(table.ref)}**, {markdown.escape(table.data)}", "",
+            markdown.table(heads, rows, right=range(1, len(heads))), "", *notes, markdown.code(*table.signatures),
+        ]))  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
@@ -198,18 +197,19 @@ def to_latex(tables: Sequence[ExportTable], style: NumberStyle) -> str:
     parts = [r"% \usepackage{booktabs,threeparttable} \usepackage[T1]{fontenc}"]
     for table in tables:
         infos = [metric_info(m) for m in table.metrics]
-        lines = [r"\begin{table}", r"\centering", rf"\caption{{{latex.escape(f'{table.ref}, {table.data}')}}}",
-                 r"\begin{threeparttable}", rf"\begin{{tabular}}{{l{'r' * (len(infos) + 1)}}}", r"\toprule",
-                 " & ".join(["model", *(latex.label(head(i, style)) for i in infos), "$n$"]) + r" \\",
-                 r"\midrule"]  # fmt: skip
+        rows = []
         for k, (name, run) in enumerate(zip(table.names(), table.runs, strict=True)):
             cells = [_latex_cell(run.aggregate[i.name], i, style, table.bold(i.name, k)) for i in infos]
             mark = rf"\tnote{{{latex.escape(table.marks[k])}}}" if table.marks[k] else ""
-            lines.append(" & ".join([latex.escape(name) + mark, *cells, latex.escape(_count(run))]) + r" \\")
-        lines += [r"\bottomrule", r"\end{tabular}", r"\begin{tablenotes}\footnotesize"]
-        lines += [rf"\item[{latex.escape(mark)}] {latex.escape(why)}" for mark, why in _notes(table)]
-        lines += [rf"\item[] {latex.breakable(s)}" for s in table.signatures]
-        parts.append("\n".join([*lines, r"\end{tablenotes}", r"\end{threeparttable}", r"\end{table}"]))
+            rows.append([latex.escape(name) + mark, *cells, latex.escape(_count(run))])
+        heads = ["model", *(latex.label(head(i, style)) for i in infos), "$n$"]
+        notes = [rf"\item[{latex.escape(mark)}] {latex.escape(why)}" for mark, why in _notes(table)]
+        parts.append("\n".join([
+            r"\begin{table}", r"\centering", rf"\caption{{{latex.escape(f'{table.ref}, {table.data}')}}}",
+            r"\begin{threeparttable}", latex.tabular(heads, rows, right=range(1, len(heads))),
+            r"\begin{tablenotes}\footnotesize", *notes, *(rf"\item[] {latex.breakable(s)}" for s in table.signatures),
+            r"\end{tablenotes}", r"\end{threeparttable}", r"\end{table}",
+        ]))  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 

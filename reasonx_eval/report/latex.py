@@ -1,8 +1,9 @@
-"""Text in LaTeX: every special character of a name escaped, labels of metrics in mathematics."""
+"""Text and tables in LaTeX: every special character of a name escaped, labels of metrics in mathematics."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 
 from reasonx_eval.report.tables import printable
 
@@ -35,3 +36,11 @@ def label(text: str) -> str:
 def breakable(signature: str) -> str:
     """A signature in typewriter letters that may break after each of its parts."""
     return r"\texttt{" + escape(signature).replace(r"\textbar{}", r"\textbar{}\allowbreak{}") + "}"
+
+
+def tabular(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
+    """A table with booktabs' rules, of cells that are LaTeX already; `right` are the columns to align right."""
+    align = "".join("r" if k in right else "l" for k in range(len(columns)))
+    head, *body = [" & ".join(row) + r" \\" for row in (columns, *rows)]
+    return "\n".join([rf"\begin{{tabular}}{{{align}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule",
+                      r"\end{tabular}"])  # fmt: skip
