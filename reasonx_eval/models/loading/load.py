@@ -68,7 +68,7 @@ class Request:
 
 
 def load_model(spec: str, *, derive: str | None = None, **how: Any) -> Model:
-    """The model that `spec` names: a registered, plugged-in or catalogued name first, then one of `FORMS`.
+    """The model that `spec` names: a name of the catalogue or of a plug-in first, then one of `FORMS`.
 
     Parameters
     ----------

@@ -236,11 +236,7 @@ def write_meta(
     """Write the meta.json that goes with `write_prediction`: the kind, and who predicted."""
     ref = None
     if info is not None:
-        ref = ModelRef(
-            name=info.name, source=info.source, weights_sha256=info.weights_sha256, licence=info.licence,
-            parameters=info.parameters, base=info.base, trained_on=info.trained_on, reward=info.reward,
-            options=info.options,
-        )  # fmt: skip
+        ref = ModelRef(**{name: getattr(info, name) for name in ModelRef.model_fields})
     meta = PredictionsMeta(kind=kind, model=ref, seed=seed, notes=notes)
     path = folder / META_NAME
     write_json(path, meta.model_dump(mode="json", exclude_none=True))
