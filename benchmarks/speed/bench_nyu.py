@@ -68,8 +68,8 @@ def copied(path: Path) -> Callable[[], Any]:
 
 
 def _cases() -> list[Any]:
-    forms = [("ours", "turned, in constant memory"), ("peer", "h5py, turned by numpy"), ("bound", "h5py's own read"),
-             ("bound", COPIED)]  # fmt: skip
+    forms = [("ours", "h5py slices, a cache of chunks, transposed"), ("peer", "h5py, turned by numpy"),
+             ("bound", "h5py's own read"), ("bound", COPIED)]  # fmt: skip
     return [
         pytest.param(role, form, layout, marks=pytest.mark.benchmark(group=GROUP.format(layout)))
         for layout in LAYOUTS for role, form in forms

@@ -88,7 +88,7 @@ class MatLayout(Layout):
         _INHERITED.append(opened)
         try:
             # chunks may hold parts of many images: the cache keeps those around the last image
-            file = h5py.File(self.path, "r", rdcc_nbytes=128 << 20, rdcc_nslots=100_003, rdcc_w0=0.0)
+            file = h5py.File(self.path, "r", rdcc_nbytes=32 << 20, rdcc_nslots=100_003, rdcc_w0=0.0)
             size = self.path.stat().st_size
         except OSError as error:
             detail = " ".join(str(error).split())
@@ -120,8 +120,9 @@ class MatLayout(Layout):
             if self.path.stat().st_size < opened.size:
                 raise OSError("the file became shorter")  # HDF5 would give zeros
             # an array keeps its cache of chunks as long as it is open
-            array = opened.arrays.setdefault(key, opened.file[key])
-            return np.ascontiguousarray(array[number - 1].T)
+            if key not in opened.arrays:
+                opened.arrays[key] = opened.file[key]
+            return _transposed(opened.arrays[key][number - 1])
         except (OSError, RuntimeError) as error:
             detail = " ".join(str(error).split())[:160]
             raise SampleError(f"image {number} of '{key}' can't be read ({detail}): a damaged download?",
@@ -150,6 +151,14 @@ class MatLayout(Layout):
 
     def files(self, number: int) -> Sequence[Path]:
         return (self.path,)
+
+
+def _transposed(block: NDArray[Any]) -> NDArray[Any]:
+    """[X, Y] or [C, X, Y] with its axes reversed, contiguous; channel by channel, which takes a fifth of the time."""
+    out = np.empty(block.shape[::-1], dtype=block.dtype)
+    for plane, into in zip(np.atleast_3d(block.T).T, np.moveaxis(np.atleast_3d(out), -1, 0), strict=True):
+        into[...] = plane.T
+    return out
 
 
 @dataclass(frozen=True)
