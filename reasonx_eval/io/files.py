@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -15,6 +16,9 @@ from typing import Any, BinaryIO, Final
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: letters of a file's name in its temporary name: with the rest it stays below the 255 bytes of file systems
 _NAME_KEPT: Final = 40
+#: bytes of a name without its suffix, of which file systems take 255; and what is kept of a longer one
+_LONGEST_NAME: Final = 250
+_LONGEST_KEPT: Final = 200
 
 
 @contextmanager
@@ -103,8 +107,22 @@ def encode_json(text: str) -> bytes:
 
 
 def safe_name(sample_id: str) -> str:
-    """A sample id as a relative file path without suffix; refuses ids that would leave the folder."""
+    """A sample id as a relative file path without suffix; a part too long for a file's name ends in its digest.
+
+    Raises
+    ------
+    ValueError
+        The id would leave the folder, or has characters that no file's name has.
+    """
     parts = sample_id.split("/")
     if any(p in ("", ".", "..") for p in parts) or "\\" in sample_id or "\0" in sample_id:
         raise ValueError(f"sample id {sample_id!r} is not a safe relative path")
-    return "/".join(parts)
+    try:
+        return "/".join(p if len(os.fsencode(p)) <= _LONGEST_NAME else _shortened(p) for p in parts)
+    except UnicodeEncodeError:
+        raise ValueError(f"sample id {sample_id!r} has characters that no file's name has") from None
+
+
+def _shortened(part: str) -> str:
+    kept = os.fsencode(part)[:_LONGEST_KEPT].decode("utf-8", "ignore")
+    return f"{kept}-{hashlib.sha256(os.fsencode(part)).hexdigest()[:16]}"

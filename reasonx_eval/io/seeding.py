@@ -10,7 +10,7 @@ import numpy as np
 def stream_seed(seed: int, *keys: str) -> int:
     """A 128-bit integer from a seed and string keys, the same on every machine and Python."""
     text = "\x1f".join([str(int(seed)), *keys])
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest(), "little")
 
 
 def rng(seed: int, *keys: str) -> np.random.Generator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -196,3 +197,31 @@ def test_half_a_data_set_under_another_suffix_is_said_first_and_kept_in_the_resu
     assert printed.err.splitlines()[0] == f"note: {said}"
     [stored] = (tmp_path / "out").rglob("result.json")
     assert json.loads(stored.read_text())["notes"][0] == said
+
+
+def test_ids_that_file_systems_refuse_cost_one_sample_each(tmp_path: Path) -> None:
+    from reasonx_eval.protocols.protocol import get_protocol
+    from reasonx_eval.run.loop import RunOptions, run
+    from reasonx_eval.types import Sample
+    from tests.helpers.fakes import Fake, Noisy
+
+    names = ["a" * 246, "b" * 300, "half \ud800", "latin \udce9", "plain"]
+
+    class Named(Fake):
+        @property
+        def ids(self) -> list[str]:
+            return names
+
+        @property
+        def ids_digest(self) -> str:
+            return "0" * 64
+
+        def load(self, sample_id: str, want: object = None) -> Sample:
+            return replace(super().load(f"room/{names.index(sample_id):02d}"), id=sample_id)
+
+    result = run(Noisy(), Named(), get_protocol("depth/generic"), tmp_path / "out", RunOptions(save_predictions=True))
+    assert list(result.failed) == ["half \ud800"]
+    assert result.n_scored == 4
+    assert "no file's name" in result.failed["half \ud800"]
+    again = run(Noisy(), Named(), get_protocol("depth/generic"), tmp_path / "out", RunOptions(save_predictions=True))
+    assert again == result
