@@ -240,12 +240,13 @@ def load_timing(run: Path) -> Timing | None:
 
 
 def save(path: Path, part: BaseModel) -> None:
-    write_json(path, part.model_dump(mode="json", by_alias=True))
+    """Write a part of a run's folder; as Python's values, because pydantic's JSON loses half surrogate pairs."""
+    write_json(path, part.model_dump(by_alias=True))
 
 
 def spec_difference(old: RunSpec, new: RunSpec) -> list[str]:
     """Every field that differs between two specs, ``field: old -> new``; notes on the model decide no record."""
-    first, second = (spec.model_dump(mode="json", by_alias=True, exclude={"model": {"notes"}}) for spec in (old, new))
+    first, second = (spec.model_dump(by_alias=True, exclude={"model": {"notes"}}) for spec in (old, new))
     return _difference(first, second, "")
 
 
