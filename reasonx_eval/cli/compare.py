@@ -10,19 +10,20 @@ import click
 @click.command("compare", context_settings={"show_default": True})
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--format", "form", type=click.Choice(["table", "md", "csv", "latex", "json"]), default="table",
-              help="How the answer is written.")  # fmt: skip
+              help="Format of the answer.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--by", metavar="METRIC", help="Metric that names the worst samples; default the protocol's first.")
-@click.option("--worst", type=click.IntRange(min=0), default=5, help="How many of the worst samples are named.")
-@click.option("--canaries", is_flag=True, help="Rewarded metrics first, then what became of all others.")
+@click.option("--worst", type=click.IntRange(min=0), default=5, help="Number of worst samples that are named.")
+@click.option("--unrewarded", "--canaries", "unrewarded", is_flag=True,
+              help="Rewarded metrics first, then a summary of the others.")  # fmt: skip
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw every sample's difference.")
 @click.option("--force", is_flag=True, help="Replace the picture.")
-@click.option("--seed", type=int, default=0, help="Of the bootstrap and of the random permutations.")
+@click.option("--seed", type=int, default=0, help="Seed of the bootstrap and of the random permutations.")
 @click.option("--resamples", type=click.IntRange(min=100), default=10_000,
-              help="Of the bootstrap; and random permutations.")  # fmt: skip
+              help="Resamples of the bootstrap, and random permutations.")  # fmt: skip
 @click.option("--confidence", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95,
-              help="Of the intervals.")  # fmt: skip
-def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, worst: int, canaries: bool,
+              help="Confidence of the intervals.")  # fmt: skip
+def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, worst: int, unrewarded: bool,
             plot: Path | None, force: bool, seed: int, resamples: int, confidence: float) -> int:  # fmt: skip
     """Compare runs with the first of them, paired by sample.
 
@@ -33,7 +34,7 @@ def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, wo
 
     \b
     reasonx-eval compare results/depth/nyuv2@1/base results/depth/nyuv2@1/tuned
-    reasonx-eval compare before after --canaries
+    reasonx-eval compare before after --unrewarded
     """
     from reasonx_eval.cli.common import check_outputs, print_json
     from reasonx_eval.errors import EXIT_OK, EXIT_PARTIAL, UsageError
@@ -47,7 +48,7 @@ def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, wo
         check_outputs([plot], (".png",), force=True, flag="--plot")
     elif force:
         raise UsageError("--force belongs to --plot", fix="--plot FILE.png")
-    found, left_over = compare_folders(runs, settings, by=by, need_reward=canaries)
+    found, left_over = compare_folders(runs, settings, by=by, need_reward=unrewarded)
     form = "json" if as_json else form
     if plot is not None:
         from reasonx_eval.report.comparison_plot import draw_differences, picture_paths
@@ -60,7 +61,7 @@ def command(runs: tuple[Path, ...], form: str, as_json: bool, by: str | None, wo
     if form == "json":
         print_json(document(found, left_over, worst=worst))
     else:
-        print_comparisons(found, form, worst=worst, by=by, canaries=canaries)
+        print_comparisons(found, form, worst=worst, by=by, unrewarded=unrewarded)
     for line in dict.fromkeys(note for c in found for note in c.joined.notes):
         click.echo(f"note: {line}", err=True)
     for line in left_over:

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 @click.command("gallery", context_settings={"show_default": True})
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--by", "metric", metavar="METRIC",
-              help="What samples are ordered by; the protocol's first metric if not given.")  # fmt: skip
-@click.option("--worst", type=click.IntRange(min=0), default=8, help="How many of the worst, by the last run.")
-@click.option("--best", type=click.IntRange(min=0), default=4, help="How many of the best.")
+              help="Metric that orders the samples; default the protocol's first.")  # fmt: skip
+@click.option("--worst", type=click.IntRange(min=0), default=8, help="Number of worst samples, by the last run.")
+@click.option("--best", type=click.IntRange(min=0), default=4, help="Number of best samples.")
 @click.option("--changed", is_flag=True, help="Order by the change from RUN_A to RUN_B.")
 @click.option("--samples", metavar="ID[,ID]", help="Exactly these samples instead.")
 @click.option("--out", "outs", multiple=True, type=click.Path(path_type=Path), default=("gallery.html",),
               help="FILE.html (a self-contained page) or FILE.png; repeatable.")
-@click.option("--dataset", metavar="NAME", help="Where the data is, if the run does not say: a name or a folder.")
+@click.option("--dataset", metavar="NAME", help="Dataset of the run, if the run does not name it: a name or a folder.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's files, if it moved.")
 @click.option("--force", is_flag=True, help="Replace the files.")
-@click.option("--json", "as_json", is_flag=True, help="Print what is shown as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the shown samples and numbers as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(runs: tuple[Path, ...], metric: str | None, worst: int, best: int, changed: bool, samples: str | None,
             outs: tuple[Path, ...], dataset: str | None, root: Path | None, force: bool, as_json: bool,

@@ -17,16 +17,16 @@ _FILE = click.Path(path_type=Path)
 @click.command("gate", context_settings={"show_default": True})
 @click.argument("runs", nargs=-1, required=True, type=_FILE)
 @click.option("--baseline", type=_FILE, default=Path("leaderboards/baselines/ci.json"), help="Stored baseline.")
-@click.option("--policy", type=_FILE, default=Path("leaderboards/policy.toml"), help="Margins.")
+@click.option("--policy", type=_FILE, default=Path("leaderboards/policy.toml"), help="Margins of the metrics.")
 @click.option("--inconclusive", type=click.Choice(["report", "fail", "pass"]), default="report",
-              help="What 'cannot tell' comes to: exit 5, 3 or 0.")  # fmt: skip
+              help="Exit code of 'cannot tell': report 5, fail 3, pass 0.")  # fmt: skip
 @click.option("--verdict", type=_FILE, metavar="FILE", help="Write the verdict as JSON.")
 @click.option("--junit", type=_FILE, metavar="FILE", help="Write the verdict as JUnit XML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON instead of a table.")
-@click.option("--seed", type=int, default=0, help="Of the bootstrap.")
+@click.option("--seed", type=int, default=0, help="Seed of the bootstrap.")
 @click.option("--update-baseline", is_flag=True, help="Make these runs the baseline; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="Why the baseline changes; it is recorded.")
-@click.option("--prune", is_flag=True, help="With --update-baseline: drop what none of the runs replaces.")
+@click.option("--prune", is_flag=True, help="With --update-baseline: drop entries that no run replaces.")
 def command(runs: tuple[Path, ...], baseline: Path, policy: Path, inconclusive: Inconclusive, verdict: Path | None,
             junit: Path | None, as_json: bool, seed: int, update_baseline: bool, reason: str | None,
             prune: bool) -> int:  # fmt: skip

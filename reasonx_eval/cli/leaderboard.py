@@ -23,7 +23,7 @@ class _DefaultsToBuild(click.Group):
 
 @click.group("leaderboard", cls=_DefaultsToBuild)
 def command() -> None:
-    """One self-contained page, Markdown, CSV and JSON from reviewed results; `build` may be left out.
+    """One self-contained page, Markdown, CSV and JSON from submissions; `build` may be left out.
 
     \b
     reasonx-eval leaderboard add results/depth/scenes-wild@1/tiny
@@ -37,11 +37,11 @@ def command() -> None:
 @click.option("--out", type=click.Path(path_type=Path),
               help="Folder for index.html, README.md, leaderboard.csv and .json; default: above RESULTS.")  # fmt: skip
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; exit 4 if the files there are stale.")
-@click.option("--force", is_flag=True, help="Replace files that are no leaderboard's.")
+@click.option("--force", is_flag=True, help="Also replace files that are not a leaderboard's.")
 @click.option("--json", "as_json", is_flag=True, help="Print leaderboard.json.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of leaderboard.json.")
 def build(results: Path, out: Path | None, only_check: bool, force: bool, as_json: bool, schema: bool) -> int:
-    """Make the page of a folder of reviewed results."""
+    """Make the page of a folder of submissions."""
     from reasonx_eval.leaderboard.document import BoardOut
     from reasonx_eval.leaderboard.generate import PAGE, check, generate, write
 
@@ -88,14 +88,15 @@ def _report(generated: Any, only_check: bool) -> None:
 
 @command.command("add", context_settings={"show_default": True})
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--to", type=click.Path(path_type=Path), default=RESULTS, help="Folder of reviewed results.")
+@click.option("--to", type=click.Path(path_type=Path), default=RESULTS,
+              help="Folder of submissions, one file a model and protocol.")  # fmt: skip
 @click.option("--pictures/--no-pictures", default=True,
               help="Small pictures of the best, worst and most changed images, where predictions were saved and the "
                    "dataset is rendered by this package.")  # fmt: skip
-@click.option("--force", is_flag=True, help="Replace a reviewed result.")
+@click.option("--force", is_flag=True, help="Replace a submission.")
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
 def add_runs(runs: tuple[Path, ...], to: Path, pictures: bool, force: bool, as_json: bool) -> int:
-    """Verify finished RUNs (of run, score, merge or judge-eval) and write a reviewed result for each.
+    """Verify finished RUNs (of run, score, merge or judge-eval) and write a submission for each.
 
     A run whose records are not those of its result is refused (exit 4). A partial run is taken and marked. Name base
     and tuned runs together, so that pictures show both.

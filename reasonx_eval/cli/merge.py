@@ -10,7 +10,7 @@ import click
 @click.command("merge")
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the merged run.")
-@click.option("--force", is_flag=True, help="Replace what is in --out.")
+@click.option("--force", is_flag=True, help="Replace the run in --out.")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")
 def command(runs: tuple[Path, ...], out: Path, force: bool, as_json: bool) -> int:
     """Join all shards of a run; refuses shards that differ in anything else, miss a sample or share one.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("reproduce")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--as", "published_as", metavar="NAME", help="What the source calls the model, e.g. 'Marigold v1.0'.")
+@click.option("--as", "published_as", metavar="NAME", help="Name of the model in the source, e.g. 'Marigold v1.0'.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 def command(run: Path, published_as: str | None, as_json: bool) -> int:
     """RUN beside the published numbers of its model under its protocol.

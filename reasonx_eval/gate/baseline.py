@@ -191,7 +191,7 @@ def make_entry(run: Run) -> Entry:
 
 
 def update_baseline(path: Path, runs: Sequence[Run], reason: str, *, prune: bool = False) -> list[EntryChange]:
-    """Replace what the baseline says of these runs, recording the reason and the old values.
+    """Replace the entries of these runs, recording the reason and the old values.
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ class GateCheck:
     """One metric of one run against its baseline.
 
     result : the paired comparison, baseline first
-    rule : what it is held to;  margin : how much worse is allowed, in the metric's unit
+    rule : of the policy;  margin : how much worse is allowed, in the metric's unit
     within_p : one-sided, of being worse by the margin or more;  worse_p : of being worse by no more than the margin;
         both NaN for an exact rule
     worse_p_adjusted : after Holm's correction over the gate
@@ -63,7 +63,7 @@ class GateCheck:
 
 
 def check(column: Column, rule: Rule, settings: Settings) -> GateCheck:
-    """Compare one metric; what it comes to is for `settle`, which sees all metrics.
+    """Compare one metric; its outcome is for `settle`, which sees all metrics.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def samples_needed(c: GateCheck, confidence: float, tests: int = 1) -> int | Non
     Notes
     -----
     The usual normal approximation of a paired non-inferiority trial (Julious, Sample sizes for clinical trials with
-    normal data, 2004), with what was measured taken for the truth.
+    normal data, 2004), with the measured values taken for the truth.
     """
     from scipy.special import ndtri
 

@@ -45,12 +45,12 @@ class GatedMetric:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What a gate found.
+    """The answer of a gate.
 
     judged : every gated metric, in the order of the runs
-    refused : what could not be compared, a line each; any of them makes the gate fail
-    notes : what is worth knowing and changes nothing
-    inconclusive : what "cannot tell" comes to: report (exit 5), fail (exit 3) or pass (exit 0)
+    refused : runs and metrics that could not be compared, a line each; any of them makes the gate fail
+    notes : remarks that change nothing
+    inconclusive : exit code of "cannot tell": report 5, fail 3, pass 0
     """
 
     judged: tuple[GatedMetric, ...]
@@ -87,7 +87,7 @@ def gate(
     ----------
     runs : one or several: run folders, folders that hold many, or results that lie in one
     baseline, policy : files, JSON and TOML
-    inconclusive : "report", "fail" or "pass": what "cannot tell" comes to
+    inconclusive : exit code of "cannot tell": "report" 5, "fail" 3, "pass" 0
     seed : of the bootstrap
 
     Returns

@@ -25,7 +25,7 @@ class Rule(_Part):
 
     margin : how much worse the mean may be, in the metric's unit
     relative : the same as a fraction of the baseline's mean
-    exact : no sample may be worse by more than `tolerance` (the metric's unit; default 0): for what is deterministic
+    exact : no sample may be worse by more than `tolerance` (the metric's unit; default 0): for deterministic outputs
     """
 
     margin: Margin | None = None

@@ -14,7 +14,7 @@ _RIGHT = (3, 4, 5, 7, 8)
 
 
 def print_verdict(verdict: Verdict) -> None:
-    """The table, what could not be compared, how it was judged, and both signatures of every run."""
+    """The table, refused comparisons, method, and both signatures of every run."""
     if verdict.checks:
         print_table(_COLUMNS, [_cells(c) for c in verdict.checks], right=_RIGHT)
     for c in verdict.checks:

@@ -1,4 +1,4 @@
-"""The verdict of a gate as a file: JSON for programs, JUnit XML for what shows test results."""
+"""The verdict of a gate as a file: JSON for programs, JUnit XML for viewers of test results."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class CheckVerdict(_Part):
 
 
 class Verdict(_Part):
-    """verdict.json. outcome is what the exit code says; "error" is a gate that could not be held at all."""
+    """verdict.json. outcome agrees with the exit code; "error": the gate stopped at an error."""
 
     schema_: int = Field(SCHEMA, alias="schema")
     outcome: Literal["pass", "regressed", "cannot tell", "not comparable", "error"]

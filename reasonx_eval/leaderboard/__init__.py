@@ -1,1 +1,1 @@
-"""Reviewed results and the tables made of them: what a leaderboard shows, without how it is drawn."""
+"""Submissions, the tables made of them, and the leaderboard's files."""

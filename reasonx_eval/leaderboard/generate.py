@@ -16,7 +16,7 @@ from reasonx_eval.leaderboard.markdown import board_markdown
 
 PAGE: Final = "index.html"
 
-#: what the first bytes of each generated file hold: a file without it is somebody else's
+#: in the first bytes of each generated file: a file without it is somebody else's
 _MARKS: Final = {PAGE: b"reasonx-eval leaderboard", "README.md": b"# Leaderboard\n\nOne table for each protocol",
                  "leaderboard.csv": b"section,signature,", "leaderboard.json": b'"what": "leaderboard"'}  # fmt: skip
 

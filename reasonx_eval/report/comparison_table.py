@@ -11,7 +11,7 @@ from reasonx_eval.io.results import Value
 from reasonx_eval.report import latex, markdown
 from reasonx_eval.report.tables import arrow, decimals, print_table, printable, spreadsheet
 from reasonx_eval.statistics.bootstrap import ROUGH_BELOW
-from reasonx_eval.statistics.comparison import Comparison, canary_lines
+from reasonx_eval.statistics.comparison import Comparison, reward_lines
 from reasonx_eval.statistics.paired import Paired
 from reasonx_eval.statistics.permutation import least_p
 from reasonx_eval.statistics.runs import Run
@@ -40,7 +40,7 @@ def head(c: Comparison) -> list[str]:
 
 
 def foot(c: Comparison) -> list[str]:
-    """How the statistics were taken (seed, resamples, the family of the correction), and what they can't say."""
+    """Seed, resamples and family of the correction; and the limits that few clusters set."""
     s = c.settings
     tested = [row for rows in c.rows for row in rows if row.reason is None]
     exact = any(row.exact for row in tested)
@@ -55,7 +55,7 @@ def foot(c: Comparison) -> list[str]:
     clusters = max((row.clusters for row in tested), default=0)
     if 1 < clusters < ROUGH_BELOW:
         lines.append(f"intervals of {clusters} {what} are rough: they cover less than they say")
-    return [*lines, "‡ what the model was rewarded for; the others are canaries"] if c.rewarded else lines
+    return [*lines, "‡ a metric that the model was rewarded for"] if c.rewarded else lines
 
 
 def columns(c: Comparison, run: Run) -> list[str]:
@@ -83,7 +83,7 @@ def cells(row: Paired, rewarded: Sequence[str] = ()) -> list[str]:
 
 
 def print_comparisons(
-    comparisons: Sequence[Comparison], form: str, *, worst: int = 5, by: str | None = None, canaries: bool = False
+    comparisons: Sequence[Comparison], form: str, *, worst: int = 5, by: str | None = None, unrewarded: bool = False
 ) -> None:
     """The answer on stdout.
 
@@ -91,25 +91,25 @@ def print_comparisons(
     ----------
     form : table, md, csv or latex
     worst, by : how many of the worst samples are named below a table, and under which metric
-    canaries : rewarded metrics first in a table
+    unrewarded : rewarded metrics first in a table
     """
     if form == "table":
-        _print_text(comparisons, worst=worst, by=by, canaries=canaries)
+        _print_text(comparisons, worst=worst, by=by, unrewarded=unrewarded)
     else:
         print({"md": _markdown, "csv": _csv, "latex": _latex}[form](comparisons), end="")
 
 
-def _print_text(comparisons: Sequence[Comparison], *, worst: int, by: str | None, canaries: bool) -> None:
+def _print_text(comparisons: Sequence[Comparison], *, worst: int, by: str | None, unrewarded: bool) -> None:
     """The tables on stdout, with the samples that got worst below each."""
     for c in comparisons:
         print("\n".join(head(c)))
         for run, rows in zip(c.others, c.rows, strict=True):
-            shown = sorted(rows, key=lambda r: r.name not in run.rewarded) if canaries else rows
+            shown = sorted(rows, key=lambda r: r.name not in run.rewarded) if unrewarded else rows
             print_table(columns(c, run), [cells(r, run.rewarded) for r in shown], right=_RIGHT)
             for line in worst_lines(c, run, rows, worst=worst, by=by):
                 print(printable(line))
         print("\n".join(foot(c)) + "\n")
-    for line in canary_lines(comparisons):
+    for line in reward_lines(comparisons):
         print(printable(line))
 
 

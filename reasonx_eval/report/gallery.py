@@ -24,7 +24,7 @@ Progress = Callable[[int, int, int], None]
 class Choice:
     """Which samples to show.
 
-    metric : what they are ordered by; None takes the first of the protocol
+    metric : orders the samples; None takes the first of the protocol
     worst, best : how many of each end, by the last run's values
     changed : order two runs by the change from the first to the second: worst is what got worst
     samples : these instead, in this order
@@ -56,7 +56,7 @@ class Gallery:
     """What a page or sheet shows.
 
     limit : the end of the one error scale, in `unit`; unit is "" where there are no error maps
-    notes : what was left out, and why
+    notes : samples left out, and why
     """
 
     runs: tuple[SavedRun, ...]
@@ -123,7 +123,7 @@ def _metric(run: SavedRun, name: str | None) -> str:
 
 
 def choose(joined: Joined, metric: str, choice: Choice) -> tuple[list[tuple[str, str]], list[str]]:
-    """The samples to show as (id, why), worst first, and notes on what can't be shown.
+    """The samples to show as (id, why), worst first, and notes on samples that can't be shown.
 
     Raises
     ------

@@ -76,7 +76,7 @@ def compare_runs(runs: Sequence[Run], settings: Settings | None = None) -> Compa
 def compare_folders(
     paths: Sequence[Path], settings: Settings | None = None, *, by: str | None = None, need_reward: bool = False
 ) -> tuple[list[Comparison], list[str]]:
-    """Compare what is in run folders, or in folders that hold many runs.
+    """Compare the runs of run folders, or of folders that hold many.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def compare_folders(
         raise UsageError(f"not every protocol here reports {by}", where="--by", fix="compare one protocol at a time")
     if need_reward and not any(run.rewarded for group in groups for run in group):
         raise UsageError("no run says which metrics it was rewarded for, so there are none beside them to watch",
-                         where="--canaries", fix="evaluate a checkpoint of reasonx-ft by its folder")  # fmt: skip
+                         where="--unrewarded", fix="evaluate a checkpoint of reasonx-ft by its folder")  # fmt: skip
     return [compare_runs(group, settings) for group in groups], left
 
 
@@ -154,10 +154,10 @@ def compare(
     return found[0]
 
 
-def canary_lines(comparisons: Sequence[Comparison]) -> list[str]:
-    """What became of rewarded metrics, and of the others, over all protocols; for each tuned run.
+def reward_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    """Findings on rewarded metrics and on the others, over all protocols; for each tuned run.
 
-    Metrics that the reward is not made of are canaries: a model that got better at its reward and worse at them may
+    A model that got better at its reward and worse at the metrics that the reward is not made of may
     have learnt to please the judge. A run that was not rewarded gives no line.
     """
     lines = []
@@ -166,9 +166,9 @@ def canary_lines(comparisons: Sequence[Comparison]) -> list[str]:
         found = [(c, run, row) for c in comparisons for run, rows in zip(c.others, c.rows, strict=True)
                  for row in rows if run.name == name]  # fmt: skip
         rewarded = [(c, row) for c, run, row in found if row.name in run.rewarded]
-        canaries = [(c, row) for c, run, row in found if row.name not in run.rewarded]
-        lines += _summary(f"{name}: rewarded ‡", rewarded) + _summary(f"{name}: canaries", canaries)
-        if any(r.finding == "worse" for _, r in canaries) and any(r.finding == "improved" for _, r in rewarded):
+        unrewarded = [(c, row) for c, run, row in found if row.name not in run.rewarded]
+        lines += _summary(f"{name}: rewarded ‡", rewarded) + _summary(f"{name}: not rewarded", unrewarded)
+        if any(r.finding == "worse" for _, r in unrewarded) and any(r.finding == "improved" for _, r in rewarded):
             lines.append(f"{name}: better at what it was rewarded for and worse elsewhere: look at the pictures "
                          "before you believe the reward")  # fmt: skip
     return lines
@@ -186,7 +186,7 @@ def _summary(head: str, rows: Sequence[tuple[Comparison, Paired]]) -> list[str]:
 def as_json(comparisons: Sequence[Comparison], left_over: Sequence[str] = (), *, worst: int = 5) -> dict[str, Any]:
     """The comparison as a JSON document; absent numbers are null, with the reason beside them."""
     return {"schema": SCHEMA, "comparisons": [_one(c, worst) for c in comparisons],
-            "canaries": canary_lines(comparisons), "unpaired": list(left_over)}  # fmt: skip
+            "reward": reward_lines(comparisons), "unpaired": list(left_over)}  # fmt: skip
 
 
 def _one(c: Comparison, worst: int) -> dict[str, Any]:

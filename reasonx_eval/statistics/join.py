@@ -1,4 +1,4 @@
-"""Runs joined on sample ids: what is common, what is missing where, and why two runs can't be compared."""
+"""Runs joined on sample ids: common samples, missing ones, and the reasons why two runs can't be compared."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def unlike_digests(runs: Sequence[Run]) -> list[str]:
 
 
 def differences(a: Run, b: Run) -> list[str]:
-    """Field by field, what forbids comparing two runs: ``field: a -> b``; empty if nothing does.
+    """The fields that forbid comparing two runs: ``field: a -> b``; empty if nothing does.
 
     What a model gives (its kind) and how a dataset's files are laid out may differ; rules, ids and ground truth may
     not. Rules differ when their digests do.

@@ -13,7 +13,7 @@ Key: TypeAlias = tuple[str, ...]
 
 
 def pair_up(sides: Sequence[Sequence[Run]]) -> tuple[list[tuple[Run, ...]], list[str]]:
-    """Runs of every side that belong together, and what is left over.
+    """Runs of every side that belong together, and those left over.
 
     Where every side is one run, they belong together whatever they are: whether they are comparable is for
     `join` to say. Else runs are paired by protocol and dataset, and by the model's name too where any side has two

@@ -1,4 +1,4 @@
-"""reasonx-eval compare: exit codes, every format, canaries, pictures, hostile names."""
+"""reasonx-eval compare: exit codes, every format, rewards, pictures, hostile names."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_edited_records_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     ("more", "words"),
     [
         (["--by", "absrel"], "did you mean 'abs_rel'"),
-        (["--canaries"], "no run says which metrics it was rewarded for"),
+        (["--unrewarded"], "no run says which metrics it was rewarded for"),
         (["--plot", "x.jpg"], "writes .png, not '.jpg'"),
         (["--force"], "--force belongs to --plot"),
     ],
@@ -154,21 +154,21 @@ def test_one_run_is_not_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "at least two runs" in capsys.readouterr().err
 
 
-def test_rewarded_metrics_are_marked_and_canaries_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rewarded_metrics_are_marked_the_others_summed_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = {"abs_rel": np.linspace(0.1, 0.3, N), "delta1": np.linspace(0.5, 0.9, N)}
     tuned = {"abs_rel": base["abs_rel"] - 0.02, "delta1": base["delta1"] - 0.1}
     a = write_run(tmp_path / "a", depth_records(base), name="base")
     b = write_run(tmp_path / "b", depth_records(tuned), name="tuned", options={"tuning": {"rewarded": ["abs_rel"]}})
-    assert run(a, b, "--canaries") == 0
+    assert run(a, b, "--unrewarded") == 0
     out = capsys.readouterr().out
     assert "abs_rel ↓ ‡" in out
     assert "tuned: rewarded ‡  1 improved" in out
-    assert "tuned: canaries  1 worse" in out
+    assert "tuned: not rewarded  1 worse" in out
     assert "before you believe the reward" in out
     assert run(a, b, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["comparisons"][0]["others"][0]["metrics"]["abs_rel"]["rewarded"] is True
-    assert len(document["canaries"]) == 3
+    assert len(document["reward"]) == 3
 
 
 def test_folders_with_many_runs_are_paired_by_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.report.comparison_table import cells
 from reasonx_eval.statistics.bootstrap import bootstrap_ci
 from reasonx_eval.statistics.columns import Column, column, columns
-from reasonx_eval.statistics.comparison import canary_lines, compare_runs
+from reasonx_eval.statistics.comparison import compare_runs, reward_lines
 from reasonx_eval.statistics.join import join
 from reasonx_eval.statistics.paired import Settings, adjust, interval, paired
 from reasonx_eval.statistics.ranks import rank_ranges, tie_group
@@ -246,16 +246,16 @@ def _tuned(tmp_path: Path, worse: float) -> Any:
     return compare_runs([a, b], FAST)
 
 
-def test_canaries(tmp_path: Path) -> None:
+def test_rewarded_and_other_metrics(tmp_path: Path) -> None:
     sad = _tuned(tmp_path / "sad", 0.1)
     assert sad.rewarded == ("abs_rel",)
-    lines = canary_lines([sad])
+    lines = reward_lines([sad])
     assert lines[0] == "tuned: rewarded ‡  1 improved"
-    assert lines[1].startswith("tuned: canaries  1 worse, 6 same (depth/generic@1 delta1 -0.1")
+    assert lines[1].startswith("tuned: not rewarded  1 worse, 6 same (depth/generic@1 delta1 -0.1")
     assert "worse elsewhere" in lines[2]
-    assert len(canary_lines([_tuned(tmp_path / "glad", -0.01)])) == 2
+    assert len(reward_lines([_tuned(tmp_path / "glad", -0.01)])) == 2
     a = load_run(tmp_path / "sad" / "a")
-    assert canary_lines([compare_runs([a, a], FAST)]) == []
+    assert reward_lines([compare_runs([a, a], FAST)]) == []
 
 
 def test_several_runs_are_one_family(tmp_path: Path) -> None:
