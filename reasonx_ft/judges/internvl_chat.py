@@ -8,7 +8,6 @@ picture as a last tile where there are several.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Sequence
 from importlib import import_module
@@ -20,23 +19,21 @@ import torch
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import UsageError, one_line
-from reasonx_eval.io.digests import sha256_file, sha256_text
-from reasonx_eval.io.files import canonical_json
-from reasonx_eval.models.adapters.transformers_weights import check_weights, count_parameters, load_network
+from reasonx_eval.io.digests import sha256_file
+from reasonx_eval.models.adapters.transformers_weights import check_weights, load_network
 from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.models.loading.runtime import Runtime
-from reasonx_ft.annotation.markers import Painter
-from reasonx_ft.annotation.questions import Questions, read_questions
+from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.judges.answer_text import certain, read, read_answer
-from reasonx_ft.judges.mllm_files import find_model
-from reasonx_ft.types import CANONICAL, Answer, Judge, JudgeInfo, Question
+from reasonx_ft.judges.mllm_files import CheckpointJudge, find_model
+from reasonx_ft.types import CANONICAL, Answer, JudgeInfo, Question
 
 RELEASED: Final = "adirik/InternVL2_5-4B-Intrinsic-Judge"
 _MEAN: Final = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _DEVIATION: Final = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
-class InternvlChat(Judge):
+class InternvlChat(CheckpointJudge):
     """An InternVL chat checkpoint with its own code; its words are parsed, an answer is 1 or 0.
 
     It was tuned on one wording, which stands in its own repository under its own licence: give it as `questions`.
@@ -74,41 +71,25 @@ class InternvlChat(Judge):
                              where=str(checkpoint), fix="--trust-remote-code, after reading that code")  # fmt: skip
         if max_tiles < 1 or max_new_tokens < 1:
             raise UsageError("max_tiles and max_new_tokens are at least 1", where=str(checkpoint))
-        self._checkpoint = find_model(str(checkpoint), code=True)
-        self._where = self._checkpoint.source
-        self._side = _tile_side(self._checkpoint)
-        check_weights(self._checkpoint.folder, self._where)
-        self._questions = read_questions() if questions is None else questions
-        self._runtime, self._max_tiles, self._max_new_tokens = runtime, max_tiles, max_new_tokens
-        self._name = name or self._where.partition("@")[0].rstrip("/").rpartition("/")[2]
-        self._trained_on = trained_on
-        self.batch_size = batch_size
-        self._painter = Painter()
+        files = find_model(str(checkpoint), code=True)
+        self._side = _tile_side(files)
+        check_weights(files.folder, files.source)
+        own = files.source.partition("@")[0].rstrip("/").rpartition("/")[2]
+        super().__init__(files, runtime, questions, name or own, trained_on, batch_size)
+        self._max_tiles, self._max_new_tokens = max_tiles, max_new_tokens
         self._loaded: tuple[Any, Any] | None = None
 
     @property
     def info(self) -> JudgeInfo:
         code = {p.relative_to(self._checkpoint.folder).as_posix(): sha256_file(p)
                 for p in sorted(self._checkpoint.folder.rglob("*.py"))}  # fmt: skip
-        options = {"readout": "text", "tiles": self._max_tiles, "tile": self._side, "tokens": self._max_new_tokens,
-                   **self._runtime.describe()}  # fmt: skip
-        decides = {"weights": self._checkpoint.digest, "code": code, "dtype": self._runtime.dtype,
-                   "tiles": self._max_tiles, "tokens": self._max_new_tokens,
-                   "questions": {m: t.digest for m, t in self._questions.templates.items()}}  # fmt: skip
-        return JudgeInfo(self._name, sha256_text(canonical_json(decides))[:32],
-                         parameters=count_parameters(self._checkpoint), trained_on=self._trained_on,
-                         options=options, reading="words")  # fmt: skip
+        decides = {"tiles": self._max_tiles, "tokens": self._max_new_tokens}
+        return self._info({"readout": "text", "tile": self._side, **decides}, {"code": code, **decides}, words=True)
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         for question in questions:
             self._questions[question.modality]
         return [self._one(q) for q in questions]
-
-    def close(self) -> None:
-        self._loaded = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def _one(self, question: Question) -> Answer:
         template = self._questions[question.modality]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import time
 from collections.abc import Sequence
@@ -10,18 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import torch
-
 from reasonx_eval.errors import UsageError
-from reasonx_eval.io.digests import sha256_text
-from reasonx_eval.io.files import canonical_json
-from reasonx_eval.models.adapters.transformers_weights import check_weights, count_parameters
+from reasonx_eval.models.adapters.transformers_weights import check_weights
 from reasonx_eval.models.loading.checkpoint import Checkpoint
 from reasonx_eval.models.loading.runtime import Runtime, in_batches
-from reasonx_ft.annotation.markers import Painter
-from reasonx_ft.annotation.questions import Questions, Template, read_questions
+from reasonx_ft.annotation.questions import Questions, Template
 from reasonx_ft.judges.answer_text import certain, read, read_answer
 from reasonx_ft.judges.mllm_files import (
+    CheckpointJudge,
     check_architecture,
     find_adapter,
     find_model,
@@ -29,9 +24,9 @@ from reasonx_ft.judges.mllm_files import (
     load_model,
     load_processor,
 )
-from reasonx_ft.judges.mllm_readout import Prompter, Readout, Tensors, chat_text, example_picture
+from reasonx_ft.judges.mllm_readout import MAX_NEW_TOKENS, Prompter, Readout, Tensors, chat_text, example_picture
 from reasonx_ft.training.prefetch import ahead
-from reasonx_ft.types import Answer, Judge, JudgeInfo, Question
+from reasonx_ft.types import Answer, JudgeInfo, Question
 
 Reading: TypeAlias = Literal["candidates", "text"]
 
@@ -47,7 +42,7 @@ class _Picture:
     modalities: tuple[str, ...]
 
 
-class Mllm(Judge):
+class Mllm(CheckpointJudge):
     """A vision-language model, read without free decoding.
 
     The answer is P(candidate) / (P(candidate) + P(other)) after the chat template, the marked picture, the question
@@ -92,53 +87,31 @@ class Mllm(Judge):
     ) -> None:
         if max_tiles < 1 or batch_size < 1:
             raise UsageError("max_tiles and batch_size are at least 1", where=str(checkpoint))
-        self._checkpoint = find_model(str(checkpoint), code=runtime.trust_remote_code)
-        self._where = self._checkpoint.source
-        self._kind = check_architecture(self._checkpoint, runtime)
-        if not check_weights(self._checkpoint.folder, self._where):
-            raise UsageError("its weights are pickled; a judge reads safetensors", where=self._where)
+        files = find_model(str(checkpoint), code=runtime.trust_remote_code)
+        self._kind = check_architecture(files, runtime)
+        if not check_weights(files.folder, files.source):
+            raise UsageError("its weights are pickled; a judge reads safetensors", where=files.source)
         self._adapter = None if adapter is None else find_adapter(str(adapter))
-        self._questions = read_questions() if questions is None else questions
-        self._runtime, self._readout, self._share = runtime, readout, share
-        self._processor = load_processor(self._checkpoint, runtime)
+        super().__init__(files, runtime, questions, name or _name(files, self._adapter), trained_on, batch_size)
+        self._readout, self._share = readout, share
+        self._processor = load_processor(files, runtime)
         self._tiles = dict(limit_tiles(self._processor, max_tiles))
         self._chat = chat_text(self._processor, "Q", self._where)
-        self._name = name or _name(self._checkpoint, self._adapter)
-        self._trained_on = trained_on
-        self.batch_size = batch_size
-        self._painter = Painter()
         self._loaded: tuple[Any, Prompter, Readout] | None = None
 
     @property
     def info(self) -> JudgeInfo:
-        options = {"type": self._kind, "readout": self._readout, "tiles": self._tiles, "share": self._share,
-                   **self._runtime.describe()}  # fmt: skip
+        shown: dict[str, Any] = {"readout": self._readout, "tiles": self._tiles, "share": self._share}
+        decides = {**shown, "chat": self._chat, "adapter": None if self._adapter is None else self._adapter.digest}
+        if words := self._readout == "text":
+            decides["words"] = MAX_NEW_TOKENS
         if self._adapter is not None:
-            options["adapter"] = self._adapter.source
-        return JudgeInfo(self._name, self._revision, parameters=count_parameters(self._checkpoint),
-                         trained_on=self._trained_on, options=options,
-                         reading="words" if self._readout == "text" else "log-probabilities")  # fmt: skip
-
-    @property
-    def _revision(self) -> str:
-        decides = {
-            "weights": self._checkpoint.digest,
-            "adapter": None if self._adapter is None else self._adapter.digest,
-            "chat": self._chat,
-            "questions": {m: t.digest for m, t in self._questions.templates.items()},
-            "readout": self._readout, "dtype": self._runtime.dtype, "tiles": self._tiles, "share": self._share,
-        }  # fmt: skip
-        return sha256_text(canonical_json(decides))[:32]
+            shown["adapter"] = self._adapter.source
+        return self._info({"type": self._kind, **shown}, decides, words=words)
 
     def load(self) -> None:
         """Read the weights, if that has not been done."""
         self._ready()
-
-    def close(self) -> None:
-        self._loaded = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         _, prompter, _ = self._ready()

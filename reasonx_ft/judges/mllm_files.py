@@ -1,21 +1,70 @@
-"""Files of a vision-language model: where they are, its processor without torchvision, its LoRA adapter."""
+"""A vision-language model's files: where they are, its processor without torchvision, its LoRA adapter; and the base of
+judges that have such files."""
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final
 
+import torch
+
 from reasonx_eval.errors import UsageError, one_line
-from reasonx_eval.models.adapters.transformers_weights import load_network
+from reasonx_eval.io.digests import sha256_text
+from reasonx_eval.io.files import canonical_json
+from reasonx_eval.models.adapters.transformers_weights import count_parameters, load_network
 from reasonx_eval.models.loading.checkpoint import Checkpoint, find_checkpoint, read_json, tensor_shapes
 from reasonx_eval.models.loading.runtime import Runtime
+from reasonx_ft.annotation.markers import Painter
+from reasonx_ft.annotation.questions import Questions, read_questions
+from reasonx_ft.types import Judge, JudgeInfo
 
 _ADAPTER: Final = "adapter_model.safetensors"
 #: text around pictures decides answers too, and is not among the files that weights need
 _TEMPLATES: Final = ("*.jinja", "additional_chat_templates/*.jinja")
+
+
+class CheckpointJudge(Judge):
+    """A vision-language model with a checkpoint, whose weights are read when the first question is asked.
+
+    Parameters
+    ----------
+    checkpoint : its files
+    runtime : where and how it computes
+    questions : the wording; default: the package's
+    name : shown in tables
+    trained_on : datasets that it was tuned on
+    batch_size : questions at a time
+    """
+
+    def __init__(self, checkpoint: Checkpoint, runtime: Runtime, questions: Questions | None, name: str,
+                 trained_on: tuple[str, ...], batch_size: int) -> None:  # fmt: skip
+        self._checkpoint, self._runtime, self._where = checkpoint, runtime, checkpoint.source
+        self._questions = read_questions() if questions is None else questions
+        self._name, self._trained_on, self.batch_size = name, trained_on, batch_size
+        self._painter = Painter()
+        self._loaded: Any = None
+
+    def _info(self, options: Mapping[str, Any], decides: Mapping[str, Any], *, words: bool) -> JudgeInfo:
+        """Who answers; `decides` is what can change an answer besides weights, wording and number type.
+
+        words : answers are read from its words
+        """
+        decides = {"weights": self._checkpoint.digest, "dtype": self._runtime.dtype, **decides,
+                   "questions": {m: t.digest for m, t in self._questions.templates.items()}}  # fmt: skip
+        return JudgeInfo(self._name, sha256_text(canonical_json(decides))[:32],
+                         reading="words" if words else "log-probabilities",
+                         parameters=count_parameters(self._checkpoint), trained_on=self._trained_on,
+                         options={**options, **self._runtime.describe()})  # fmt: skip
+
+    def close(self) -> None:
+        self._loaded = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def find_model(spec: str, *, code: bool = False) -> Checkpoint:

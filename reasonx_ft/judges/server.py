@@ -138,9 +138,9 @@ class Server(Judge):
         options: dict[str, Any] = {"server": self._where, "model": shown, "reading": reading, "image": self._image}
         decides: dict[str, Any] = {**options, "extra": self._extra,
                    "questions": {m: t.digest for m, t in self._questions.templates.items()}}  # fmt: skip
-        if reading == "text" and self._max_tokens != WORDS:
+        if reading == "text":
             options["max_tokens"] = decides["max_tokens"] = self._max_tokens
-        elif reading != "text" and self._top != TOP:
+        elif self._top != TOP:
             options["top_logprobs"] = self._top
         return JudgeInfo(self._name or shown, sha256_text(canonical_json(decides))[:32], options=options,
                          notes=("the model is known by the name that the server gives it",),

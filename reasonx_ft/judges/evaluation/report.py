@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from reasonx_eval.io.results import Value
 from reasonx_eval.leaderboard.judge_results import JudgeResult, ModalityResult
 from reasonx_eval.report.tables import print_table, printable
-
-if TYPE_CHECKING:
-    from reasonx_ft.judges.tiny_files import CurvePoint
 
 
 def print_judge(result: JudgeResult) -> None:
@@ -92,32 +87,6 @@ def write_plots(result: JudgeResult, folder: Path) -> list[Path]:
         paths.append(folder / name)
         figure.savefig(paths[-1], dpi=120)
     return paths
-
-
-def write_curve(points: Sequence[CurvePoint], path: Path) -> None:
-    """A picture of a learning curve: share right over the number of scenes, a panel for each split."""
-    from matplotlib.figure import Figure
-
-    splits = list(dict.fromkeys((s.dataset, s.split) for p in points for s in p.scores))
-    scenes = sorted({p.scenes for p in points})
-    figure = Figure(figsize=(1 + 4 * len(splits), 4), layout="constrained")
-    panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
-    for axes, (dataset, split) in zip(panels, splits, strict=True):
-        lines: dict[str, list[tuple[int, float]]] = {}
-        for point in sorted(points, key=lambda p: p.scenes):
-            for s in point.scores:
-                if (s.dataset, s.split) == (dataset, split):
-                    lines.setdefault(s.modality, []).append((point.scenes, s.accuracy))
-        for modality, line in lines.items():
-            axes.plot([n for n, _ in line], [v for _, v in line], marker="o", markersize=4, label=modality)
-        axes.set(xscale="log", xlabel="scenes to train on", title=f"{dataset}/{split}")
-        axes.set_xticks(scenes, [f"{n:,}" for n in scenes])
-        axes.set_xticks([], minor=True)
-        axes.legend(fontsize=8)
-    steps = ", ".join(f"{n:,}" for n in sorted({p.steps for p in points}))
-    figure.supylabel("share right (albedo: balanced)", fontsize=10)
-    figure.suptitle(f"small judge, {steps} steps", fontsize=10)
-    figure.savefig(path, dpi=120)
 
 
 def _plot_bands(axes, name: str, one: ModalityResult) -> None:  # type: ignore[no-untyped-def]  # matplotlib has no types
