@@ -9,7 +9,7 @@ from reasonx_eval.metrics import align
 from reasonx_eval.metrics.consistency import depth_normal_consistency
 from reasonx_eval.protocols.protocol import Protocol
 from reasonx_eval.scoring.depth import evaluation_mask, fit_depth, match_size
-from reasonx_eval.scoring.sample import Scored, check_shape
+from reasonx_eval.scoring.scored import Scored, check_shape
 from reasonx_eval.types import DepthTarget, Prediction, Sample, Target
 
 

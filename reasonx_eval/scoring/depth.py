@@ -15,7 +15,7 @@ from reasonx_eval.metrics.depth_sums import measure_depth
 from reasonx_eval.metrics.valid_pixels import ValidPixels
 from reasonx_eval.protocols.protocol import DepthSpec, Protocol, align_space
 from reasonx_eval.scoring import readings
-from reasonx_eval.scoring.sample import Scored
+from reasonx_eval.scoring.scored import Scored
 from reasonx_eval.types import Alignment, DepthTarget, Prediction, Sample, Target
 
 # Eigen et al. 2014, for 480 x 640 frames: the border of the depth camera's projection is left out

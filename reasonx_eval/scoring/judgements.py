@@ -15,7 +15,7 @@ from reasonx_eval.io.resize import resize
 from reasonx_eval.metrics.judgements import CompiledJudgements, compile_judgements, disagreement, lightness
 from reasonx_eval.metrics.table import whdr_name
 from reasonx_eval.protocols.protocol import Protocol, WhdrSpec
-from reasonx_eval.scoring.sample import Scored
+from reasonx_eval.scoring.scored import Scored
 from reasonx_eval.types import JudgementTarget, Prediction, Sample, Target
 
 _BILINEAR = {"image-mirror": "bilinear-mirror", "image-zeros": "bilinear-zeros"}

@@ -15,7 +15,7 @@ from reasonx_eval.metrics.table import metric_info
 from reasonx_eval.protocols.protocol import MapSpec, Protocol
 from reasonx_eval.scoring.depth import match_size
 from reasonx_eval.scoring.readings import colour_readings, sampled
-from reasonx_eval.scoring.sample import Scored
+from reasonx_eval.scoring.scored import Scored
 from reasonx_eval.types import MapTarget, Prediction, Sample, Target
 
 Map: TypeAlias = NDArray[np.float64]

@@ -12,7 +12,7 @@ from reasonx_eval.metrics.valid_pixels import dot
 from reasonx_eval.protocols.protocol import NormalsSpec, Protocol
 from reasonx_eval.scoring.depth import match_size
 from reasonx_eval.scoring.readings import normal_readings, sampled
-from reasonx_eval.scoring.sample import Scored
+from reasonx_eval.scoring.scored import Scored
 from reasonx_eval.types import NormalTarget, Prediction, Sample, Target
 
 

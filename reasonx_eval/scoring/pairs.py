@@ -9,7 +9,7 @@ from reasonx_eval.errors import SampleError
 from reasonx_eval.io import color
 from reasonx_eval.metrics.ordinal import agreement, relation
 from reasonx_eval.protocols.protocol import PairsSpec, Protocol
-from reasonx_eval.scoring.sample import Scored
+from reasonx_eval.scoring.scored import Scored
 from reasonx_eval.types import LEFT_OUT, PairTarget, Prediction, Sample, Target
 
 

@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.protocols.protocol import Protocol
-from reasonx_eval.types import TASK_OF_KIND, Alignment, Prediction, Record, Sample, Target
+from reasonx_eval.scoring.scored import Scored, check_shape
+from reasonx_eval.types import Prediction, Record, Sample, Target
 
 #: networks round sides to multiples of 8 or 14: 480 x 640 becomes 476 x 644, 1.5 % wider
 MAX_STRETCH = 1.02
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What one sample gives under one protocol, before it becomes a record.
-
-    metrics : name -> value; NaN where it is undefined for this sample (the reason is in notes)
-    pixels : per-pixel errors, float64 [n], for protocols that pool pixels; None otherwise
-    """
-
-    metrics: Mapping[str, float]
-    n_valid: int
-    alignment: Alignment | None = None
-    stats: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    pixels: NDArray[np.float64] | None = None
 
 
 def score_sample(*, sample: Sample, prediction: Prediction, protocol: Protocol) -> Scored:
@@ -80,18 +63,6 @@ def _score(sample: Sample, target: Target, prediction: Prediction, protocol: Pro
     else:
         from reasonx_eval.scoring.maps import score_map as score
     return score(sample, target, prediction, protocol)
-
-
-def check_shape(prediction: Prediction) -> None:
-    """Depth is [H, W]; normals, albedo and irradiance are [H, W, 3]."""
-    shape = prediction.value.shape
-    flat = TASK_OF_KIND[prediction.kind] == "depth"
-    if not (len(shape) == 2 if flat else len(shape) == 3 and shape[2] == 3) or 0 in shape:
-        want = "[H, W]" if flat else "[H, W, 3]"
-        hint = " (channels first? move them last)" if len(shape) == 3 and shape[0] in (1, 3) else ""
-        raise SampleError(f"a {prediction.kind} prediction must be {want}, this one is {list(shape)}{hint}")
-    if prediction.value.dtype.kind != "f":
-        raise SampleError(f"a prediction must be floating point, this one is {prediction.value.dtype}")
 
 
 def _check_orientation(prediction: Prediction, target: Target) -> None:

@@ -42,7 +42,8 @@ from reasonx_eval.models.embedded.card import (
     read_card,
     write_model,
 )
-from reasonx_eval.models.embedded.dino import HUB_ID, DinoHead, load_backbone
+from reasonx_eval.models.embedded.dino import HUB_ID, load_backbone
+from reasonx_eval.models.embedded.dino_net import DinoHead
 from reasonx_eval.models.embedded.tiny_net import MODALITIES, TinyFlow, TinyNet, to_state
 from reasonx_eval.registry import load_dataset
 from reasonx_eval.run.provenance import collect

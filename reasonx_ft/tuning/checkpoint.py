@@ -27,7 +27,7 @@ from reasonx_ft.tuning.config import TuneConfig
 from reasonx_ft.tuning.settings import stored_config
 
 if TYPE_CHECKING:
-    from reasonx_ft.tuning.export import Facts
+    from reasonx_ft.tuning.facts import Facts
     from reasonx_ft.tuning.state import TrainState
 
 RUN: Final = "run.json"

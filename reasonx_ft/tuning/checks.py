@@ -33,7 +33,8 @@ from reasonx_ft.grpo.rewards import agreement
 from reasonx_ft.policies.base import Policy
 from reasonx_ft.tuning.batches import BatchSampler
 from reasonx_ft.tuning.config import Guard, Objective, TuneConfig, UnrewardedMetric
-from reasonx_ft.tuning.export import Check, Facts, write_model
+from reasonx_ft.tuning.export import Check, write_model
+from reasonx_ft.tuning.facts import Facts
 
 #: photos in one pass of a check
 _BATCH: Final = 8

@@ -23,6 +23,7 @@ from reasonx_ft.policies.base import Policy
 from reasonx_ft.policies.load import make_policy
 from reasonx_ft.training.files import load_state
 from reasonx_ft.tuning import checkpoint
+from reasonx_ft.tuning.facts import Facts
 from reasonx_ft.tuning.weights import between, clone_state, load
 
 README: Final = "README.md"
@@ -62,22 +63,6 @@ class Check:
         """Over the modalities that have one; NaN without any."""
         known = [v for v in self.agreement.values() if not np.isnan(v)]
         return float(np.mean(known)) if known else float("nan")
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a card says of a run: see `TunedCard`; pairs : judged pairs used, by modality; config : all of it."""
-
-    name: str
-    base: str
-    method: str
-    reward: str
-    data: tuple[str, ...]
-    judge: str
-    seed: int
-    licence: str | None = None
-    pairs: Mapping[str, int] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_model(policy: Policy, folder: Path, facts: Facts, *, step: int, check: Check | None = None,

@@ -20,7 +20,7 @@ from reasonx_ft.policies.load import make_policy
 from reasonx_ft.tuning.batches import BatchSampler, Rehearsal
 from reasonx_ft.tuning.config import TuneConfig, largest
 from reasonx_ft.tuning.data import Answers, PhotoSet, Progress, held_out, read_answers
-from reasonx_ft.tuning.export import Facts
+from reasonx_ft.tuning.facts import Facts
 from reasonx_ft.tuning.parallel import Processes, sharding_asked_for
 
 if TYPE_CHECKING:

@@ -44,10 +44,11 @@ from reasonx_ft.training.files import rise_and_cosine
 from reasonx_ft.training.interrupts import interrupts
 from reasonx_ft.tuning import checkpoint
 from reasonx_ft.tuning.checkpoint import GRIDS, LOG, MODEL, TRACKERS, write_run
-from reasonx_ft.tuning.checks import Check, Checker, Guardrails
+from reasonx_ft.tuning.checks import Checker, Guardrails
 from reasonx_ft.tuning.config import TuneConfig
 from reasonx_ft.tuning.data import Progress
-from reasonx_ft.tuning.export import Facts, write_model
+from reasonx_ft.tuning.export import Check, write_model
+from reasonx_ft.tuning.facts import Facts
 from reasonx_ft.tuning.monitor import Balance, Grids, Log, StepStatistics, Timer
 from reasonx_ft.tuning.objective import StepLoss, check_first, compare, draw, reward
 from reasonx_ft.tuning.parallel import gather

@@ -166,7 +166,7 @@ def write_model(folder: Path, card: TinyCard, network: nn.Module) -> Path:
 def build_network(model: str, arguments: dict[str, Any]) -> nn.Module:
     """A network of the named kind with fresh weights."""
     if model == "dino-small":
-        from reasonx_eval.models.embedded.dino import DinoHead
+        from reasonx_eval.models.embedded.dino_net import DinoHead
 
         return DinoHead(**arguments)
     from reasonx_eval.models.embedded.tiny_net import TinyFlow, TinyNet

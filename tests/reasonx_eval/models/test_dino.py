@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.models.embedded.card import TinyCard, write_model
-from reasonx_eval.models.embedded.dino import Backbone, Dino, DinoHead, load_backbone
+from reasonx_eval.models.embedded.dino import Backbone, Dino, load_backbone
+from reasonx_eval.models.embedded.dino_net import DinoHead
 from reasonx_eval.models.embedded.tiny_net import CODES
 from reasonx_eval.models.loading.catalogue import catalogue, list_models
 from reasonx_eval.models.loading.load import load_model
