@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import re
-import warnings
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,16 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
+from reasonx_eval.io.containers import check_pixels
 from reasonx_eval.io.decoders import quick_rgb
 from reasonx_eval.io.walk import near_names
 
 _T = TypeVar("_T")
 #: number of the EXIF tag
 _ORIENTATION = 0x0112
-
-# The largest image a dataset of the suite holds is 24 megapixels; PIL's guard against decompression
-# bombs stays on above this.
-MAX_PIXELS = 200_000_000
 
 
 def decode_file(path: Path | str, data: bytes | None, decode: Callable[[bytes], _T]) -> _T:
@@ -38,8 +36,8 @@ def decode_file(path: Path | str, data: bytes | None, decode: Callable[[bytes], 
         raise SampleError("file is empty (0 bytes): an interrupted copy or download?", where=where)
     try:
         return decode(raw)
-    except SampleError:
-        raise
+    except SampleError as error:
+        raise SampleError(error.what, where=error.where or where, fix=error.fix) from None
     except Exception as error:
         detail = " ".join(str(error).split())[:200] or type(error).__name__
         raise SampleError(f"can't be decoded ({detail}): truncated, or not the format its name says?",
@@ -73,20 +71,18 @@ def read_rgb(path: Path | str, data: bytes | None = None, *, upright: bool = Fal
     from PIL import Image
 
     def decode(raw: bytes) -> NDArray[np.uint8]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(raw)) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} pixels: larger than any supported dataset")
-                if image.mode.startswith("I;16"):
-                    grey = (np.asarray(image) >> 8).astype(np.uint8)
-                    return np.repeat(grey[..., None], 3, axis=-1)
-                if image.mode in ("I", "F"):
-                    raise ValueError(f"mode {image.mode}: a map of 32-bit values, not a photo")
-                pixels = quick_rgb(image, raw)
-                if pixels is None:
-                    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-                return _turned(pixels, _orientation(image, raw)) if upright else pixels
+        Image.MAX_IMAGE_PIXELS = None  # the limit is ours, and can be raised
+        with Image.open(io.BytesIO(raw)) as image:
+            check_pixels(image.size)
+            if image.mode.startswith("I;16"):
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=-1)
+            if image.mode in ("I", "F"):
+                raise ValueError(f"mode {image.mode}: a map of 32-bit values, not a photo")
+            pixels = quick_rgb(image, raw)
+            if pixels is None:
+                pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+            return _turned(pixels, _orientation(image, raw)) if upright else pixels
 
     return decode_file(path, data, decode)
 
@@ -122,6 +118,7 @@ def read_png(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
         if b"IEND" not in raw[-64:]:
             # libpng-type decoders may fill the rest with zeros, which would pass for depth 0
             raise ValueError("no end chunk")
+        check_pixels(struct.unpack(">II", raw[16:24]))
         return np.asarray(imagecodecs.png_decode(raw))
 
     return decode_file(path, data, decode)
@@ -134,6 +131,12 @@ def read_npy(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
         # numpy takes anything without this mark for a pickle, and advises to trust it
         if not raw.startswith(b"\x93NUMPY"):
             raise ValueError("an archive, not one array" if raw.startswith(b"PK") else "not a .npy file")
+        file = io.BytesIO(raw)
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(file)
+        if not dtype.hasobject and math.prod(shape) * dtype.itemsize > len(raw):
+            raise ValueError(f"{len(raw):,} bytes, and a header that says {list(shape)} {dtype}")
         return np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
 
     return decode_file(path, data, decode)
@@ -143,7 +146,8 @@ def read_exr(path: Path | str) -> NDArray[np.float32]:
     """An OpenEXR image: float32 [H, W, 3] (R, G, B) or [H, W] for one channel."""
     import OpenEXR
 
-    def decode(_: bytes) -> NDArray[np.float32]:
+    def decode(raw: bytes) -> NDArray[np.float32]:
+        check_pixels(_exr_size(raw))
         with OpenEXR.File(str(path), separate_channels=True) as file:
             channels = {name: c.pixels for name, c in file.channels().items()}
         if set("RGB") <= set(channels):
@@ -153,6 +157,15 @@ def read_exr(path: Path | str) -> NDArray[np.float32]:
         raise ValueError(f"channels {sorted(channels)}: expected R, G, B or a single one")
 
     return decode_file(path, None, decode)
+
+
+def _exr_size(raw: bytes) -> tuple[int, int]:
+    """Width and height of the data window in an OpenEXR header."""
+    at = raw.find(b"dataWindow\0box2i\0")
+    if at < 0 or len(raw) < at + 38:
+        raise ValueError("no data window in its header")
+    left, top, right, bottom = struct.unpack_from("<4i", raw, at + 21)
+    return right - left + 1, bottom - top + 1
 
 
 def read_pfm(path: Path | str, data: bytes | None = None) -> NDArray[np.float32]:
@@ -180,7 +193,23 @@ def read_tiff(path: Path | str, data: bytes | None = None) -> NDArray[Any]:
     """A TIFF as stored: integers or floats, [H, W] or [H, W, C]."""
     import imagecodecs
 
-    return decode_file(path, data, lambda raw: np.asarray(imagecodecs.tiff_decode(raw)))
+    def decode(raw: bytes) -> NDArray[Any]:
+        check_pixels(_tiff_size(raw))
+        return np.asarray(imagecodecs.tiff_decode(raw))
+
+    return decode_file(path, data, decode)
+
+
+def _tiff_size(raw: bytes) -> tuple[int, int]:
+    """Width and height in the first directory of a TIFF."""
+    from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, ImageFileDirectory_v2
+
+    big = 43 in raw[2:4]
+    directory = ImageFileDirectory_v2(raw[: 16 if big else 8])
+    file = io.BytesIO(raw)
+    file.seek(directory.next)
+    directory.load(file)
+    return int(directory[IMAGEWIDTH]), int(directory[IMAGELENGTH])
 
 
 def without_batch(array: NDArray[Any], ndim: int) -> NDArray[Any]:

@@ -11,7 +11,7 @@ from reasonx_eval.errors import ReasonXError, SampleError, UsageError
 #: limit -> its value; ``REASONX_MAX_<LIMIT>`` replaces it
 LIMITS: Final[Mapping[str, int]] = {
     "PIXELS": 200_000_000,  # of one picture; the largest of a supported data set has 24 million
-    "ARRAY_BYTES": 8 << 30,  # of one decoded array of a compressed file (.npz, .h5)
+    "ARRAY_BYTES": 2_400_000_000,  # of one decoded array of a compressed file (.npz, .h5)
     "JSON_BYTES": 2 << 30,  # of one JSON file
     "JSON_DEPTH": 100,  # arrays and objects inside each other
     "TOML_BYTES": 4 << 20,  # of one TOML file

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io.color import decode
+from reasonx_eval.io.containers import open_h5, open_npz
 from reasonx_eval.io.images import (
     decode_file,
     missing,
@@ -102,21 +103,17 @@ def _one_key(names: list[str], key: str | None) -> str:
 
 
 def _read_npz(path: Path, key: str | None) -> NDArray[Any]:
-    def load(_: bytes) -> NDArray[Any]:
-        with np.load(path, allow_pickle=False) as archive:
-            return np.asarray(archive[_one_key(sorted(archive.files), key)])
+    def load(raw: bytes) -> NDArray[Any]:
+        names, read = open_npz(raw)
+        return read(_one_key(sorted(names), key))
 
     return decode_file(path, None, load)
 
 
 def _read_h5(path: Path, key: str | None) -> NDArray[Any]:
-    import h5py
-
-    def load(_: bytes) -> NDArray[Any]:
-        with h5py.File(path, "r") as file:
-            names: list[str] = []
-            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-            return np.asarray(file[_one_key(sorted(names), key)])
+    def load(raw: bytes) -> NDArray[Any]:
+        names, read = open_h5(raw)
+        return read(_one_key(sorted(names), key))
 
     return decode_file(path, None, load)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from reasonx_eval.errors import SampleError, UsageError
 from reasonx_eval.io import images
+from reasonx_eval.io.containers import open_h5, open_npz
 from reasonx_eval.io.documents import read_json
 from reasonx_eval.io.validation import explain
 from reasonx_eval.types import NORMAL_FRAMES, TASK_OF_KIND, Kind
@@ -153,10 +153,12 @@ def _read_keyed(path: Path, raw: bytes, key: str | None) -> NDArray[Any]:
         raise SampleError("file is empty (0 bytes): an interrupted copy?", where=where)
     option = f"{path.suffix[1:]}_key"
     try:
-        names, read = (_open_npz if path.suffix == ".npz" else _open_h5)(raw)
+        names, read = (open_npz if path.suffix == ".npz" else open_h5)(raw)
         name = key if key is not None else names[0] if len(names) == 1 else None
         if name in names:
             return read(name)
+    except SampleError as error:
+        raise SampleError(error.what, where=where, fix=error.fix) from None
     except UsageError as error:
         raise SampleError(error.what, where=where, fix="copy the array into the file itself") from None
     except Exception as error:
@@ -166,31 +168,6 @@ def _read_keyed(path: Path, raw: bytes, key: str | None) -> NDArray[Any]:
         raise SampleError(f"holds {len(names)} arrays ({', '.join(names[:8])}); which one is not stated", where=where,
                           fix=f"-O {option}=NAME, or \"{option}\" in {META_NAME}")  # fmt: skip
     raise SampleError(f"has no array '{name}' ({option}); it holds {', '.join(names[:8])}", where=where)
-
-
-_Opened = tuple[list[str], Callable[[str], NDArray[Any]]]
-
-
-def _open_npz(raw: bytes) -> _Opened:
-    archive = np.load(io.BytesIO(raw), allow_pickle=False)
-    if isinstance(archive, np.ndarray):
-        raise ValueError("a .npy array under the name .npz")
-    return list(archive.files), lambda name: np.asarray(archive[name])
-
-
-def _open_h5(raw: bytes) -> _Opened:
-    import h5py
-
-    file = h5py.File(io.BytesIO(raw), "r")
-    names: list[str] = []
-    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-
-    def read(name: str) -> NDArray[Any]:
-        if file[name].external or file[name].is_virtual:
-            raise UsageError(f"array '{name}' lies in other files, which are not read")
-        return np.asarray(file[name][()])
-
-    return names, read
 
 
 def _scale_codes(png: NDArray[Any], decoding: Decoding, where: str) -> NDArray[np.float64]:
