@@ -128,7 +128,8 @@ class Chain:
             return state
         rows = judged.rows * state.shape[-2] // size[0] // self.cells
         cols = judged.cols * state.shape[-1] // size[1] // self.cells
-        means = functional.avg_pool2d(state.flatten(0, 1), self.cells, ceil_mode=True).unflatten(0, state.shape[:2])
+        means = functional.avg_pool2d(state.flatten(0, 1), self.cells, ceil_mode=True)
+        means = means.view(*state.shape[:2], *means.shape[1:])
         found = replace(judged, rows=rows, cols=cols).at_points(means)
         shared = (rows[..., 0] == rows[..., 1]) & (cols[..., 0] == cols[..., 1])
         second = found[..., 1:, :].masked_fill(shared[:, None, :, None, None], 0.0)
@@ -241,7 +242,7 @@ class ChainPolicy(Policy):
 
         def estimate(state: Tensor, place: int) -> Estimate:
             rows: dict[int, list[Estimate]] = {}
-            for photos, samples in rectangles(*state.shape[:2], self.compute.microbatch):
+            for photos, samples in rectangles(state.shape[0], state.shape[1], self.compute.microbatch):
                 one = self.estimate(state[photos, samples], schedule.times[place], schedule.timesteps[place], track,
                                     encoder(photos))  # fmt: skip
                 rows.setdefault(photos.start, []).append(one)

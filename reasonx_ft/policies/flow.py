@@ -73,7 +73,7 @@ class FlowPolicy(ChainPolicy):
 
     def at_points(self, final: Tensor, judged: Judged, size: tuple[int, int]) -> Tensor:
         code = from_state(final.flatten(0, 1), judged.modality)
-        return self.decode_points(judged.at_points(code.unflatten(0, final.shape[:2])), judged.modality)
+        return self.decode_points(judged.at_points(code.reshape(*final.shape[:2], *code.shape[1:])), judged.modality)
 
     def answer(self, images: Tensor, modalities: Sequence[str]) -> dict[str, Tensor]:
         seeds, shape = photo_seeds(images), self.state_shape(images.shape[-2], images.shape[-1])
