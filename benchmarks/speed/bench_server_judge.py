@@ -43,7 +43,7 @@ def calls() -> list[list[QuestionBatch]]:
     for k in range(_PHOTOS):
         about = photo(k, (480, 640), noise=6)
         batch = every_question(about, sample_pairs(canonical(about.image), about.digest, _PAIRS))
-        found += [[batch.part(slice(start, start + 128))] for start in range(0, len(batch), 128)]
+        found += [[batch.part(slice(start, start + 32))] for start in range(0, len(batch), 32)]
     return found
 
 

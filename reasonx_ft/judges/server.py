@@ -104,7 +104,7 @@ class Server(Judge):
         extra: str | None = None,
         questions: Questions | None = None,
         name: str | None = None,
-        batch_size: int = 128,
+        batch_size: int = 32,
     ) -> None:
         address = parse_address(url)
         self._where = address.shown

@@ -11,6 +11,7 @@ import base64
 import io
 import json
 import math
+import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,6 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 import aiohttp
 import msgspec
-import tenacity
 from yarl import URL
 
 from reasonx_eval.errors import UsageError
@@ -29,8 +29,9 @@ from reasonx_eval.report.tables import printable
 #: no answer to a question about two points is longer; what is longer is not read on
 MOST_BYTES: Final = 2 << 20
 _BUSY: Final = frozenset({429, 500, 501, 502, 503, 504})
-#: seconds before another try; the longest that a server may ask for
-BACKOFF: tenacity.wait.wait_base = tenacity.wait_random_exponential(multiplier=0.5, max=30)
+#: seconds: the longest first wait before another try, the longest of all, the longest that a server may ask for
+FIRST_WAIT = 0.5
+_LONGEST_WAIT: Final = 30.0
 _LONGEST_ASKED: Final = 300.0
 _SHOWN: Final = 200
 #: a shorter value in an address is a version number, not a secret
@@ -156,17 +157,19 @@ class Client:
         return line[:_SHOWN]
 
     async def _tries(self, method: str, path: str, data: bytes | None, *, tries: int) -> Any:
-        # a server that never answered is not coming back; one that did may be starting again
-        again = tenacity.retry_if_exception(lambda e: isinstance(e, _Retry) and (self._reached or not e.down))
-        attempts = tenacity.AsyncRetrying(stop=tenacity.stop_after_attempt(tries), wait=_wait, retry=again,
-                                          sleep=asyncio.sleep, reraise=True)  # fmt: skip
-        try:
-            return await attempts(self._once, method, path, data)
-        except _Retry as problem:
-            if problem.down:
-                raise UsageError(f"no server there: {problem}", where=self.address.shown,
-                                 fix="start it, or correct the address") from None  # fmt: skip
-            raise Failed(str(problem)) from None
+        for attempt in range(tries):
+            try:
+                return await self._once(method, path, data)
+            except _Retry as problem:
+                # a server that never answered is not coming back; one that did may be starting again
+                if attempt + 1 < tries and (self._reached or not problem.down):
+                    await asyncio.sleep(max(_backoff(attempt), problem.wait))
+                elif problem.down:
+                    raise UsageError(f"no server there: {problem}", where=self.address.shown,
+                                     fix="start it, or correct the address") from None  # fmt: skip
+                else:
+                    raise Failed(str(problem)) from None
+        raise AssertionError("at least one try")
 
     async def _once(self, method: str, path: str, data: bytes | None) -> Any:
         # above one MiB the library warns of plain bytes
@@ -232,10 +235,9 @@ async def _read(reply: aiohttp.ClientResponse) -> bytes | None:
     return b"".join(parts)
 
 
-def _wait(state: tenacity.RetryCallState) -> float:
-    """Seconds before the next try."""
-    error = state.outcome.exception() if state.outcome is not None else None
-    return max(BACKOFF(state), error.wait if isinstance(error, _Retry) else 0.0)
+def _backoff(attempt: int) -> float:
+    """Seconds before another try, at random up to a bound that doubles: what failed together doesn't come together."""
+    return random.uniform(0, min(FIRST_WAIT * 2**attempt, _LONGEST_WAIT))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

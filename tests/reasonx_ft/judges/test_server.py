@@ -16,7 +16,6 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-import tenacity
 
 from reasonx_eval.errors import UsageError
 from reasonx_ft.annotation.markers import Painter
@@ -45,7 +44,7 @@ KEY = "sk-very-secret-0123456789"
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_client, "BACKOFF", tenacity.wait_random_exponential(multiplier=0.01, max=0.1))
+    monkeypatch.setattr(server_client, "FIRST_WAIT", 0.01)
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
 
 
@@ -136,7 +135,8 @@ def test_retry_after_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
         await asleep(0)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    monkeypatch.setattr(server_client, "BACKOFF", tenacity.wait_exponential(multiplier=0.5, max=30))
+    monkeypatch.setattr(server_client, "FIRST_WAIT", 0.5)
+    monkeypatch.setattr(server_client.random, "uniform", lambda low, high: high)
 
     def busy(body: dict[str, Any], number: int) -> Reply:
         late = ["7", "Wed, 21 Oct 2099 07:28:00 GMT", "-3", "nan", "1e9", "x"]
