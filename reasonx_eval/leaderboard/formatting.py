@@ -22,6 +22,7 @@ LEGEND: Final = (
     "⚠ partial: not every image has a value; not ranked",
     "s/image: time in the model on the machine of that run, which its file names; other machines are faster or slower",
     "◎ the ground truth as the prediction, a check of the protocol; not ranked",
+    "intervals hold the mean over further images of the kind in 95 of 100 cases; those of fewer than 10 are rough",
 )
 
 
