@@ -21,7 +21,7 @@ from reasonx_ft.judges.server import Server
 from reasonx_ft.types import AnswerBatch, QuestionBatch
 
 _LATENCY = 0.05
-_PHOTOS, _PAIRS = 8, 40
+_PHOTOS, _PAIRS = 16, 40
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from reasonx_eval.report.tables import printable
 MOST_BYTES: Final = 2 << 20
 _BUSY: Final = frozenset({429, 500, 501, 502, 503, 504})
 #: seconds: the longest first wait before another try, the longest of all, the longest that a server may ask for
-FIRST_WAIT = 0.5
+FIRST_WAIT = 0.25
 _LONGEST_WAIT: Final = 30.0
 _LONGEST_ASKED: Final = 300.0
 _SHOWN: Final = 200
