@@ -35,8 +35,7 @@ def command(trials: int, resamples: int, seeds: int, only_print: bool) -> None:
         return
     text = PAGE.read_text(encoding="utf-8")
     for name, table in tables.items():
-        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text,
-                      flags=re.S)  # fmt: skip
+        text = re.sub(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end of {name} -->)", f"{table}\n", text, flags=re.S)
     write_text(PAGE, text)
 
 

@@ -113,7 +113,7 @@ def _scaled(shown: Shown, target: MapTarget) -> Floats:
     if shown.kind == "albedo_srgb":
         pred = color.srgb_to_linear(pred)
     truth = target.value.astype(np.float64)
-    return pred * lsq_scale(pred=pred, target=truth, mask=target.valid)
+    return np.asarray(pred * lsq_scale(pred=pred, target=truth, mask=target.valid))
 
 
 def _encoded(linear: Floats) -> NDArray[np.uint8]:
