@@ -89,7 +89,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
+    write_bytes(path, encode_json(text))
 
 
 def canonical_json(value: Any) -> str:
@@ -102,7 +102,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def encode_json(text: str) -> bytes:
-    r"""JSON text in UTF-8; half of a surrogate pair, from a file name in another encoding, as JSON's ``\udcff``."""
+    r"""Text in UTF-8; half of a surrogate pair, from a file name in another encoding, as JSON's ``\udcff``."""
     return text.encode("utf-8", "backslashreplace")
 
 

@@ -45,7 +45,7 @@ def stats(store: Path, as_json: bool) -> int:
     click.echo(f"{len(opened):,} answers in {len(opened.shards)} shards")
     header = ("judge", "modality", "photos", "pairs", "answers", "no answer", "both orders", "agree", "gap", "0..1")
     rows = [
-        (printable(f"{s.judge_name} ({s.judge[:8]})"), s.modality, f"{s.photos:,}", f"{s.pairs:,}", f"{s.answers:,}",
+        (f"{s.judge_name} ({s.judge[:8]})", s.modality, f"{s.photos:,}", f"{s.pairs:,}", f"{s.answers:,}",
          ", ".join(f"{f} {n:,}" for f, n in s.flags.items() if n and f != "ok") or "-",
          f"{s.both_orders:,}", _number(s.order_agreement), _number(s.order_gap), _spark(s.histogram))
         for s in found
@@ -184,7 +184,7 @@ def _spark(counts: Iterable[int]) -> str:
 
 def _columns(rows: list[tuple[Any, ...]]) -> None:
     """Left-aligned columns."""
-    texts = [[str(cell) for cell in row] for row in rows]
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[k]) for row in texts) for k in range(len(texts[0]))]
     for row in texts:
         click.echo("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.documents import parse_json
-from reasonx_eval.io.files import canonical_json, needing_space, replacing, write_text
+from reasonx_eval.io.files import canonical_json, encode_json, needing_space, replacing, write_bytes
 
 CHECKPOINT: Final = "checkpoint.pt"
 LOG: Final = "log.jsonl"
@@ -65,11 +65,11 @@ class JsonLog:
 
     def __init__(self, path: Path, keep_below: int) -> None:
         kept = [line for line in _lines(path) if line["step"] <= keep_below]
-        write_text(path, "".join(canonical_json(line) + "\n" for line in kept))
+        write_bytes(path, b"".join(map(_line, kept)))
         self._path, self._handle = path, path.open("ab", buffering=0)
 
     def write(self, line: Mapping[str, Any]) -> None:
-        data = (canonical_json(line) + "\n").encode()
+        data = _line(line)
         with needing_space(self._path):
             while data:  # a disk that fills up takes a part first
                 data = data[self._handle.write(data) :]
@@ -81,6 +81,10 @@ class JsonLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._handle.close()
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return encode_json(canonical_json(values) + "\n")
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -148,14 +148,17 @@ def write_run(out: Path, state: TrainState, facts: Facts) -> None:
     seen, left = collect(seed=state.config.seed), state.photos.left_out
     versions = {k: v for k, v in seen.packages.items() if k in ("torch", "numpy", "diffusers", "transformers")}
     excluded = {m: vars(e) for m, e in state.answers.excluded.items()}
-    write_json(out / RUN, RunFile(
+    run = RunFile(
         schema=1, base=state.sources.base, photos=state.sources.photos, store=str(state.sources.store),
         config=state.config, facts={k: v for k, v in asdict(facts).items() if k != "config"},
         identity=dict(state.identity), steps=state.steps,
         left_out={"pairs": excluded, "same_pixel": left.same_pixel, "unjudged": left.unjudged,
                   "unreadable": left.unreadable, "repeated": left.repeated},
         versions={"reasonx": seen.reasonx, "python": seen.python, **versions},
-    ).model_dump(mode="json", by_alias=True))  # fmt: skip
+    )  # fmt: skip
+    # pydantic can't write keys that are file names in another encoding
+    rest = run.model_dump(mode="json", by_alias=True, exclude={"left_out"})
+    write_json(out / RUN, {**rest, "left_out": run.left_out})
 
 
 def read_run(out: Path) -> RunFile:

@@ -113,7 +113,7 @@ def _table(store: Store, modality: str, revision: str, data: Data) -> tuple[Tabl
 def _digest(tables: dict[str, Table]) -> str:
     found = hashlib.sha256()
     for modality, table in sorted(tables.items()):
-        found.update("\n".join([modality, table.judge, *table.digests, ""]).encode())
+        found.update("\n".join([modality, table.judge, *table.digests, ""]).encode(errors="surrogatepass"))
         for array in (table.offsets, table.points, table.probability):
             found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()

@@ -6,6 +6,7 @@ revision of the judge. Value: probability (NaN where there is none), flag, secon
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -27,6 +28,9 @@ _POINTS: Final = ("x1", "y1", "x2", "y2")
 #: bits of a point's coordinate in a packed key
 _BITS: Final = 9
 assert CANONICAL == 1 << _BITS
+
+#: half of a surrogate pair, or its escape, with the backslashes before it
+_HALF: Final = re.compile("(\\\\*)(?:([\ud800-\udfff])|u(d[89a-f][0-9a-f]{2}))")
 
 
 @dataclass(frozen=True)
@@ -127,11 +131,30 @@ def empty() -> Columns:
                    none.astype(np.float32), none.astype(np.int8), none.astype(np.float32))  # fmt: skip
 
 
-def to_arrow(columns: Columns, metadata: Mapping[str, str]) -> Any:
+def stored_text(text: str) -> str:
+    r"""A name as valid Unicode: half of a surrogate pair, which a file name in another encoding has, as ``\udcff``.
+
+    Backslashes before such an escape are doubled, so `original_text` gives the name back; usual names stay as they are.
+    """
+    return _HALF.sub(lambda m: 2 * m[1] + (f"\\u{ord(m[2]):04x}" if m[2] else f"u{m[3]}"), text)
+
+
+def original_text(stored: str) -> str:
+    """The name that `stored_text` wrote."""
+
+    def restore(match: re.Match[str]) -> str:
+        whole, odd = divmod(len(match[1]), 2)
+        return "\\" * whole + (match[2] or (chr(int(match[3], 16)) if odd else f"u{match[3]}"))
+
+    return _HALF.sub(restore, stored) if "\\u" in stored else stored
+
+
+def to_arrow(columns: Columns, metadata: Mapping[str, bytes]) -> Any:
     """A pyarrow table. Digests are fixed-size binary, text is dictionary-coded."""
     import pyarrow as pa
 
     def coded(rows: NDArray[np.integer], values: Sequence[str]) -> Any:
+        values = [stored_text(v) for v in values]
         unique = list(dict.fromkeys(values))
         index = np.array([unique.index(v) for v in values] or [0], dtype=np.int32)
         return pa.DictionaryArray.from_arrays(pa.array(index[rows], pa.int32()), pa.array(unique, pa.string()))
@@ -139,7 +162,8 @@ def to_arrow(columns: Columns, metadata: Mapping[str, str]) -> Any:
     raw = np.frombuffer(b"".join(columns.photos), dtype="V16")[columns.photo].tobytes() if len(columns) else b""
     digests = pa.Array.from_buffers(pa.binary(16), len(columns), [None, pa.py_buffer(raw)])
     # names are unique a photo, and looking each up in a list would take the square of their number
-    names = pa.DictionaryArray.from_arrays(pa.array(columns.photo, pa.int32()), pa.array(columns.names, pa.string()))
+    called = pa.array(map(stored_text, columns.names), pa.string())
+    names = pa.DictionaryArray.from_arrays(pa.array(columns.photo, pa.int32()), called)
     arrays = {"photo": digests, "photo_id": names}
     arrays |= {name: pa.array(np.ascontiguousarray(columns.points[:, k])) for k, name in enumerate(_POINTS)}
     for k, name in enumerate(("modality", "order", "template", "judge")):
@@ -206,7 +230,7 @@ def _codes(table: Any, name: str) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     whole = column.unify_dictionaries().combine_chunks()
     if isinstance(whole, pa.ChunkedArray):
         whole = whole.chunk(0)
-    return tuple(whole.dictionary.to_pylist()), whole.indices.to_numpy().astype(np.int32)
+    return tuple(map(original_text, whole.dictionary.to_pylist())), whole.indices.to_numpy().astype(np.int32)
 
 
 def _names(table: Any, photo: NDArray[np.int32], n: int) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.documents import parse_json
-from reasonx_eval.io.files import canonical_json, write_bytes
+from reasonx_eval.io.files import canonical_json, encode_json, write_bytes
 from reasonx_eval.io.limits import check_limit
 from reasonx_ft.annotation.store.schema import SCHEMA, Columns, from_arrow, to_arrow
 
@@ -75,7 +75,7 @@ def write_shard(folder: Path, columns: Columns, about: About) -> Path:
     kept = {"schema": SCHEMA,
             "templates": {d: dict(v) for d, v in about.templates.items() if d in {u[0] for u in used}},
             "judges": {r: dict(v) for r, v in about.judges.items() if r in {u[1] for u in used}}}  # fmt: skip
-    table = to_arrow(columns, {_KEY: canonical_json(kept)})
+    table = to_arrow(columns, {_KEY: encode_json(canonical_json(kept))})
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", use_dictionary=True, row_group_size=1 << 20)
     data = buffer.getvalue()

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from reasonx_eval.errors import DataError, SampleError, UsageError
 from reasonx_eval.io.digests import sha256_lines
 from reasonx_eval.io.documents import parse_json, read_model
-from reasonx_eval.io.files import canonical_json, safe_name, write_bytes, write_json, write_text
+from reasonx_eval.io.files import canonical_json, encode_json, safe_name, write_bytes, write_json, write_text
 from reasonx_eval.io.results import DatasetRef
 from reasonx_eval.io.seeding import rng
 from reasonx_eval.io.selection import Selection, select
@@ -29,6 +29,7 @@ from reasonx_ft.annotation.markers import canonical, draw_markers
 from reasonx_ft.annotation.pairs import BAND_NAMES, bands_of, sample_pairs
 from reasonx_ft.annotation.photos import Recent
 from reasonx_ft.annotation.questions import Meaning, Questions
+from reasonx_ft.annotation.store.schema import stored_text
 from reasonx_ft.judges.evaluation.truth import judged_modalities, map_relation, photo_of
 from reasonx_ft.types import ORDERS, Photo
 
@@ -198,9 +199,10 @@ def _write_photo(sample: Sample, out: Path, spec: DataSpec, questions: Questions
             _write_picture(out / name, draw_markers(canonical(photo.image), red[None], green[None])[0])
             template = questions[modality]
             meaning = template.positive(order) if code in (FIRST, SAME) else template.negative(order)
-            rows.append(canonical_json(_row(f"{sample.id}/{modality}/{k:03d}", name, template.question,
-                                            template.prefix + template.answers[meaning],
-                                            _about(sample, photo, modality, points, order, meaning))))  # fmt: skip
+            row = _row(f"{sample.id}/{modality}/{k:03d}", name, template.question,
+                       template.prefix + template.answers[meaning],
+                       _about(sample, photo, modality, points, order, meaning))  # fmt: skip
+            rows.append(encode_json(canonical_json(row)).decode())
     return rows
 
 
@@ -262,10 +264,10 @@ def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     about = [r["metadata"] for r in rows]
     columns: dict[str, Any] = {
-        "id": [r["id"] for r in rows], "image": [r["image"] for r in rows],
+        **{k: [stored_text(r[k]) for r in rows] for k in ("id", "image")},
         "question": [r["conversations"][0]["value"].removeprefix("<image>\n") for r in rows],
         "answer": [r["conversations"][1]["value"] for r in rows],
-        **{k: [a[k] for a in about] for k in ("sample", "photo", "modality", "order", "band")},
+        **{k: [stored_text(a[k]) for a in about] for k in ("sample", "photo", "modality", "order", "band")},
         "meaning": [a["answer"] for a in about],
         "first": pa.array([a["first"] for a in about], pa.list_(pa.int16(), 2)),
         "second": pa.array([a["second"] for a in about], pa.list_(pa.int16(), 2)),
