@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -234,6 +235,34 @@ def test_the_same_configuration_gives_the_same_bytes_and_an_interrupt_changes_no
     [score] = [s for s in card.scores if s.modality == "albedo"]
     assert (score.dataset, score.split) == ("scenes-broad", "val")
     assert 0 <= score.accuracy <= 1
+
+
+def test_killed_while_scoring_the_same_command_ends_with_all_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """No handler sees a kill: whatever lies in the folder at that moment is what the next command finds."""
+    whole = train_tiny(small(), tmp_path / "whole", workers=1)
+    out = tmp_path / "out"
+    # TOML has no word for "none"
+    monkeypatch.setattr("reasonx_ft.judges.training.config.read_config", lambda _file, _flags: small())
+    arguments = ["judge-train", "--judge", "tiny", "--out", str(out), "--workers", "1", "-q"]
+
+    def killed(weights: Path, *_: object) -> None:
+        assert weights.is_file()
+        shutil.copytree(out, tmp_path / "killed")
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("reasonx_ft.judges.evaluation.scores.scores", killed)
+        assert run_cli(cli, arguments) == 137
+    shutil.rmtree(out)
+    shutil.copytree(tmp_path / "killed", out)
+    assert not (out / "tiny-judge.json").exists()
+    assert run_cli(cli, arguments) == 0, capsys.readouterr().err
+    assert (out / whole.name).read_bytes() == whole.read_bytes()
+    assert (out / "tiny-judge.json").read_bytes() == whole.with_suffix(".json").read_bytes()
+    assert read_card(out / whole.name).scores
+    assert sorted(p.name for p in out.iterdir()) == ["log.jsonl", "tiny-judge.json", "tiny-judge.safetensors"]
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path):

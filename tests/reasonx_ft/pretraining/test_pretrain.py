@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -226,6 +227,32 @@ def test_killed_after_a_checkpoint_equals_uninterrupted(finished: tuple[str, Pat
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4]
     assert set(lines[0]["check"]) == {"depth.abs_rel", "normals.mean_deg", "albedo.whdr10", "irradiance.si_mse"}
+
+
+def test_killed_while_scoring_the_same_command_ends_with_all_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No handler sees a kill: whatever lies in the folder at that moment is what the next command finds."""
+    file = tmp_path / "small.toml"
+    file.write_text("steps = 2\nimages = 2\nscenes = 4\nthreads = 1\ncheck_every = 0\ntest_scenes = 1\n")
+    out = tmp_path / "out"
+    arguments = ["pretrain", "--model", "tiny", "--out", str(out), "--config", str(file), "--workers", "1", "-q"]
+
+    def killed(_model: str, weights: Path, *_: object) -> None:
+        assert weights.is_file()
+        shutil.copytree(out, tmp_path / "killed")
+        raise SystemExit(137)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("reasonx_ft.pretraining.pretrain.scores", killed)
+        assert run(*arguments) == 137
+    shutil.rmtree(out)
+    shutil.copytree(tmp_path / "killed", out)
+    assert not (out / "tiny.json").exists()
+    assert run(*arguments) == 0, capsys.readouterr().err
+    assert len(read_card(out / "tiny.safetensors").scores) == 10
+    assert sorted(p.name for p in out.iterdir()) == ["log.jsonl", "tiny.json", "tiny.safetensors"]
+    assert len((out / "log.jsonl").read_text().splitlines()) == 1, "trained once"
 
 
 def test_settings_of_torch_are_put_back(tmp_path: Path) -> None:
