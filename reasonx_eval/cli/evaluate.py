@@ -1,4 +1,4 @@
-"""The shared body of `run` and `score`: the API for each protocol that the options name."""
+"""reasonx-eval run and score: a model, or a folder of saved predictions, against ground truth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reasonx_eval.cli.common import exit_code, listed, parse_options, print_results, prints_to_stderr, progress_bar
+from reasonx_eval.cli.common import (
+    evaluation_options,
+    exit_code,
+    listed,
+    parse_options,
+    print_results,
+    prints_to_stderr,
+    progress_bar,
+)
 from reasonx_eval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +30,76 @@ _NOT_RECORDED = {"out", "as_json", "quiet", "force", "workers", "retry_failed", 
 _PASSED_ON = ("out", "limit", "shard", "seed", "workers", "force", "retry_failed", "save_predictions", "keep_pixels")
 
 
-def evaluate_model(model: Model, context: click.Context) -> int:
+@click.command("run", context_settings={"show_default": True})
+@click.option("--model", required=True, metavar="MODEL",
+              help="A name (see list models), a hub id, a folder, FILE.onnx or FILE.py:Class.")  # fmt: skip
+@click.option("-O", "--option", "options", multiple=True, metavar="KEY=VALUE", help="A model option; repeatable.")
+@click.option("--kind", help="What the predictions are, where the model does not say.")
+@click.option("--derive", type=click.Choice(["normals"]), help="Normals of the surface that the depth describes.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32",
+              help="Number type of the network; metrics are float64 in any case.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=1, help="Images at a time on an accelerator.")
+@click.option("--trust-remote-code", is_flag=True, help="Run Python code that came with a checkpoint.")
+@click.option("--card", type=click.Path(path_type=Path), help="JSON card of an .onnx file.")
+@evaluation_options
+@click.pass_context
+def run(context: click.Context, /, model: str, options: tuple[str, ...], kind: str | None, card: Path | None,
+            derive: str | None, device: str, dtype: str, batch_size: int, trust_remote_code: bool,
+            **_: object) -> int:  # fmt: skip
+    """Evaluate a model on a dataset, under the dataset's default protocols or named ones.
+
+    The same command resumes a run that was interrupted, and prints a finished one again.
+
+    \b
+    reasonx-eval run --model retinex --dataset scenes-wild
+    reasonx-eval run --model net.onnx --protocol depth/nyuv2 --root /data/nyuv2
+    """
+    from reasonx_eval.models.loading.load import load_model
+
+    with prints_to_stderr():
+        loaded = load_model(model, kind=kind, options=parse_options(options, "--option"), card=card, derive=derive,
+                            device=device, dtype=dtype, batch_size=batch_size,
+                            trust_remote_code=trust_remote_code)  # fmt: skip
+    try:
+        return _evaluate(loaded, context)
+    finally:
+        loaded.close()
+
+
+@click.command("score", context_settings={"show_default": True})
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option("--kind", help="What the predictions are: depth_metric, disparity_affine, albedo_srgb, ...")
+@click.option("-O", "--option", "options", multiple=True, metavar="KEY=VALUE",
+              help="How the files are read: suffix, pattern, png_offset, normals_encoding, ...; repeatable.")
+@click.option("--name", help="Model name in the result; the folder's name if not given.")
+@click.option("--png-scale", type=float, help="Value of one step of a 16-bit PNG, e.g. 0.001 for millimetres.")
+@click.option("--normals-frame", type=click.Choice(["opencv", "opengl", "dsine"]), help="Axes of saved normals.")
+@click.option("--h5-key", help="Dataset inside .h5 files, or array inside .npz files.")
+@evaluation_options
+@click.pass_context
+def score(context: click.Context, /, predictions: Path, kind: str | None, name: str | None, png_scale: float | None,
+            normals_frame: str | None, h5_key: str | None, options: tuple[str, ...], **_: object) -> int:  # fmt: skip
+    """Score a folder of saved predictions: one .npy, .npz, .png (16 bit), .exr, .h5, .tif or .pfm file a sample.
+
+    \b
+    reasonx-eval score preds/dav2 --kind disparity_affine --dataset nyuv2 --root /data/nyuv2
+    """
+    from reasonx_eval.models.loading.options import parse_options as parse_typed
+    from reasonx_eval.models.saved.predictions import Saved
+
+    named = {"kind": kind, "name": name, "png_scale": png_scale, "normals_frame": normals_frame, "h5_key": h5_key,
+             "npz_key": h5_key}  # fmt: skip
+    given = {key: value for key, value in named.items() if value is not None}
+    more = parse_options(options, "--option")
+    twice = sorted(set(given) & set(more))
+    if twice:
+        raise UsageError(f"{twice[0]} is given twice, as a flag and as an option")
+    parsed = parse_typed(Saved, {**given, **more}, where=str(predictions), hidden=("folder",))
+    return _evaluate(Saved(predictions, **parsed), context)
+
+
+def _evaluate(model: Model, context: click.Context) -> int:
     """Evaluate a loaded model under every protocol that the options name; print; return the exit code."""
     from reasonx_eval.report.tables import printable
     from reasonx_eval.run.evaluate import evaluate, find_work

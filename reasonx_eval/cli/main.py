@@ -6,16 +6,17 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from io import TextIOWrapper
+from typing import Any
 
 import click
 
 from reasonx_eval import __version__
-from reasonx_eval.cli.lazy import LazyGroup
-from reasonx_eval.errors import EXIT_CRASH, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, ReasonXError
+from reasonx_eval.errors import EXIT_CRASH, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, ReasonXError, unknown
 from reasonx_eval.io.files import NO_SPACE
 
-#: verb -> (module with `command`, what it does)
+#: verb -> (module, what it does); see LazyGroup
 VERBS: Mapping[str, tuple[str, str]] = {
     "compare": ("reasonx_eval.cli.compare", "Compare runs with a base, paired by sample."),
     "demo": ("reasonx_eval.cli.demo", "Evaluate built-in models on procedural scenes: no download."),
@@ -28,12 +29,48 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "list": ("reasonx_eval.cli.listing", "List models, datasets, protocols or metrics."),
     "merge": ("reasonx_eval.cli.merge", "Join the shards of a run into one result."),
     "reproduce": ("reasonx_eval.cli.reproduce", "A result beside the published numbers of its model."),
-    "run": ("reasonx_eval.cli.run", "Evaluate a model on a dataset."),
-    "score": ("reasonx_eval.cli.score", "Score a folder of saved predictions."),
+    "run": ("reasonx_eval.cli.evaluate:run", "Evaluate a model on a dataset."),
+    "score": ("reasonx_eval.cli.evaluate:score", "Score a folder of saved predictions."),
     "selftest": ("reasonx_eval.cli.selftest", "Check this installation with oracles."),
     "sensitivity": ("reasonx_eval.cli.sensitivity", "Saved predictions under every plausible protocol."),
     "show": ("reasonx_eval.cli.show", "Read and verify a result."),
 }
+
+
+class LazyGroup(click.Group):
+    """A group of verbs, each in a module of its own.
+
+    Parameters
+    ----------
+    verbs : verb -> (module, what it does); "module:name" where it is not called `command`
+    """
+
+    def __init__(self, *arguments: Any, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.verbs = verbs
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self.verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.verbs:
+            return None
+        module, _, name = self.verbs[cmd_name][0].partition(":")
+        command = getattr(import_module(module), name or "command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, self.verbs[verb][1]) for verb in sorted(self.verbs)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in self.verbs:
+            raise unknown("command", name, self.verbs)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=LazyGroup, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -65,18 +65,6 @@ def open_h5(raw: bytes) -> Opened:
         return np.asarray(found[()])
 
     return names, read
-
-
-def check_pixels(size: Iterable[int]) -> None:
-    """Refuse a picture whose header states more pixels than the limit.
-
-    Raises
-    ------
-    SampleError
-        It does; says how to raise the limit.
-    """
-    sides = tuple(size)
-    check_limit("PIXELS", math.prod(sides), f"{' x '.join(map(str, sides))} pixels")
 
 
 def _check_bytes(name: str, size: int) -> None:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from reasonx_eval import __version__
-from reasonx_eval.cli.lazy import LazyGroup
-from reasonx_eval.cli.main import exit_with
+from reasonx_eval.cli.main import LazyGroup, exit_with
 
 #: verb -> (module with `command`, what it does)
 VERBS: Mapping[str, tuple[str, str]] = {

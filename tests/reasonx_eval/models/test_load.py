@@ -189,7 +189,7 @@ def test_a_hub_id_is_looked_for_on_the_hub_whatever_it_resembles(monkeypatch: py
 
 def test_naming_tiny_imports_no_other_network() -> None:
     script = ("import sys\nfrom reasonx_eval.models.loading.load import load_model\n"
-              "import reasonx_eval.cli.run\nload_model('tiny').network\n"
+              "import reasonx_eval.cli.evaluate\nload_model('tiny').network\n"
               "heavy = ('diffusers', 'transformers', 'onnxruntime', 'peft', 'torch.distributed.fsdp', 'matplotlib')\n"
               "print([m for m in heavy if m in sys.modules])\n"
               "print(sorted(m for m in sys.modules if m.startswith('reasonx_eval.models.') and m.count('.') > 2))\n"

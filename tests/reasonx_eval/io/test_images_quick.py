@@ -13,7 +13,7 @@ from PIL import Image
 
 from reasonx_eval.errors import SampleError
 from reasonx_eval.io import images
-from reasonx_eval.io.decoders import quick_rgb, single_scan_end
+from reasonx_eval.io.images import quick_rgb, single_scan_end
 from tests.helpers.shared import SHARED
 
 JPEGS: dict[str, dict[str, Any]] = {
