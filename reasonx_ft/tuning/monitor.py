@@ -93,14 +93,16 @@ class StepStatistics:
                 **more, "memory_mib": _memory_mib(device)}  # fmt: skip
 
     def _transitions(self) -> dict[str, Any]:
-        """Ratio (mean, min, max, std), clipped shares, nats to the sampling weights and to the base."""
-        found: dict[str, Any] = {"ratio": {}, "clipped_high": {}, "clipped_low": {}, "kl_old": {}, "kl": {}}
+        """Ratio (mean, min, max, std), its elements, clipped shares, nats to the sampling weights and to the base."""
+        kinds = ("ratio", "elements", "clipped_high", "clipped_low", "kl_old", "kl")
+        found: dict[str, Any] = {kind: {} for kind in kinds}
         for (modality, transition), parts in sorted(self._replayed.items()):
             log_ratio = torch.cat([p.log_ratio.reshape(-1) for p in parts]).double()
             ratio = (log_ratio / parts[0].elements).exp()
             values: dict[str, Any] = {
                 "ratio": {"mean": float(ratio.mean()), "min": float(ratio.min()), "max": float(ratio.max()),
                           "std": float(ratio.std(correction=0))},
+                "elements": parts[0].elements,
                 "clipped_high": float(torch.cat([p.high.reshape(-1) for p in parts]).double().mean()),
                 "clipped_low": float(torch.cat([p.low.reshape(-1) for p in parts]).double().mean()),
                 "kl_old": float(-log_ratio.mean()) + 0.0,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-
-import torch
 
 from reasonx_ft.training.determinism import deterministic
 from reasonx_ft.tuning.batches import label_histogram
 from reasonx_ft.tuning.config import Objective, TuneConfig, per_modality
 from reasonx_ft.tuning.data import Progress
-from reasonx_ft.tuning.objective import StepLoss, compare, draw, reward
 from reasonx_ft.tuning.settings import about
 from reasonx_ft.tuning.state import Sources, TrainState, prepare
+from reasonx_ft.tuning.train import Run
 from reasonx_ft.tuning.weights import trained
 
 
@@ -67,28 +65,10 @@ def _clip(objective: Objective, elements: Mapping[str, int]) -> dict[str, Any]:
 def _cost(state: TrainState) -> tuple[dict[str, Any], dict[str, int]]:
     """Seconds of a step, and of all (checks and reading of photos not counted); elements of a log-ratio by modality."""
     device = next(state.policy.network.parameters()).device
+    run = Run(state, Path(), state.facts(None))
     with deterministic(state.config.machine.threads, cpu=device.type == "cpu"):
-        return _steps(state, device)
-
-
-def _steps(state: TrainState, device: torch.device) -> tuple[dict[str, Any], dict[str, int]]:
-    config, policy = state.config, state.policy
-    seconds, elements = 0.0, dict[str, int]()
-    for step in range(min(2, state.steps)):
-        start = time.perf_counter()
-        batch, rules, size = state.batches.at(step), config.objective, config.machine.microbatch
-        scenes = state.rehearsal.at(step) if state.rehearsal is not None else None
-        rollouts = draw(policy, batch, scenes, rules, step, microbatch=size)
-        advantages = compare(reward(batch, rollouts, rules), rules, state.processes)
-        loss = StepLoss(policy, batch, scenes, rules, rollouts, advantages, state.processes)
-        for _ in range(rules.num_iterations):
-            for microbatch in loss.microbatches(size):
-                part = loss.of(microbatch)
-                part.total.backward()  # type: ignore[no-untyped-call]  # torch's own signature
-                elements |= {s.modality: s.elements for s in part.replayed}
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-    policy.network.zero_grad(set_to_none=True)
+        lines = [run.step(step) for step in range(min(2, state.steps))]
+    seconds = lines[-1]["seconds"]["all"]
+    elements = {m: next(iter(of_step.values())) for m, of_step in lines[0].get("elements", {}).items()}
     cost = {"seconds a step": seconds, "minutes in all": seconds * state.steps / 60, "device": str(device)}
     return cost, elements
