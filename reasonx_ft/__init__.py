@@ -2,6 +2,7 @@
 
 Importing this package imports no torch; the public names load on first use:
 
+annotate : ask a judge about pairs of points of photos, and keep its answers
 tune : make a predictor better on photos that nobody labelled, by a judge's stored answers
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 
 from reasonx_eval import __version__
 
-_PUBLIC = {"tune": "reasonx_ft.tuning.api"}
+_PUBLIC = {"annotate": "reasonx_ft.judges.api", "tune": "reasonx_ft.tuning.api"}
 __all__ = ["__version__", *_PUBLIC]
 
 

@@ -24,10 +24,7 @@ from reasonx_eval.protocols.protocol import get_protocol
 from reasonx_eval.registry import load_dataset
 from reasonx_eval.run.loop import RunOptions, run
 from reasonx_eval.statistics.comparison import Comparison, compare_folders
-from reasonx_ft.annotation.annotate import Plan, annotate
-from reasonx_ft.annotation.photos import open_photos
-from reasonx_ft.annotation.questions import read_questions
-from reasonx_ft.judges.load import load_judge
+from reasonx_ft.judges.api import annotate
 from reasonx_ft.tuning.checkpoint import MODEL, read_run
 from reasonx_ft.tuning.data import Progress
 from reasonx_ft.tuning.settings import read_settings
@@ -94,14 +91,8 @@ def run_demo(out: Path, size: Size, *, seed: int = 0, progress: Progress | None 
 
 def _annotate(store: Path, size: Size, say: Progress) -> None:
     """Ask about photos; the datasets' maps stay unread."""
-    questions = read_questions()
-    photos = open_photos(PHOTOS, limit=size.photos)
-    judge = load_judge(JUDGE, options={}, questions=questions, dataset=photos.recent)
-    try:
-        annotate(photos, judge, store, questions, Plan(pairs=size.pairs),
-                 lambda done, total, _failed: say("annotate", done, total))  # fmt: skip
-    finally:
-        judge.close()
+    annotate(PHOTOS, JUDGE, store, limit=size.photos, pairs=size.pairs,
+             progress=lambda done, total, _failed: say("annotate", done, total))  # fmt: skip
 
 
 def _tune(out: Path, size: Size, seed: int, progress: Progress | None) -> Path:

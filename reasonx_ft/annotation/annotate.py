@@ -72,11 +72,21 @@ class Plan:
         """Questions about one photo."""
         return self.pairs * len(self.modalities) * (2 if self.orders == "both" else 1)
 
+    def check(self, questions: Questions) -> None:
+        """Raise UsageError for a value out of range, or a modality without a question."""
+        if self.pairs < 1:
+            raise UsageError(f"--pairs is {self.pairs}; needs 1 or more")
+        for modality in self.modalities:
+            _ = questions[modality]
+        if len(set(self.modalities)) != len(self.modalities) or not self.modalities:
+            raise UsageError(f"modalities {', '.join(self.modalities) or 'none'}: each once, and at least one")
+
 
 @dataclass
 class Summary:
     """What a run did.
 
+    judge, revision : the judge's name, and the digest that its answers are stored under
     photos : seen, each once; repeated : further files with the pixels of one seen before
     unreadable : name -> why
     known : questions that had been asked before; unanswered : those of them without an answer
@@ -89,6 +99,8 @@ class Summary:
     interrupted : it was stopped; the same call goes on
     """
 
+    judge: str = ""
+    revision: str = ""
     photos: int = 0
     repeated: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -127,13 +139,11 @@ def annotate(
         A folder that is no store or can't be written to, a modality without a question, a judge that gives another
         number of answers.
     """
-    for modality in plan.modalities:
-        _ = questions[modality]
-    if len(set(plan.modalities)) != len(plan.modalities) or not plan.modalities:
-        raise UsageError(f"modalities {', '.join(plan.modalities) or 'none'}: each once, and at least one")
+    plan.check(questions)
     store = Store.open(folder, create=True)
     info = judge.info
-    summary = Summary(damaged=[f"{d.path}: {d.reason}" for d in store.damaged], reading=info.reading)
+    summary = Summary(info.name, info.revision, damaged=[f"{d.path}: {d.reason}" for d in store.damaged],
+                      reading=info.reading)  # fmt: skip
     began = time.monotonic()
     total = len(photos) * plan.per_photo()
     asker = _Asker(store, judge, questions, plan, summary)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from reasonx_ft.annotation.annotate import Plan, Summary
-
+    from reasonx_ft.annotation.annotate import Summary
 
 _READINGS = {"log-probabilities": "log-probabilities of both answers",
              "words": "words: an answer is 1 or 0, without degrees between"}  # fmt: skip
@@ -28,7 +27,7 @@ _READINGS = {"log-probabilities": "log-probabilities of both answers",
               help="Ask with both colour orders of the markers, or one.")
 @click.option("--sampler", type=click.Choice(["stratified", "bands"]), default="stratified", show_default=True,
               help="How pairs are chosen; bands as published.")
-@click.option("--questions", "wording", type=click.Path(path_type=Path), help="TOML with another wording.")
+@click.option("--questions", type=click.Path(path_type=Path), help="TOML with another wording.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the pairs.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's files, for dataset:NAME.")
 @click.option("--dataset-option", "dataset_options", multiple=True, metavar="KEY=VALUE")
@@ -44,10 +43,9 @@ _READINGS = {"log-probabilities": "log-probabilities of both answers",
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that read photos.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
-def command(images: str, spec: str, out: Path, options: tuple[str, ...], wording: Path | None, root: Path | None,
-            dataset_options: tuple[str, ...], limit: int | None, shard: str | None, batch_size: int | None,
-            device: str | None, dtype: str | None, trust_remote_code: bool, as_json: bool, quiet: bool,
-            **how: Any) -> int:  # fmt: skip
+def command(images: str, spec: str, out: Path, options: tuple[str, ...], root: Path | None,
+            dataset_options: tuple[str, ...], limit: int | None, shard: str | None, modalities: str, as_json: bool,
+            quiet: bool, **how: Any) -> int:  # fmt: skip
     """Ask a judge about pairs of points of every photo, and keep the answers.
 
     IMAGES is a folder (png and jpg, in it and below), one file, or dataset:NAME[/SPLIT]. The same command goes on where
@@ -59,64 +57,42 @@ def command(images: str, spec: str, out: Path, options: tuple[str, ...], wording
     """
     from reasonx_eval.cli.common import parse_options, prints_to_stderr, progress_bar
     from reasonx_eval.report.tables import printable
-    from reasonx_ft.annotation.annotate import annotate, raise_if_partial
+    from reasonx_ft.annotation.annotate import raise_if_partial
     from reasonx_ft.annotation.photos import open_photos
-    from reasonx_ft.annotation.questions import read_questions
-    from reasonx_ft.judges.load import load_judge, needs_targets
+    from reasonx_ft.judges.api import annotate
+    from reasonx_ft.judges.load import needs_targets
 
-    plan = _plan(how)
-    questions = read_questions(wording)
+    asked = tuple(m.strip() for m in modalities.split(",") if m.strip())
     with prints_to_stderr():
         photos = open_photos(images, root=root, dataset_options=parse_options(dataset_options, "--dataset-option"),
                              limit=limit, shard=shard, want=needs_targets(spec))  # fmt: skip
         for said in photos.overlooked:
             click.echo(f"note: {printable(said)}", err=True)
-        judge = load_judge(spec, options=parse_options(options, "--option"), questions=questions,
-                           dataset=photos.recent, device=device, dtype=dtype, batch_size=batch_size,
-                           trust_remote_code=trust_remote_code)  # fmt: skip
-        try:
-            with progress_bar(judge.info.name, quiet, unit="answers") as progress:
-                summary = annotate(photos, judge, out, questions, plan, progress)
-        finally:
-            judge.close()
+        with progress_bar(spec.partition(":")[0], quiet, unit="answers") as progress:
+            summary = annotate(photos, spec, out, options=parse_options(options, "--option"), modalities=asked,
+                               progress=progress, **how)  # fmt: skip
     for reason in summary.damaged:
         click.echo(printable(f"warning: left out {reason}"), err=True)
     for reason in summary.unreadable.values():
         click.echo(printable(f"left out: {reason}"), err=True)
     for reason in summary.warnings:
         click.echo(f"warning: {reason}", err=True)
-    _print(summary, judge.info.name, judge.info.revision, out, as_json)
+    _print(summary, out, as_json)
     raise_if_partial(summary, out)
     return 0
 
 
-def _plan(how: dict[str, Any]) -> Plan:
-    from reasonx_eval.errors import UsageError, unknown
-    from reasonx_ft.annotation.annotate import Plan
-    from reasonx_ft.annotation.questions import MODALITIES
-
-    modalities = tuple(m.strip() for m in how["modalities"].split(",") if m.strip())
-    for modality in modalities:
-        if modality not in MODALITIES:
-            raise unknown("modality", modality, MODALITIES, where="--modalities")
-    if how["pairs"] < 1:
-        raise UsageError(f"--pairs is {how['pairs']}; needs 1 or more")
-    return Plan(pairs=how["pairs"], modalities=modalities, orders=how["orders"], sampler=how["sampler"],
-                seed=how["seed"], retry=how["retry_failed"], seconds=how["flush_seconds"],
-                workers=how["workers"])  # fmt: skip
-
-
-def _print(summary: Summary, name: str, revision: str, out: Path, as_json: bool) -> None:
+def _print(summary: Summary, out: Path, as_json: bool) -> None:
     from reasonx_eval.cli.common import print_json
     from reasonx_eval.report.tables import printable
 
     if as_json:
-        print_json({"judge": name, "revision": revision, "store": str(out), **asdict(summary)})
+        print_json({"store": str(out), **asdict(summary)})
         return
     unanswered = {f: n for f, n in summary.flags.items() if f != "ok"}
     lost = "".join(f", {n:,} {flag}" for flag, n in sorted(unanswered.items()))
     speed = f" ({summary.asked / summary.seconds:,.1f} a second)" if summary.asked and summary.seconds > 0 else ""
-    click.echo(printable(f"judge     {name} ({revision})"))
+    click.echo(printable(f"judge     {summary.judge} ({summary.revision})"))
     if summary.reading is not None:
         click.echo(f"reading   {_READINGS[summary.reading]}")
     click.echo(f"photos    {summary.photos:,}" + (f", {summary.repeated:,} repeated" if summary.repeated else "")

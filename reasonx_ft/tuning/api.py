@@ -53,16 +53,11 @@ def tune(
     Examples
     --------
     >>> import tempfile
-    >>> from reasonx_ft.annotation.annotate import Plan, annotate
-    >>> from reasonx_ft.annotation.photos import open_photos
-    >>> from reasonx_ft.annotation.questions import read_questions
-    >>> from reasonx_ft.judges.load import load_judge
-    >>> questions, photos = read_questions(), open_photos("dataset:scenes-wild/train", limit=3)
-    >>> judge = load_judge("tiny", options={}, questions=questions)
+    >>> from reasonx_ft import annotate
     >>> quick = {"optimiser.steps": 1, "objective.rehearsal": 0, "guard.unrewarded_metrics": [], "watch.export": "last",
     ...          "data.limit": 3, "data.held_out": 0.4}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     summary = annotate(photos, judge, Path(folder) / "answers", questions, Plan(pairs=10))
+    ...     summary = annotate("dataset:scenes-wild/train", "tiny", folder + "/answers", limit=3, pairs=10)
     ...     result = tune("tiny", photos="dataset:scenes-wild/train", judgements=folder + "/answers",
     ...                   out=folder + "/run", method="grpo", settings=quick)
     >>> result.card.name, result.step

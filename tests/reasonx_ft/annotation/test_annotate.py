@@ -362,6 +362,37 @@ def test_exit_code_6_names_the_photo(folder: Path, tmp_path: Path, capsys: pytes
     assert "1 of 6 photos" in err
 
 
+def test_the_function_asks_what_the_command_asks(folder: Path, tmp_path: Path) -> None:
+    from reasonx_ft import annotate as public
+
+    arguments = ["annotate", str(folder), "--judge", "tiny", "--pairs", "3", "--modalities", "depth,albedo", "-q"]
+    assert run_cli(cli, [*arguments, "--orders", "random", "--seed", "4", "--out", str(tmp_path / "command")]) == 0
+    settings = {"pairs": 3, "modalities": ("depth", "albedo"), "orders": "random", "seed": 4}
+    summary = public(str(folder), "tiny", tmp_path / "function", **settings)  # type: ignore[arg-type]
+    assert (summary.judge, summary.photos, summary.asked) == ("tiny", 6, 36)
+    assert _stored(tmp_path / "function") == _stored(tmp_path / "command") != set()
+    assert public(open_photos(str(folder)), "tiny", tmp_path / "function", **settings).known == 36  # type: ignore[arg-type]
+
+
+def test_the_function_takes_an_object_as_judge(folder: Path, tmp_path: Path) -> None:
+    from reasonx_ft import annotate as public
+
+    judge = Counting()
+    assert public(folder, judge, tmp_path / "s", pairs=2, limit=1).asked == len(judge.asked) == 16
+
+
+@pytest.mark.parametrize(("wrong", "message"), [
+    ({"modalities": ("depht",)}, "did you mean 'depth'"), ({"pairs": 0}, "needs 1 or more"),
+    ({"judge": "tinny"}, "did you mean 'tiny'"), ({"limit": 0}, "limit"),
+])  # fmt: skip
+def test_wrong_arguments_of_the_function(folder: Path, tmp_path: Path, wrong: dict[str, object], message: str) -> None:
+    from reasonx_ft import annotate as public
+
+    with pytest.raises(UsageError, match=message):
+        public(**{"photos": folder, "judge": "tiny", "out": tmp_path / "s", **wrong})  # type: ignore[arg-type]
+    assert not (tmp_path / "s").exists()
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = ("import sys, reasonx_ft.cli.main as m\n"
             "for a in ([], ['annotate'], ['judgements'], ['judgements', 'merge']):\n"
