@@ -80,11 +80,9 @@ class NotComparable(ReasonXError):
 
 
 class RegressionFound(ReasonXError):
+    """A number got worse than a stored or a stated bound."""
+
     exit_code = EXIT_REGRESSION
-
-
-class CannotTell(ReasonXError):
-    exit_code = EXIT_CANNOT_TELL
 
 
 class PartialRun(ReasonXError):

@@ -1,4 +1,4 @@
-"""Data sets by name, and protocols and models beside them: what a user's word after --dataset means."""
+"""Data sets by name, and protocols and models beside them: the meaning of a word after --dataset."""
 
 from __future__ import annotations
 

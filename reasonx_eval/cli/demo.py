@@ -13,7 +13,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(out: Path, as_json: bool, quiet: bool) -> int:
-    """Evaluate built-in baselines and a small network on procedural scenes, and draw what it predicts."""
+    """Evaluate built-in baselines and a small network on procedural scenes, and draw its predictions."""
     from reasonx_eval.cli.common import exit_code, print_results, progress_bar
     from reasonx_eval.demo import run_demo
     from reasonx_eval.report.tables import print_overview

@@ -32,9 +32,9 @@ _PASSED_ON = ("out", "limit", "shard", "seed", "workers", "force", "retry_failed
 
 @click.command("run", context_settings={"show_default": True})
 @click.option("--model", required=True, metavar="MODEL",
-              help="A name (see list models), a hub id, a folder, FILE.onnx or FILE.py:Class.")  # fmt: skip
+              help="A name (reasonx-eval list models), a hub id, a folder, FILE.onnx or FILE.py:Class.")  # fmt: skip
 @click.option("-O", "--option", "options", multiple=True, metavar="KEY=VALUE", help="A model option; repeatable.")
-@click.option("--kind", help="What the predictions are, where the model does not say.")
+@click.option("--kind", help="Kind of the predictions, where the model does not state it.")
 @click.option("--derive", type=click.Choice(["normals"]), help="Normals of the surface that the depth describes.")
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32",
@@ -69,7 +69,7 @@ def run(context: click.Context, /, model: str, options: tuple[str, ...], kind: s
 
 @click.command("score", context_settings={"show_default": True})
 @click.argument("predictions", type=click.Path(path_type=Path))
-@click.option("--kind", help="What the predictions are: depth_metric, disparity_affine, albedo_srgb, ...")
+@click.option("--kind", help="Kind of the predictions: depth_metric, disparity_affine, albedo_srgb, ...")
 @click.option("-O", "--option", "options", multiple=True, metavar="KEY=VALUE",
               help="How the files are read: suffix, pattern, png_offset, normals_encoding, ...; repeatable.")
 @click.option("--name", help="Model name in the result; the folder's name if not given.")

@@ -16,7 +16,7 @@ from reasonx_eval import __version__
 from reasonx_eval.errors import EXIT_CRASH, EXIT_OK, EXIT_PARTIAL, EXIT_USAGE, ReasonXError, unknown
 from reasonx_eval.io.files import NO_SPACE
 
-#: verb -> (module, what it does); see LazyGroup
+#: verb -> (module, its line of help); see LazyGroup
 VERBS: Mapping[str, tuple[str, str]] = {
     "compare": ("reasonx_eval.cli.compare", "Compare runs with a base, paired by sample."),
     "demo": ("reasonx_eval.cli.demo", "Evaluate built-in models on procedural scenes: no download."),
@@ -42,7 +42,7 @@ class LazyGroup(click.Group):
 
     Parameters
     ----------
-    verbs : verb -> (module, what it does); "module:name" where it is not called `command`
+    verbs : verb -> (module, its line of help); "module:name" where it is not called `command`
     """
 
     def __init__(self, *arguments: Any, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
@@ -94,7 +94,7 @@ def exit_with(command: click.Command, arguments: Sequence[str] | None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an arrow in a terminal that only has ASCII
-    # a batch system's "stop" is an interrupt: what is finished is kept
+    # a batch system's "stop" is an interrupt: finished work is kept
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run_cli(command, arguments))
 
@@ -133,7 +133,7 @@ def run_cli(command: click.Command, arguments: Sequence[str] | None) -> int:
             raise
         click.echo(f"error: {error.filename or 'system'}: {error.strerror}", err=True)
         if error.errno in NO_SPACE:
-            click.echo("  what is finished is kept; make room, and the same command goes on from there", err=True)
+            click.echo("  finished work is kept; make room, and the same command goes on from there", err=True)
             return EXIT_PARTIAL
         return EXIT_USAGE
     except click.exceptions.Exit as done:
@@ -142,7 +142,7 @@ def run_cli(command: click.Command, arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted: what is finished is kept; the same command goes on from there", err=True)
+        click.echo("interrupted: finished work is kept; the same command goes on from there", err=True)
         return EXIT_PARTIAL
 
 

@@ -1,4 +1,4 @@
-"""reasonx-eval reproduce: a result beside what was published."""
+"""reasonx-eval reproduce: a result beside the published numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def command(run: Path, published_as: str | None, as_json: bool) -> int:
     """RUN beside the published numbers of its model under its protocol.
 
     A number printed with d decimals stands for every value within half a unit of its last one. "as printed": ours is
-    one of them. "consistent": they meet our 95% interval. "not the same protocol": what is known to differ is said.
+    one of them. "consistent": they meet our 95% interval. "not the same protocol": the known difference is printed.
 
     Exit code 0 if every number made by the same protocol agrees, 3 if one does not, 4 if there is none.
 

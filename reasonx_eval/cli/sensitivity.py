@@ -22,7 +22,7 @@ _SHOWN = 3
 @click.option("--vary", metavar="RULE[,RULE]",
               help="Rules to change one at a time: align_space, crop, range, pool for depth; all that the task has if "
                    "not given, none for registered protocols alone.")
-@click.option("--metrics", metavar="NAME[,NAME]", help="What is compared; the protocol's first metric if not given.")
+@click.option("--metrics", metavar="NAME[,NAME]", help="Metrics that are compared; the protocol's first if not given.")
 @click.option("--dataset", metavar="NAME", help="Where the data is, if the run does not say: a name or a folder.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's files, if it moved.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, help="Threads that load and score.")

@@ -84,7 +84,7 @@ def read_json(
     Raises
     ------
     FileNotFoundError
-        There is no such file: what is missing is for the caller to say.
+        There is no such file; the caller says which one is missing.
     ReasonXError
         `error`, as `parse_json`; or the file can't be read.
     """
@@ -105,7 +105,7 @@ def read_model(
 
     Parameters
     ----------
-    model : what it must be
+    model : its class
     what : its name in messages: "result", "baseline"
     kind : of `OLD_NAMES`, for files whose fields had other names
     newest : the newest schema number that is known here

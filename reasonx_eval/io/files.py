@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: letters of a file's name in its temporary name: with the rest it stays below the 255 bytes of file systems
 _NAME_KEPT: Final = 40
-#: bytes of a name without its suffix, of which file systems take 255; and what is kept of a longer one
+#: bytes of a name without its suffix, of which file systems take 255; and the part that is kept of a longer one
 _LONGEST_NAME: Final = 250
 _LONGEST_KEPT: Final = 200
 

@@ -104,7 +104,7 @@ def quick_rgb(image: Picture, raw: bytes) -> NDArray[np.uint8] | None:
 
     Parameters
     ----------
-    image : as Pillow opened it; says what the file is
+    image : as Pillow opened it, with the kind of the file
     raw : the file's bytes
     """
     if image.mode != "RGB":
@@ -132,7 +132,7 @@ def _checked(found: Any, image: Picture) -> NDArray[np.uint8] | None:
 def single_scan_end(raw: bytes) -> int | None:
     """Where the only scan of a sequential JPEG ends, its end mark included; None if there is no such scan.
 
-    A decoder that has all bytes at hand makes up what a cut file lacks, where one that is fed piece by piece
+    A decoder that has all bytes at hand makes up the end that a cut file lacks, where one that is fed piece by piece
     reports it. The two can differ only when a marker other than the end follows the scan, so that is not taken.
     """
     start = _scan_start(raw)

@@ -1,4 +1,4 @@
-"""Limits on what a small file may grow to when it is read. Each can be raised by an environment variable."""
+"""Limits on the size that a small file may grow to when it is read. Each can be raised by an environment variable."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def check_limit(
     Parameters
     ----------
     name : one of LIMITS
-    size : what was found, in the unit of the limit
-    what : said of it, for example "8000 x 9000 pixels"
+    size : found, in the unit of the limit
+    what : its name in the message, for example "8000 x 9000 pixels"
 
     Raises
     ------

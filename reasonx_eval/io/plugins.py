@@ -47,7 +47,7 @@ class Registry:
 
     Parameters
     ----------
-    what : what they are, in messages: "dataset"
+    what : their name in messages: "dataset"
     entries : name -> "module:attribute"
     group : of entry points, where other packages may add some
 

@@ -1,6 +1,6 @@
-"""result.json: typed, versioned, with everything that says what a number means.
+"""result.json: typed, versioned, with everything that a number depends on.
 
-A run folder holds ``run.json`` (what was asked: the resume key), ``records.jsonl`` (one line a sample),
+A run folder holds ``run.json`` (the request: the resume key), ``records.jsonl`` (one line a sample),
 ``result.json`` (aggregate and provenance), ``timing.json`` (dates and seconds, which differ between two
 runs of one command; nothing else does) and, if asked for, ``predictions/``.
 """
@@ -65,7 +65,7 @@ class Provenance(_Part):
 
 
 class ModelRef(_Part):
-    """Who predicted. options are resolved: what was passed and what was defaulted, together."""
+    """Who predicted. options are the passed and the defaulted ones together."""
 
     name: str
     source: str
@@ -219,7 +219,7 @@ def load_result(run: str | Path) -> Result:
 
 
 def load_spec(run: Path) -> RunSpec:
-    """What was asked of a run, from its run.json.
+    """The request of a run, from its run.json.
 
     Raises
     ------

@@ -58,7 +58,7 @@ def evaluate(
     out : the run goes to ``OUT/PROTOCOL@VERSION/MODEL``
     limit, samples, shard : only these samples; see `Selection`
     progress : called after every sample with (done, total, failed)
-    say : called with what was compared before samples of an earlier process were used again
+    say : called with a sentence on the comparison before samples of an earlier process are used again
     how : seed, workers, force, retry_failed, save_predictions, keep_pixels; see `RunOptions`
 
     Returns
@@ -114,7 +114,7 @@ def score(
     Parameters
     ----------
     predictions : a folder with one .npy, .npz, .png, .exr or .h5 file a sample id, or sample id -> array
-    kind : what they are, e.g. "depth_metric", "disparity_affine", "normal", "albedo_srgb"
+    kind : of the predictions, e.g. "depth_metric", "disparity_affine", "normal", "albedo_srgb"
     name : of the model in the result
     options : how files are read: png_scale, normals_frame, h5_key, ...; see `Saved`
     evaluation : dataset, protocol and the rest, as of `evaluate`
@@ -143,7 +143,7 @@ def score(
     """
     if isinstance(predictions, Mapping):
         if kind is None:
-            raise UsageError("arrays don't say what they are", fix='kind="depth_metric"')
+            raise UsageError("arrays don't state the kind of prediction", fix='kind="depth_metric"')
         return evaluate(model=Arrays(predictions, kind=kind, name=name or "arrays", **(options or {})), **evaluation)
     return evaluate(model=Saved(predictions, kind=kind, name=name, **(options or {})), **evaluation)
 
@@ -228,7 +228,7 @@ def _defaults(
                          fix="reasonx-eval list protocols, then --protocol NAME")  # fmt: skip
     able = [p for p in found if set(model.kinds.get(p.task, ())) & set(p.accepts)]
     if not able:
-        model.kind_for(found[0].task, found[0].accepts)  # raises, and says what it has and what is accepted
+        model.kind_for(found[0].task, found[0].accepts)  # raises, and names its kinds and the accepted ones
     return [(dataset if isinstance(dataset, Dataset) else name, p) for p in able]
 
 

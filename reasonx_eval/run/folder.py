@@ -39,7 +39,7 @@ def make_spec(
     Raises
     ------
     UsageError
-        What the model says of itself can't be stored.
+        The model's description of itself can't be stored.
     """
     return RunSpec(
         schema=results.SCHEMA,
@@ -103,7 +103,7 @@ def claimed(run: Path) -> Iterator[None]:
 
 
 def empty(run: Path) -> None:
-    """Remove what an earlier run left, but for predictions, which are replaced one by one."""
+    """Remove the files of an earlier run, but for predictions, which are replaced one by one."""
     lines = ("records.jsonl", "photos.jsonl", "timing.jsonl")
     for name in ("result.json", "timing.json", "files.json", "run.json", *lines):
         (run / name).unlink(missing_ok=True)

@@ -39,7 +39,7 @@ class RunOptions:
     """How a run goes; nothing here but `seed` and `selection` can change a record.
 
     workers : threads that load and score
-    force : replace what is in the folder
+    force : replace the run in the folder
     retry_failed : score failed samples again
     save_predictions, keep_pixels : files that are kept beside the records
     passed, defaulted : options of the call, for the provenance
@@ -65,7 +65,7 @@ def run(
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Result:
-    """Evaluate one model under one protocol, resuming what is already in `out`.
+    """Evaluate one model under one protocol, resuming a run that is already in `out`.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def run(
     out : folder of this run; created, resumed, or refused when it holds another run
     options : see RunOptions
     progress : called after every sample with (done, total, failed)
-    say : called with what was compared before samples of an earlier process were used again
+    say : called with a sentence on the comparison before samples of an earlier process are used again
 
     Returns
     -------
@@ -83,7 +83,7 @@ def run(
     Raises
     ------
     UsageError
-        The model can't give what the protocol accepts; unknown samples; a bad shard.
+        The model gives no kind that the protocol accepts; unknown samples; a bad shard.
     NotComparable
         `out` holds a different run, or one whose data or model changed since.
     """
@@ -124,7 +124,7 @@ def score_samples(job: Job, ids: Sequence[str], out: Path, workers: int) -> Iter
     """Load, predict, score and append each sample, in the order of `ids`.
 
     Few more than `workers` samples are in memory at a time: one of ETH3D takes 300 MB with its prediction. A sample
-    that fails gives an outcome with its error; the rest goes on. What was appended outlives the process.
+    that fails gives an outcome with its error; the rest goes on. Appended records outlive the process.
     """
     if not ids:
         return

@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, commit, hardware, what was passed and what was defaulted."""
+"""Where a number comes from: versions, commit, hardware, passed and defaulted options."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ from reasonx_eval.statistics.runs import Run
 
 Verdict = Literal["as printed", "consistent", "inconsistent", "not the same protocol", "absent"]
 
-RULE = ("as printed: ours rounds to the published number; consistent: what the published number may stand for meets "
-        "our 95% interval")  # fmt: skip
+RULE = ("as printed: ours rounds to the published number; consistent: the published number, within its "
+        "rounding, meets our 95% interval")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Check:
     """One published number and ours.
 
     step : one unit of the last decimal that was printed
-    why : what is known to differ, where it is not the same protocol; why ours is absent
+    why : the known difference, where it is not the same protocol; why ours is absent
     """
 
     reference: Reference
@@ -59,7 +59,7 @@ def check(run: Run, published_as: str | None = None) -> list[Check]:
     Parameters
     ----------
     run : finished and verified
-    published_as : what the source calls the model; none takes the names the catalogue knows
+    published_as : the source's name of the model; none takes the names the catalogue knows
 
     Raises
     ------

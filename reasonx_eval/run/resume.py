@@ -1,8 +1,8 @@
-"""What an earlier process left in a run's folder, taken over only if it would come out the same today.
+"""Records that an earlier process left in a run's folder, used again only if they would come out the same today.
 
-Whatever decides a record is compared before the record is used again: what was asked (run.json), the ground truth and
+Whatever decides a record is compared before the record is used again: the request (run.json), the ground truth and
 the photos (read and hashed anew), and the prediction of one sample where the model is a user's own code, of which no
-digest says all. What can't be compared is said.
+digest covers everything. Anything that can't be compared is named.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from reasonx_eval.run.prefetch import in_order, worker_pool
 from reasonx_eval.run.stages import Job, Loaded, Predicted, load, predict
 from reasonx_eval.types import Progress, Record
 
-#: of a run's folder: path -> digest of what a user's code reads
+#: of a run's folder: path -> digest of the files that a user's code reads
 FILES: Final = "files.json"
 _ANEW: Final = "--force to score anew, or another --out"
 
@@ -38,7 +38,7 @@ class Reuse:
     """Records that an earlier process left and that still hold.
 
     job : with the digests' algorithm of these records
-    said : what was compared and what was not, for the user; empty where nothing is used again
+    said : a sentence on the comparison, for the user; empty where nothing is used again
     """
 
     job: Job
@@ -123,7 +123,7 @@ def _compare(
     job: Job, records: Sequence[Record], again: Sequence[Record], photos: Mapping[str, str], workers: int,
     progress: Progress | None,
 ) -> str:  # fmt: skip
-    """Hold records against today's data, and those in `again` against today's predictions; says what was compared.
+    """Hold records against today's data, and those in `again` against today's predictions; gives a sentence on it.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def _check_inputs(
 
 
 def _difference(job: Job, records: Mapping[str, Record], photos: Mapping[str, str], sample_id: str) -> str | None:
-    """What differs between a record's inputs and the data as they are now; None where nothing does."""
+    """The difference between a record's inputs and the data as they are now; None where nothing does."""
     record, now = records[sample_id], load(job, sample_id)
     if not isinstance(now, Loaded):
         return f"sample {sample_id} can't be read any more ({now.record.error or now.record.undefined})"

@@ -112,7 +112,7 @@ def _predictions(folder: Path, result: Result) -> Saved:
         return Saved(kept)
     source = result.model.source.removeprefix("preds:")
     if source != result.model.source and Path(source).is_dir():
-        # what the model itself was asked for, and what its maker stated, are no rules for reading files
+        # the options of the model itself, and its maker's statements, are no rules for reading files
         rules = {k: v for k, v in result.model.options.items() if k not in ("model", "stated_weights_sha256", "seed")}
         return Saved(source, **parse_options(Saved, rules, where=source))
     raise UsageError("its predictions were not saved", where=str(folder), fix=rerun_command(folder, result))

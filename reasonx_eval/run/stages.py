@@ -1,4 +1,4 @@
-"""The stages of one sample: load, predict, score. Each gives what the next one takes, or why the sample failed."""
+"""The stages of one sample: load, predict, score. Each gives the input of the next one, or why the sample failed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reasonx_eval.types import Kind, Prediction, Record, Sample
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to every sample of a run.
+    """The work on every sample of a run.
 
     pixels, predictions : folders to keep per-pixel errors and predictions in, or None
     algorithm : of the digests; that of the records that are already there
@@ -80,7 +80,7 @@ PredictStage: TypeAlias = Predicted | SampleOutcome
 
 
 def load(job: Job, sample_id: str) -> LoadStage:
-    """Read a sample: the target that the protocol measures, what the model needs, and their digests.
+    """Read a sample: the target that the protocol measures, the inputs of the model, and their digests.
 
     Raises
     ------

@@ -24,7 +24,7 @@ def verify_run(result: Result, folder: Path) -> list[str]:
     Raises
     ------
     DataError
-        Something does not hold; says which number or digest, what it is and what it should be.
+        Something does not hold; names the number or digest, as it is and as it should be.
     """
     path = folder / "records.jsonl"
     if not path.is_file():
