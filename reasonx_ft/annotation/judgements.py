@@ -237,8 +237,8 @@ class Store:
         rows = self.columns.of_streams(judge=revision, modality=modality, template=template)
         used = {self.columns.streams[k][2] for k in np.unique(self.columns.stream[rows])}
         if len(used) > 1:
-            raise UsageError(f"{modality} was asked in {len(used)} wordings: template {', '.join(sorted(used))}?",
-                             where=str(self.folder))  # fmt: skip
+            raise UsageError(f"{modality} was asked in {len(used)} wordings (templates {', '.join(sorted(used))})",
+                             where=str(self.folder), fix="tune: set data.template to one of them")  # fmt: skip
         if not rows.any():
             raise UsageError(f"no answers about {modality} of judge {revision}", where=str(self.folder))
         if not contested:

@@ -65,7 +65,7 @@ def _suspicious(modality: str, red: int, n: int, share: float) -> str | None:
         # most pairs may truly differ in colour: only many answers without exception are suspicious
         if most < n or n < _MANY:
             return None
-        return f"albedo: all {n:,} answers are {'yes' if red else 'no'}: does this judge look at the points?"
+        return f"albedo: all {n:,} answers are {'yes' if red else 'no'}: perhaps the judge does not look at the points"
     if most < n * (share if n >= _MANY else 1) or n < _FEWEST:
         return None
     colour = "red" if red == most else "green"

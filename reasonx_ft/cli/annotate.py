@@ -18,31 +18,38 @@ _READINGS = {"log-probabilities": "log-probabilities of both answers",
 @click.command("annotate")
 @click.argument("images")
 @click.option("--judge", "spec", required=True, metavar="JUDGE",
-              help="oracle, tiny, mllm:FOLDER or mllm:OWNER/NAME, server:URL, reasonx, or FILE.py:Class.")
+              help="The judge to ask: oracle, tiny, mllm:FOLDER or mllm:OWNER/NAME, server:URL, reasonx, or "
+                   "FILE.py:Class.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the judgement store.")
-@click.option("-O", "--option", "options", multiple=True, metavar="KEY=VALUE", help="Option of the judge.")
-@click.option("--pairs", type=int, default=40, show_default=True, help="Pairs of points a photo.")
-@click.option("--modalities", metavar="NAME[,NAME]", default="depth,normals,irradiance,albedo", show_default=True)
+@click.option("-O", "--option", "options", multiple=True, metavar="KEY=VALUE",
+              help="Set an option of the judge; may be repeated.")
+@click.option("--pairs", type=int, default=40, show_default=True, help="Number of point pairs in each photo.")
+@click.option("--modalities", metavar="NAME[,NAME]", default="depth,normals,irradiance,albedo", show_default=True,
+              help="Modalities that the questions are about.")
 @click.option("--orders", type=click.Choice(["both", "red-first", "random"]), default="both", show_default=True,
-              help="Ask with both colour orders of the markers, or one.")
+              help="Ask each question with both colour orders of the markers, or with one.")
 @click.option("--sampler", type=click.Choice(["stratified", "bands"]), default="stratified", show_default=True,
-              help="How pairs are chosen; bands as published.")
-@click.option("--questions", type=click.Path(path_type=Path), help="TOML with another wording.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the pairs.")
-@click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's files, for dataset:NAME.")
-@click.option("--dataset-option", "dataset_options", multiple=True, metavar="KEY=VALUE")
-@click.option("--limit", type=int, help="Only N photos, spread evenly.")
-@click.option("--shard", metavar="I/N", help="Every N-th photo from the I-th; all may write to one store.")
-@click.option("--batch-size", type=int, help="Questions at a time.  [default: the judge's]")
-@click.option("--device", help="For judges with networks: auto, cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", help="Their number type: float32, bfloat16, float16.")
-@click.option("--trust-remote-code", is_flag=True, help="Run Python code that comes with a checkpoint.")
-@click.option("--retry-failed", is_flag=True, help="Ask again what was answered without a probability.")
+              help="Method that chooses the pairs; bands is the published one.")
+@click.option("--questions", type=click.Path(path_type=Path),
+              help="Take the wording of the questions from this TOML file.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed that the pairs are drawn with.")
+@click.option("--root", type=click.Path(path_type=Path), help="For dataset:NAME: folder of the dataset's files.")
+@click.option("--dataset-option", "dataset_options", multiple=True, metavar="KEY=VALUE",
+              help="For dataset:NAME: set an option of the dataset; may be repeated.")
+@click.option("--limit", type=int, help="Ask about N photos only, spread evenly.")
+@click.option("--shard", metavar="I/N",
+              help="Ask about every N-th photo from the I-th; all shards may write to one store.")
+@click.option("--batch-size", type=int, help="Number of questions in one call of the judge.  [default: the judge's]")
+@click.option("--device", help="Device of a judge's network: auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dtype", help="Number type of a judge's network: float32, bfloat16, float16.")
+@click.option("--trust-remote-code", is_flag=True, help="Allow Python code that comes with a checkpoint to run.")
+@click.option("--retry-failed", is_flag=True, help="Ask the questions again that the store has without a probability.")
 @click.option("--flush-seconds", type=click.FloatRange(min=0), default=20.0, show_default=True,
-              help="The longest an answer waits for its shard; a kill loses no more.")
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Threads that read photos.")
+              help="Longest time that an answer waits for its shard; a kill loses no more than these seconds.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True,
+              help="Number of threads that read photos.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")  # fmt: skip
 def command(images: str, spec: str, out: Path, options: tuple[str, ...], root: Path | None,
             dataset_options: tuple[str, ...], limit: int | None, shard: str | None, modalities: str, as_json: bool,
             quiet: bool, **how: Any) -> int:  # fmt: skip

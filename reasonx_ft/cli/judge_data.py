@@ -9,23 +9,27 @@ import click
 
 
 @click.command("judge-data")
-@click.option("--dataset", "name", required=True, metavar="NAME", help="With ground-truth maps.")
-@click.option("--split", help="[default: the first that the dataset has]")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for pictures, JSONL and Parquet.")
-@click.option("--modalities", metavar="NAME[,NAME]", help="[default: all that the dataset has maps of]")
+@click.option("--dataset", "name", required=True, metavar="NAME", help="Dataset with ground-truth maps.")
+@click.option("--split", help="Split of the dataset.  [default: the first that it has]")
+@click.option("--out", required=True, type=click.Path(path_type=Path),
+              help="Folder that pictures, JSONL and Parquet are written to.")
+@click.option("--modalities", metavar="NAME[,NAME]",
+              help="Modalities to ask about.  [default: all that the dataset has maps of]")
 @click.option("--pairs", type=click.IntRange(min=1, max=1000), default=10, show_default=True,
-              help="Questions about each photo and modality.")
+              help="Number of questions about each photo and modality.")
 @click.option("--same", type=click.FloatRange(0, 1), default=0.5, show_default=True,
               help='Share of albedo\'s answers that are "same", where the photo has as many.')
 @click.option("--format", "picture", type=click.Choice(["jpg", "png"]), default="jpg", show_default=True,
-              help="Of the pictures; png is larger and exact.")
-@click.option("--questions", "wording", type=click.Path(path_type=Path), help="TOML with another wording.")
+              help="Format of the pictures; png is larger and exact.")
+@click.option("--questions", "wording", type=click.Path(path_type=Path),
+              help="Take the wording of the questions from this TOML file.")
 @click.option("--root", type=click.Path(path_type=Path), help="Folder of the dataset's files.")
-@click.option("--dataset-option", "dataset_options", multiple=True, metavar="KEY=VALUE")
-@click.option("--limit", type=int, help="Only N photos, spread evenly.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of pairs and colours.")
+@click.option("--dataset-option", "dataset_options", multiple=True, metavar="KEY=VALUE",
+              help="Set an option of the dataset; may be repeated.")
+@click.option("--limit", type=int, help="Write N photos only, spread evenly.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed that pairs and colours are drawn with.")
 @click.option("--json", "as_json", is_flag=True, help="Print data.json.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")  # fmt: skip
 def command(name: str, split: str | None, out: Path, modalities: str | None, pairs: int, same: float,
             picture: Literal["jpg", "png"], wording: Path | None, root: Path | None,
             dataset_options: tuple[str, ...], limit: int | None, seed: int, as_json: bool,

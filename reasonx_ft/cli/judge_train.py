@@ -15,27 +15,31 @@ _TINY = ("steps", "images", "scenes", "seed", "threads", "learning_rate", "adam_
 
 @click.command("judge-train")
 @click.option("--judge", required=True, metavar="JUDGE",
-              help="tiny, from nothing; or mllm:FOLDER, mllm:OWNER/NAME: a LoRA adapter for it.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for weights, card and log.")
+              help="The judge to train: tiny, from random weights; or mllm:FOLDER, mllm:OWNER/NAME, which gets a LoRA "
+                   "adapter.")
+@click.option("--out", required=True, type=click.Path(path_type=Path),
+              help="Folder that weights, card and log are written to.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML with any field of the configuration.")
-@click.option("--data", type=click.Path(path_type=Path), help="mllm: folder written by judge-data.")
-@click.option("--steps", type=int, help="Optimiser steps.  [mllm: whole epochs]")
+@click.option("--data", type=click.Path(path_type=Path), help="mllm: folder that judge-data wrote.")
+@click.option("--steps", type=int, help="Number of optimiser steps.  [default of mllm: whole epochs]")
 @click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: 0]")
-@click.option("--learning-rate", type=float, help="Its peak.")
-@click.option("--images", type=int, help="tiny: photos a step.")
-@click.option("--adam-rate", type=float, help="tiny: peak rate of what is no matrix.")
-@click.option("--scenes", type=int, help="tiny: only the first N broad scenes, and no others.")
-@click.option("--threads", type=int, help="tiny: threads that share a step's photos.  [default: 2]")
+@click.option("--learning-rate", type=float, help="Peak of the learning rate.")
+@click.option("--images", type=int, help="tiny: number of photos in each step.")
+@click.option("--adam-rate", type=float,
+              help="tiny: peak learning rate of the weights that Adam updates: all but matrices.")
+@click.option("--scenes", type=int, help="tiny: train on the first N scenes of scenes-broad alone.")
+@click.option("--threads", type=int, help="tiny: number of threads that share the photos of a step.  [default: 2]")
 @click.option("--bfloat16/--float32", "bfloat16", default=None,
-              help="tiny: convolutions in half the bits, or in full; quick only on CPUs with bfloat16.")
-@click.option("--device", help="mllm: auto, cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", help="mllm: float32, bfloat16, float16.")
-@click.option("--trust-remote-code", is_flag=True, help="mllm: run Python code that comes with the checkpoint.")
+              help="tiny: number type of the convolutions; bfloat16 is fast only on CPUs that have it.")
+@click.option("--device", help="mllm: device to train on: auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dtype", help="mllm: number type of the weights: float32, bfloat16, float16.")
+@click.option("--trust-remote-code", is_flag=True,
+              help="mllm: allow Python code that comes with the checkpoint to run.")
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True,
-              help="tiny: processes that render; they change nothing in the result.")
+              help="tiny: number of processes that render; the result does not depend on it.")
 @click.option("--force", is_flag=True, help="Replace the weights in the folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the card as JSON.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")  # fmt: skip
 def command(judge: str, out: Path, file: Path | None, workers: int, force: bool, as_json: bool, quiet: bool,
             **flags: Any) -> int:  # fmt: skip
     """Train a judge of point pairs.

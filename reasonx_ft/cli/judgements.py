@@ -34,7 +34,7 @@ def command() -> None:
 @_STORE
 @_JSON
 def stats(store: Path, as_json: bool) -> int:
-    """Counts, answers without a probability, agreement between the colour orders, and a histogram."""
+    """Show counts, answers without a probability, agreement between the colour orders, and a histogram."""
     from reasonx_eval.cli.common import print_json
 
     opened = _open(store)
@@ -58,7 +58,7 @@ def stats(store: Path, as_json: bool) -> int:
 @_STORE
 @_JSON
 def verify(store: Path, as_json: bool) -> int:
-    """Every byte against the shards' names, and keys with different answers. Exit code 4 if either is found."""
+    """Check every shard's bytes against its name, and find keys with different answers; exit code 4 if there are."""
     from reasonx_eval.cli.common import print_json
 
     opened = _open(store)
@@ -108,13 +108,14 @@ def merge(out: Path, sources: tuple[Path, ...], keep: bool, as_json: bool) -> in
 
 @command.command("show")
 @_STORE
-@click.option("--photo", help="Only photos whose digest begins so, or with this name.")
-@click.option("--modality", help="Only this modality.")
-@click.option("--judge", help="Only this judge: its name, or how its revision begins.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many.")
+@click.option("--photo", help="Show only photos with this name, or whose digest begins so.")
+@click.option("--modality", help="Show only this modality.")
+@click.option("--judge", help="Show only this judge, given by its name or the beginning of its revision.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", default=20, show_default=True,
+              help="Show at most N answers.")
 @_JSON
 def show(store: Path, photo: str | None, modality: str | None, judge: str | None, limit: int, as_json: bool) -> int:
-    """Single answers."""
+    """Show single answers."""
     from reasonx_eval.cli.common import print_json
 
     opened = _open(store)

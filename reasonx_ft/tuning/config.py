@@ -48,7 +48,7 @@ class Data(Section):
     flip : mirror half of the photos, with their pairs
     held_out : share of the photos, by their digests, that is never trained on and measures agreement; at least one,
         unless it is 0
-    judge, template : whose answers, where the store has several
+    judge, template : the judge and the wording to use; needed where the store has several
     min_confidence : least abs(2 p - 1) of a stored probability
     max_gap : greatest difference between the two colour orders; more is a contradiction, and left out
     limit : only N photos, spread evenly
