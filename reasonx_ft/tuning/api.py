@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reasonx_ft.tuning import train
-from reasonx_ft.tuning.checkpoint import claim_run
+from reasonx_ft.tuning.checkpoint import RUN, claim_run, read_run
 from reasonx_ft.tuning.config import TuneConfig
 from reasonx_ft.tuning.data import Progress
 from reasonx_ft.tuning.settings import read_settings
@@ -63,10 +63,11 @@ def tune(
     >>> result.card.name, result.step
     ('tiny-grpo', 1)
     """
-    if not isinstance(config, TuneConfig):
-        config = read_settings(preset=preset, method=method, base=str(base), flags=settings,
-                               file=None if config is None else Path(config))  # fmt: skip
     claim_run(Path(out), force=force)
+    if not isinstance(config, TuneConfig):
+        begun = read_run(Path(out)).config if (Path(out) / RUN).is_file() else None
+        config = read_settings(preset=preset, method=method, base=str(base), flags=settings, begun=begun,
+                               file=None if config is None else Path(config))  # fmt: skip
     sources = Sources(str(base), str(photos), Path(judgements), None if root is None else Path(root),
                       dict(dataset_options or {}))  # fmt: skip
     return train.tune(sources, config, Path(out), name=name, stop_after=stop_after, progress=progress)

@@ -88,7 +88,7 @@ class Checker:
                 f"gap:{data.max_gap:g}|likelier|{balanced}|same:{rules.threshold}|reasonx:{__version__}")
 
     def _measured(self, step: int) -> tuple[dict[str, float], dict[str, str]]:
-        """Canaries of the weights as they would be exported."""
+        """Unrewarded metrics of the weights as they would be exported."""
         with tempfile.TemporaryDirectory() as folder:
             with self._gathered():
                 write_model(self._policy, Path(folder), self._facts, step=step)

@@ -239,7 +239,7 @@ class Machine(Section):
     """Where and how it is computed; decides last bits only, and may be changed when a run goes on.
 
     microbatch : samples that go through the network with gradient at a time; None is all
-    shard : share the weights out among the processes; None is what `accelerate launch` was told (--use_fsdp)
+    shard : share the weights out among the processes; None follows `accelerate launch` (--use_fsdp)
     threads : of the arithmetic on a CPU
     workers : threads that read photos; cache_gib : memory for photos at working size
     """

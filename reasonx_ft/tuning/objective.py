@@ -243,17 +243,17 @@ class StepLoss:
         """Policy loss and KL of some transitions."""
         policy, divergences, replayed = [], [], []
         for modality, mean in means.items():
-            rollout, worth = self.rollouts.by_modality[modality], self.advantages[modality]
+            rollout, compared = self.rollouts.by_modality[modality], self.advantages[modality]
             step = _part(rollout.transitions[part.transition], part)
-            earned = worth.reward[part.photos, part.samples]
+            earned = compared.reward[part.photos, part.samples]
             # a photo without a reward takes no part, neither in the policy loss nor in the KL
-            share = (~earned.isnan()).to(mean.dtype) / max(worth.groups, 1)
+            share = (~earned.isnan()).to(mean.dtype) / max(compared.groups, 1)
             share = share / (rollout.values.shape[1] * len(rollout.transitions) * len(self.batch.judged))
             divergence = None
             if self.objective.kl and step.reference is not None:
                 divergence = kl_divergence(mean, step.reference, step.std, step.kl_scale)
                 divergences.append(self.objective.kl * (share * divergence).sum() / step.elements)
-            loss, seen = self._clipped(step, mean, part, worth, modality)
+            loss, seen = self._clipped(step, mean, part, compared, modality)
             policy.append(per_modality(self.objective.grpo, modality) * (share * loss).sum())
             replayed.append(replace(seen, kl=None if divergence is None else divergence.detach()))
         terms = {"policy": torch.stack(policy).sum()}
@@ -262,19 +262,19 @@ class StepLoss:
         return Loss(terms, replayed)
 
     def _clipped(
-        self, step: Transition, mean: Tensor, part: Microbatch, worth: Advantages, modality: str
+        self, step: Transition, mean: Tensor, part: Microbatch, compared: Advantages, modality: str
     ) -> tuple[Tensor, TransitionStatistics]:
         """Loss [b, g] with one advantage a map, or summed over pairs, each with an advantage and ratio of its own."""
-        if worth.credit is None:
+        if compared.credit is None:
             elements = step.elements
-            ratio, advantage = log_ratio(step.after, mean, step.mean, step.std), worth.advantage
+            ratio, advantage = log_ratio(step.after, mean, step.mean, step.std), compared.advantage
         else:
             elements = step.after.shape[-1] * step.after.shape[-2]
             each = log_ratio_of_elements(step.after, mean, step.mean, step.std)
-            ratio, advantage = each.flatten(-2).sum(-1), worth.credit
+            ratio, advantage = each.flatten(-2).sum(-1), compared.credit
         found = clipped_loss(ratio, advantage[part.photos, part.samples], elements=elements,
                              clip_range_sum=self.objective.clip_range_sum)  # fmt: skip
-        loss = found.loss if worth.credit is None else found.loss.sum(-1)
+        loss = found.loss if compared.credit is None else found.loss.sum(-1)
         loss = loss * (elements if self.objective.units == "sum" else 1)
         return loss, TransitionStatistics(modality, part.transition, ratio.detach(), None, found.high, found.low,
                                           elements)  # fmt: skip

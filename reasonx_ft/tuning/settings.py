@@ -40,7 +40,7 @@ def preset_names() -> list[str]:
 
 def read_settings(
     *, preset: str = "default", method: str | None = None, base: str = "", file: Path | None = None,
-    flags: Mapping[str, Any] | None = None,
+    flags: Mapping[str, Any] | None = None, begun: TuneConfig | None = None,
 ) -> TuneConfig:  # fmt: skip
     """The configuration of a run: flags, then the file, then the preset, then the fields' defaults.
 
@@ -52,6 +52,8 @@ def read_settings(
     base : name of the model, for what a preset says of it
     file : TOML with tables of `TuneConfig`
     flags : dotted key -> value; text is read as TOML where it is TOML ("0.1", "true", "[1, 2]"), else taken as it is
+    begun : configuration of the run that goes on: with the same preset and method, it stands in the preset's place, so
+        that a preset which has changed meanwhile changes no run under way
 
     Raises
     ------
@@ -72,7 +74,12 @@ def read_settings(
         _check_keys(given, TuneConfig, "--set")
         values, where = _merged(values, given), "--set" if file is None else f"{file} and --set"
     try:
-        return TuneConfig.model_validate({**values, "preset": preset})
+        config = TuneConfig.model_validate({**values, "preset": preset})
+        if begun is None or (begun.preset, begun.method) != (preset, config.method):
+            return config
+        given = _merged({} if file is None else todays(config_table(file), str(file)), todays(_nested(flags or {}), ""))
+        return TuneConfig.model_validate({**config.model_dump(), **_merged(begun.deciding(), given), "preset": preset,
+                                          **{k: getattr(config, k) for k in ("guard", "watch", "machine")}})
     except ValidationError as error:
         raise UsageError(explain(error), where=where) from None
 

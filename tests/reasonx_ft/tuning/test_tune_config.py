@@ -193,3 +193,16 @@ def test_runs_from_before_there_was_another_place_explored_in_the_steps() -> Non
     }  # fmt: skip
     sampling_nothing = {**stored, "objective": {"grpo": 0.0, "ranking": 1.0}}
     assert "explore" not in stored_config(sampling_nothing, "run.json").policy
+
+
+def test_a_run_under_way_keeps_the_preset_that_it_began_with() -> None:
+    begun = read_settings(base="tiny", flags={"optimiser.max_grad_norm": "0.125", "seed": "4"})
+    now = read_settings(base="tiny", begun=begun, flags={"watch.keep": "5"})
+    assert now.deciding() == begun.deciding()
+    assert now.watch.keep == 5
+    changed = read_settings(base="tiny", begun=begun, flags={"objective.rehearsal": "1.5"})
+    assert changed.objective.rehearsal == 1.5, "what is asked for counts, and is refused later"
+    assert changed.optimiser.max_grad_norm == 0.125
+    for other in ({"preset": "paper"}, {"method": "grpo"}):
+        fresh = read_settings(base="tiny", begun=begun, **other)  # type: ignore[arg-type]
+        assert fresh == read_settings(base="tiny", **other)  # type: ignore[arg-type]
