@@ -72,7 +72,7 @@ class SavedRun:
         kind = self.result.model.kind
         prediction = self.predictions.predict([sample], kind, 0)[0]  # type: ignore[arg-type]  # a kind, as stored
         stored = self.records[sample.id].prediction
-        found = (array_digest(p, algorithm_of(stored)) for p in (prediction, _halved(prediction)))
+        found = [array_digest(p, algorithm_of(stored)) for p in (prediction, _halved(prediction))]
         if stored not in found:
             raise DataError("the saved prediction is not the one that was scored: it was replaced or edited",
                             where=f"{self.folder}: sample {sample.id}",
