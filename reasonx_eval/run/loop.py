@@ -110,9 +110,9 @@ def run(
             return stored
         if options.save_predictions:
             write_meta(out / "predictions", kind=kind, info=model.info, seed=options.seed)
+        provenance = collect(seed=options.seed, passed=options.passed, defaulted=options.defaulted)
         count = _Count(progress, len(ids), earlier.records)
         new = [count(o) for o in score_samples(earlier.job, todo, out, options.workers)]
-        provenance = collect(seed=options.seed, passed=options.passed, defaulted=options.defaulted)
         result = finish(out, spec, ids, [*earlier.records, *new], protocol, provenance,
                         keep_pixels=options.keep_pixels, said=dataset.overlooked())  # fmt: skip
         keep_files(out, model)
