@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from reasonx_eval.errors import UsageError, unknown
 from reasonx_eval.io.documents import read_toml
 from reasonx_eval.io.validation import explain
+
+T = TypeVar("T", bound=BaseModel)
 
 ModelName = Literal["tiny", "tiny-flow", "dino-small"]
 MODEL_NAMES: Final[tuple[str, ...]] = get_args(ModelName)
@@ -89,12 +91,26 @@ def read_config(model: str, file: Path | None, flags: Mapping[str, Any]) -> Pret
     where = str(file) if file is not None else "pretrain"
     if given.get("model", model) != model:
         raise UsageError(f"the file is for {given['model']}, not {model}", where=where)
+    return validated(PretrainConfig, given, {**flags, "model": model}, where, defaults=DEFAULTS[model])
+
+
+def validated(
+    kind: type[T], given: Mapping[str, Any], flags: Mapping[str, Any], where: str, *,
+    defaults: Mapping[str, Any] | None = None,
+) -> T:  # fmt: skip
+    """A configuration: flags (None is "not given"), then the table of a file, then the defaults.
+
+    Raises
+    ------
+    UsageError
+        An unknown key (with the nearest match), a value of the wrong type or out of range.
+    """
     for key in given:
-        if key not in PretrainConfig.model_fields:
-            raise unknown("key", key, PretrainConfig.model_fields, where=where)
+        if key not in kind.model_fields:
+            raise unknown("key", key, kind.model_fields, where=where)
     chosen = {k: v for k, v in flags.items() if v is not None}
     try:
-        return PretrainConfig.model_validate({**DEFAULTS[model], **given, **chosen, "model": model})
+        return kind.model_validate({**(defaults or {}), **given, **chosen})
     except ValidationError as error:
         raise UsageError(explain(error), where=where) from None
 

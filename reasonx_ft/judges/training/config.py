@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from reasonx_eval.errors import UsageError, unknown
-from reasonx_eval.io.validation import explain
-from reasonx_ft.training.config import config_table
+from reasonx_ft.training.config import config_table, validated
 
 
 class Source(BaseModel):
@@ -93,16 +91,8 @@ def read_config(file: Path | None, flags: Mapping[str, Any]) -> JudgeConfig:
     """
     where = str(file) if file is not None else "judge-train"
     given: dict[str, Any] = config_table(file) if file is not None else {}
-    for key in given:
-        if key not in JudgeConfig.model_fields:
-            raise unknown("key", key, JudgeConfig.model_fields, where=where)
-    chosen = {k: v for k, v in flags.items() if v is not None}
-    scenes = chosen.pop("scenes", None)
-    try:
-        config = JudgeConfig.model_validate({**given, **chosen})
-        if scenes is None:
-            return config
-        only = config.sources[0].model_dump() | {"scenes": scenes}
-        return JudgeConfig.model_validate({**config.model_dump(), "sources": [only]})
-    except ValidationError as error:
-        raise UsageError(explain(error), where=where) from None
+    config = validated(JudgeConfig, given, {k: v for k, v in flags.items() if k != "scenes"}, where)
+    if flags.get("scenes") is None:
+        return config
+    only = config.sources[0].model_dump() | {"scenes": flags["scenes"]}
+    return validated(JudgeConfig, {}, {"sources": [only]}, where, defaults=config.model_dump())

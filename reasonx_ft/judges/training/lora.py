@@ -22,21 +22,20 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional
 
-from reasonx_eval.errors import DataError, UsageError, unknown
+from reasonx_eval.errors import DataError, UsageError
 from reasonx_eval.io.files import write_json
 from reasonx_eval.io.images import read_rgb
 from reasonx_eval.io.seeding import rng, stream_seed
-from reasonx_eval.io.validation import explain
 from reasonx_eval.models.loading.runtime import Runtime
 from reasonx_eval.run.provenance import collect
 from reasonx_ft.judges.mllm_files import check_architecture, find_model, limit_tiles, load_model, load_processor
 from reasonx_ft.judges.mllm_readout import chat_text
 from reasonx_ft.judges.training.data import read_data
-from reasonx_ft.training.config import config_table
+from reasonx_ft.training.config import config_table, validated
 from reasonx_ft.training.files import CHECKPOINT, LOG, rise_and_cosine
 from reasonx_ft.training.trainer import Progress, Trainer, silent
 
@@ -99,16 +98,7 @@ def read_lora_config(file: Path | None, flags: Mapping[str, Any]) -> LoraConfig:
         An unknown key (with the nearest match), a value of the wrong type or out of range, a file that can't be read.
     """
     where = "judge-train" if file is None else str(file)
-    given: dict[str, Any] = {}
-    if file is not None:
-        given = config_table(file)
-    for key in given:
-        if key not in LoraConfig.model_fields:
-            raise unknown("key", key, LoraConfig.model_fields, where=where)
-    try:
-        return LoraConfig.model_validate({**given, **{k: v for k, v in flags.items() if v is not None}})
-    except ValidationError as error:
-        raise UsageError(explain(error), where=where) from None
+    return validated(LoraConfig, {} if file is None else config_table(file), flags, where)
 
 
 def train_lora(
