@@ -204,7 +204,9 @@ class Policy(ABC):
 
     def replay(self, batch: Batch, rollouts: Mapping[str, Rollout], part: Microbatch) -> dict[str, Tensor]:
         """Means by the present weights, with gradient, by modality: [b, g or 1, ...]; arithmetic of the rollout's."""
-        codes = self.answer(batch.images[part.photos], part.modalities)
+        # the very tensor where it is whole: a policy knows by it what it has encoded
+        whole = part.photos == slice(0, len(batch.images))
+        codes = self.answer(batch.images if whole else batch.images[part.photos], part.modalities)
         return {m: self.means_of(codes, batch.judged[m].of(part.photos)) for m in part.modalities}
 
     def means_of(self, codes: Mapping[str, Tensor], judged: Judged) -> Tensor:
