@@ -18,16 +18,18 @@ from numpy.typing import NDArray
 from reasonx_eval.errors import DataError, UsageError, unknown
 from reasonx_ft.annotation.questions import Questions
 from reasonx_ft.annotation.store.meta import META, read_meta, update_meta
-from reasonx_ft.annotation.store.schema import MODALITIES, Columns, concatenate, pack
+from reasonx_ft.annotation.store.schema import MODALITIES, Columns, Joiner, pack
 from reasonx_ft.annotation.store.shards import (
     About,
     Damaged,
     Shard,
+    count_rows,
     foreign_paths,
     read_shard,
     shard_paths,
     write_shard,
 )
+from reasonx_ft.annotation.store.sorting import Canonical, sort_rows
 from reasonx_ft.annotation.store.statistics import StreamStats, stream_stats
 from reasonx_ft.annotation.store.table import Table, make_table
 from reasonx_ft.annotation.store.writer import ROWS, SECONDS, Writer
@@ -86,15 +88,23 @@ class Store:
     about : templates and judges, by digest and revision
     """
 
-    def __init__(self, folder: Path, shards: Sequence[Shard], damaged: Sequence[Damaged]) -> None:
+    def __init__(self, folder: Path, shards: Iterable[Shard | Damaged], rows: int) -> None:
         self.folder = folder
-        self.damaged = tuple(damaged)
         self.about = About()
+        joiner = Joiner(rows)
+        paths: list[Path] = []
+        damaged: list[Damaged] = []
+        self._sizes: list[int] = []
         for shard in shards:
+            if isinstance(shard, Damaged):
+                damaged.append(shard)
+                continue
             self.about |= shard.about
-        self.shards = tuple(s.path for s in shards)
-        self._sizes = [len(s.columns) for s in shards]
-        self._all = concatenate([s.columns for s in shards])
+            paths.append(shard.path)
+            self._sizes.append(len(shard.columns))
+            joiner.add(shard.columns)
+        self.shards, self.damaged = tuple(paths), tuple(damaged)
+        self._all = joiner.columns()
 
     @classmethod
     def open(cls, folder: Path | str, *, create: bool = False) -> Store:
@@ -112,37 +122,28 @@ class Store:
             Its meta.json is not that of a judgement store.
         """
         folder = Path(folder)
-        if not folder.is_dir():
-            if folder.exists() or folder.is_symlink():
-                raise UsageError("a file, not a folder", where=str(folder))
-            if not create:
-                raise UsageError("no such folder", where=str(folder), fix="reasonx-ft annotate IMAGES --out FOLDER")
-            try:
-                folder.mkdir(parents=True, exist_ok=True)  # another writer may be as quick
-            except OSError as error:
-                raise UsageError(f"can't be made: {error.strerror or error}", where=str(folder)) from None
-        meta = read_meta(folder)
-        # what another writer has just begun to write is not something else
-        others = any(not p.name.endswith(".part") for p in folder.iterdir())
-        if meta is None and not shard_paths(folder) and not (create and not others):
-            raise UsageError(f"not a judgement store: neither {META} nor shards (answers-*.parquet) in it",
-                             where=str(folder), fix="an empty or a new folder" if create else None)  # fmt: skip
-        whole, damaged = _read_all(folder)
-        return cls(folder, whole, damaged)
+        _check_folder(folder, create=create)
+        for _ in range(10):
+            paths = shard_paths(folder)
+            store = cls(folder, map(read_shard, paths), count_rows(paths))
+            # a merge may have taken away what was listed
+            if all(d.path.exists() for d in store.damaged):
+                return store
+        raise DataError("shards keep vanishing while they are read", where=str(folder))
 
     @cached_property
-    def _order(self) -> NDArray[np.int64]:
+    def _sorted(self) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+        return sort_rows(len(self._all), self._all.take)
+
+    @property
+    def _order(self) -> NDArray[np.uint32]:
         """Rows by photo and place in it; of equal keys, the row that counts comes first."""
-        everything = self._all
-        return np.lexsort((np.isnan(everything.probability), everything.place, everything.photo))
+        return self._sorted[0]
 
-    @cached_property
+    @property
     def _repeats(self) -> NDArray[np.bool_]:
         """Of the rows in `_order`, those whose key came before."""
-        photo, place = self._all.photo[self._order], self._all.place[self._order]
-        repeats = np.zeros(len(photo), dtype=np.bool_)
-        repeats[1:] = (photo[1:] == photo[:-1]) & (place[1:] == place[:-1])
-        return repeats
+        return self._sorted[1]
 
     @cached_property
     def columns(self) -> Columns:
@@ -158,7 +159,7 @@ class Store:
         return np.searchsorted(self.columns.photo, np.arange(len(self._all.photos) + 1))
 
     def __len__(self) -> int:
-        return len(self.columns)
+        return len(self._all) - int(np.count_nonzero(self._repeats))
 
     def known(
         self, photo: str, points: NDArray[np.integer], streams: Sequence[tuple[str, str, str, str]],
@@ -253,7 +254,7 @@ class Store:
         return found[~self._repeats]
 
     @cached_property
-    def _contradictions(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    def _contradictions(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.int64]]:
         """Rows that count, rows with the same key and another probability, and the places of the first in `_order`."""
         before = np.flatnonzero(self._repeats)
         # the row that counts is the first of its group
@@ -290,17 +291,23 @@ class Store:
                         (shards[0], shards[1]))  # fmt: skip
 
 
-def _read_all(folder: Path) -> tuple[list[Shard], list[Damaged]]:
-    """All shards; listed again while a merge takes away what was listed."""
-    for _ in range(10):
-        paths = shard_paths(folder)
-        found = [read_shard(p) for p in paths]
-        gone = [f.path for f in found if isinstance(f, Damaged) and not f.path.exists()]
-        if not gone:
-            break
-    else:
-        raise DataError("shards keep vanishing while they are read", where=str(folder))
-    return [f for f in found if isinstance(f, Shard)], [f for f in found if isinstance(f, Damaged)]
+def _check_folder(folder: Path, *, create: bool) -> None:
+    """Raise what `Store.open` raises for a folder that is no store; make it if it may be made."""
+    if not folder.is_dir():
+        if folder.exists() or folder.is_symlink():
+            raise UsageError("a file, not a folder", where=str(folder))
+        if not create:
+            raise UsageError("no such folder", where=str(folder), fix="reasonx-ft annotate IMAGES --out FOLDER")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)  # another writer may be as quick
+        except OSError as error:
+            raise UsageError(f"can't be made: {error.strerror or error}", where=str(folder)) from None
+    meta = read_meta(folder)
+    # what another writer has just begun to write is not something else
+    others = any(not p.name.endswith(".part") for p in folder.iterdir())
+    if meta is None and not shard_paths(folder) and not (create and not others):
+        raise UsageError(f"not a judgement store: neither {META} nor shards (answers-*.parquet) in it",
+                         where=str(folder), fix="an empty or a new folder" if create else None)  # fmt: skip
 
 
 def merge(stores: Iterable[Store], out: Path, *, remove: bool = False) -> list[Path]:
@@ -316,22 +323,13 @@ def merge(stores: Iterable[Store], out: Path, *, remove: bool = False) -> list[P
     the shards written
     """
     stores = list(stores)
-    target = Store.open(out, create=True)
-    about = target.about
-    for store in stores:
-        about |= store.about
-    joined = Store(out, [Shard(out, s.columns, s.about) for s in stores], ()).columns
-    rank = np.argsort(np.array([p.hex() for p in joined.photos], dtype="U32"), kind="stable")
-    number = np.empty(len(rank), dtype=np.int64)
-    number[rank] = np.arange(len(rank))
-    # streams sorted too: their numbers must not depend on which shard came first
-    stream_rank = sorted(range(len(joined.streams)), key=lambda k: joined.streams[k])
-    stream_number = np.empty(len(stream_rank), dtype=np.int64)
-    stream_number[stream_rank] = np.arange(len(stream_rank))
-    rows = np.lexsort((pack(joined.points, stream_number[joined.stream]), number[joined.photo]))
+    _check_folder(out, create=True)
+    about = _about(out, stores)
+    canonical = Canonical([s._all for s in stores])
+    rows = canonical.sorted_rows()
     written = []
     for start in range(0, len(rows), MERGED_ROWS):
-        written.append(write_shard(out, joined.take(rows[start : start + MERGED_ROWS]).compact(), about))
+        written.append(write_shard(out, canonical.take(rows[start : start + MERGED_ROWS]).compact(), about))
     update_meta(out, about)
     if remove:
         _check_written(written, len(rows))
@@ -340,13 +338,25 @@ def merge(stores: Iterable[Store], out: Path, *, remove: bool = False) -> list[P
     return written
 
 
+def _about(out: Path, stores: Sequence[Store]) -> About:
+    """Templates and judges of the shards in `out`, then those of the stores."""
+    about = About()
+    if not any(store.folder.samefile(out) for store in stores):
+        for shard in map(read_shard, shard_paths(out)):
+            about |= shard.about if isinstance(shard, Shard) else About()
+    for store in sorted(stores, key=lambda s: not s.folder.samefile(out)):
+        about |= store.about
+    return about
+
+
 def _check_written(paths: Sequence[Path], rows: int) -> None:
     """Read merged shards back and count their answers, before what they were made from is deleted."""
-    found = [read_shard(path) for path in paths]
-    damaged = [f for f in found if isinstance(f, Damaged)]
-    if damaged:
-        raise DataError(f"read back, {damaged[0].reason}; no source was deleted", where=str(damaged[0].path),
-                        fix="check the disk, then merge again")  # fmt: skip
-    n = sum(len(f.columns) for f in found if isinstance(f, Shard))
+    n = 0
+    for path in paths:
+        found = read_shard(path)
+        if isinstance(found, Damaged):
+            raise DataError(f"read back, {found.reason}; no source was deleted", where=str(path),
+                            fix="check the disk, then merge again")  # fmt: skip
+        n += len(found.columns)
     if n != rows:
         raise DataError(f"{n:,} answers read back of {rows:,} written; no source was deleted", where=str(paths[0]))

@@ -95,14 +95,16 @@ def merge(out: Path, sources: tuple[Path, ...], keep: bool, as_json: bool) -> in
     from reasonx_ft.annotation.judgements import merge as join
 
     opened = [_open(s) for s in sources or (out,)]
-    written = join(opened, out, remove=not sources and not keep)
-    n = len(_open(out))
     damaged = [d for s in opened for d in s.damaged]
+    n_sources = sum(len(s.shards) for s in opened)
+    written = join(opened, out, remove=not sources and not keep)
+    del opened  # or the answers would be in memory twice
+    n = len(_open(out))
     if as_json:
         print_json({"store": str(out), "answers": n, "written": [p.name for p in written],
                     "damaged": [str(d.path) for d in damaged]})  # fmt: skip
     else:
-        click.echo(f"{out}: {n:,} answers, {len(written)} shards written from {sum(len(s.shards) for s in opened)}")
+        click.echo(f"{out}: {n:,} answers, {len(written)} shards written from {n_sources}")
     return _code(damaged)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final, TypeVar
 
@@ -65,10 +65,14 @@ class Columns:
         """Points and stream in one number, uint64 [N]; with `photo` it is the whole key, without loss."""
         return pack(self.points, self.stream)
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What has a value a row, by name."""
+        return {"photo": self.photo, "stream": self.stream, "points": self.points, "probability": self.probability,
+                "flag": self.flag, "seconds": self.seconds}  # fmt: skip
+
     def take(self, rows: NDArray[Any]) -> Columns:
         """Some rows, by index or mask."""
-        return Columns(self.photos, self.names, self.streams, self.photo[rows], self.stream[rows], self.points[rows],
-                       self.probability[rows], self.flag[rows], self.seconds[rows])  # fmt: skip
+        return replace(self, **{name: values[rows] for name, values in self.arrays().items()})
 
     def compact(self) -> Columns:
         """The same rows without photos and streams that no row uses, the others in order of first use."""
@@ -103,32 +107,72 @@ def pack(points: NDArray[np.integer], stream: NDArray[np.integer]) -> NDArray[np
     return packed
 
 
+class Joiner:
+    """Rows of several parts, in the order they are added; photos and streams are joined by their value.
+
+    Rows are copied to their place at once, so a part can be forgotten when it was added, and none is held twice.
+
+    Parameters
+    ----------
+    rows : how many are to be expected; more are allowed, and cost another copy
+    """
+
+    def __init__(self, rows: int = 0) -> None:
+        self._photos: dict[bytes, int] = {}
+        self._names: list[str] = []
+        self._streams: dict[tuple[str, str, str, str], int] = {}
+        self._arrays = allocate(rows)
+        self._n = 0
+
+    @property
+    def texts(self) -> tuple[tuple[bytes, ...], tuple[str, ...], tuple[tuple[str, str, str, str], ...]]:
+        """Photos, their names and streams of all parts, as `Columns` has them."""
+        return tuple(self._photos), tuple(self._names), tuple(self._streams)
+
+    def number(self, part: Columns) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The joined numbers of a part's photos, int32 [P], and streams, int32 [S]; a photo's first name stays."""
+        for digest, name in zip(part.photos, part.names, strict=True):
+            if digest not in self._photos:
+                self._photos[digest] = len(self._photos)
+                self._names.append(name)
+        for s in part.streams:
+            self._streams.setdefault(s, len(self._streams))
+        return (np.array([self._photos[p] for p in part.photos], dtype=np.int32),
+                np.array([self._streams[s] for s in part.streams], dtype=np.int32))  # fmt: skip
+
+    def add(self, part: Columns) -> None:
+        """Add the rows of a part."""
+        photo, stream = self.number(part)
+        start, self._n = self._n, self._n + len(part)
+        if self._n > len(self._arrays["photo"]):
+            larger = allocate(2 * self._n)
+            for name, values in self._arrays.items():
+                larger[name][:start] = values[:start]
+            self._arrays = larger
+        for name, values in replace(part, photo=photo[part.photo], stream=stream[part.stream]).arrays().items():
+            self._arrays[name][start : self._n] = values
+
+    def columns(self) -> Columns:
+        """All rows so far."""
+        arrays: dict[str, Any] = {name: values[: self._n] for name, values in self._arrays.items()}
+        return Columns(*self.texts, **arrays)
+
+
 def concatenate(parts: Sequence[Columns]) -> Columns:
     """All rows of several, in order; photos and streams are joined by their value."""
-    photos: dict[bytes, int] = {}
-    names: list[str] = []
-    streams: dict[tuple[str, str, str, str], int] = {}
-    photo, stream = [], []
+    joiner = Joiner(sum(map(len, parts)))
     for part in parts:
-        for digest, name in zip(part.photos, part.names, strict=True):
-            if digest not in photos:
-                photos[digest] = len(photos)
-                names.append(name)
-        for s in part.streams:
-            streams.setdefault(s, len(streams))
-        photo.append(np.array([photos[p] for p in part.photos], dtype=np.int32)[part.photo])
-        stream.append(np.array([streams[s] for s in part.streams], dtype=np.int32)[part.stream])
-    if not parts:
-        return empty()
-    rest = (np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Columns)[5:])
-    return Columns(tuple(photos), tuple(names), tuple(streams), np.concatenate(photo), np.concatenate(stream), *rest)
+        joiner.add(part)
+    return joiner.columns()
 
 
-def empty() -> Columns:
-    """No rows."""
-    none = np.zeros(0)
-    return Columns((), (), (), none.astype(np.int32), none.astype(np.int32), np.zeros((0, 4), np.int16),
-                   none.astype(np.float32), none.astype(np.int8), none.astype(np.float32))  # fmt: skip
+def allocate(rows: int) -> dict[str, NDArray[Any]]:
+    """Arrays of `Columns` for so many rows, whose values are still to be set."""
+    types: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+        "photo": (np.int32, ()), "stream": (np.int32, ()), "points": (np.int16, (4,)),
+        "probability": (np.float32, ()), "flag": (np.int8, ()), "seconds": (np.float32, ()),
+    }  # fmt: skip
+    return {name: np.empty((rows, *shape), kind) for name, (kind, shape) in types.items()}
 
 
 def stored_text(text: str) -> str:
@@ -159,7 +203,7 @@ def to_arrow(columns: Columns, metadata: Mapping[str, bytes]) -> Any:
         index = np.array([unique.index(v) for v in values] or [0], dtype=np.int32)
         return pa.DictionaryArray.from_arrays(pa.array(index[rows], pa.int32()), pa.array(unique, pa.string()))
 
-    raw = np.frombuffer(b"".join(columns.photos), dtype="V16")[columns.photo].tobytes() if len(columns) else b""
+    raw = np.frombuffer(b"".join(columns.photos), dtype=np.uint64).reshape(-1, 2)[columns.photo]
     digests = pa.Array.from_buffers(pa.binary(16), len(columns), [None, pa.py_buffer(raw)])
     # names are unique a photo, and looking each up in a list would take the square of their number
     called = pa.array(map(stored_text, columns.names), pa.string())

@@ -10,19 +10,23 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
 from reasonx_eval.errors import DataError
 from reasonx_eval.io.documents import parse_json
 from reasonx_eval.io.files import canonical_json, encode_json, write_bytes
-from reasonx_eval.io.limits import check_limit
-from reasonx_ft.annotation.store.schema import SCHEMA, Columns, from_arrow, to_arrow
+from reasonx_eval.io.limits import check_limit, limit
+from reasonx_ft.annotation.store.schema import SCHEMA, Columns, Joiner, from_arrow, to_arrow
 
 PATTERN: Final = re.compile(r"answers-([0-9a-f]{32})\.parquet")
 _KEY: Final = "reasonx.judgements"
+#: rows that are decoded at a time; a shard of `annotate` has fewer
+_BATCH_ROWS: Final = 1 << 16
 #: ending of a shard that was set aside because its bytes are not those its name says
 DAMAGED: Final = ".damaged"
 
@@ -104,13 +108,29 @@ def read_shard(path: Path) -> Shard | Damaged:
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         check_limit("PARQUET_ROWS", file.metadata.num_rows, f"{file.metadata.num_rows:,} rows", error=DataError)
+        schema = file.schema_arrow
+        about = _about(parse_json((schema.metadata or {})[_KEY.encode()], str(path)))
         # one thread: pyarrow's pool of threads may end the process when the interpreter ends
-        table = file.read(use_threads=False)
-        about = _about(parse_json((table.schema.metadata or {})[_KEY.encode()], str(path)))
-        columns = from_arrow(table)
+        batches = file.iter_batches(batch_size=_BATCH_ROWS, use_threads=False)
+        joiner = Joiner(file.metadata.num_rows)
+        for table in chain([schema.empty_table()], (pa.Table.from_batches([batch]) for batch in batches)):
+            joiner.add(from_arrow(table))
     except (pa.ArrowException, DataError, ValueError, KeyError, TypeError, OSError) as error:
         return Damaged(path, f"not a shard of judgements: {' '.join(str(error).split())[:200]}")
-    return Shard(path, columns, about)
+    return Shard(path, joiner.columns(), about)
+
+
+def count_rows(paths: Iterable[Path]) -> int:
+    """Rows of shards as their files state them, without reading these; 0 of a file that states none or too many."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = 0
+    for path in paths:
+        with suppress(pa.ArrowException, OSError):
+            n = pq.read_metadata(path).num_rows
+            found += n if n <= limit("PARQUET_ROWS") else 0
+    return found
 
 
 def _about(stored: Any) -> About:
