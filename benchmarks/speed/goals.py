@@ -61,6 +61,8 @@ GOALS: tuple[Goal, ...] = (
     Goal("scale: store, statistics", "growth", at_most=1.2),
     Goal("scale: store, table for training", "growth", at_most=1.2),
     Goal("scale: store, merge", "growth", at_most=1.2),
+    Goal("load: run of tiny samples", "growth", at_most=1.1),
+    Goal("load: store, merge", "memory", at_most=381),  # 400 MB
     *(Goal(f"server judge, 50 ms, concurrency {n}, {trouble}% trouble", "against", at_most=1 / 0.9)
       for n in (16, 32) for trouble in (0, 15)),
     Goal("GRPO step of tiny-flow over photos", "growth", at_most=1.1),

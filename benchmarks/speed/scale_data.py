@@ -7,6 +7,7 @@ tests make them.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.speed.photos import every_question
 from reasonx_eval.datasets.base import Dataset, DatasetInfo
 from reasonx_eval.io.seeding import rng
 from reasonx_eval.io.selection import Selection, select
@@ -24,7 +26,7 @@ from reasonx_eval.selftest.writers import NYU_SHAPE
 from reasonx_eval.types import DepthTarget, JudgementTarget, Kind, Prediction, Sample
 from reasonx_ft.annotation.judgements import Store
 from reasonx_ft.annotation.questions import read_questions
-from reasonx_ft.types import ORDERS, Answer, JudgeInfo, Photo, Question
+from reasonx_ft.types import ORDERS, Answer, AnswerBatch, JudgeInfo, Photo, Question
 from tests.reasonx_eval.leaderboard import makers
 from tests.reasonx_eval.statistics import planted
 
@@ -89,6 +91,13 @@ class NyuSized(_Synthetic):
         return Sample(sample_id, self._photo, {"depth": DepthTarget(depth, np.ones(self._size, dtype=np.bool_))})
 
 
+class TinySized(NyuSized):
+    """Photos and depth maps of a few pixels: what is left is the cost of a sample."""
+
+    info = _info("tiny-sized", "depth")
+    _size = (24, 32)
+
+
 class Free(Model):
     """A model without cost: always the same map, but for a factor that depends on the photo's name."""
 
@@ -146,3 +155,16 @@ def write_store(folder: Path, answers: int) -> None:
     with Store.open(folder, create=True).writer(JudgeInfo("judge", "r0"), read_questions()) as writer:
         for questions, given in answered(answers):
             writer.append(questions, given)
+
+
+def write_columns(folder: Path, answers: int) -> None:
+    """A store of about so many answers, in shards of 50,000, from batches of columns."""
+    image = np.zeros((1, 1, 3), np.uint8)
+    questions = read_questions()
+    with Store.open(folder, create=True).writer(JudgeInfo("judge", "r0"), questions, seconds=math.inf) as writer:
+        for k in range(answers // (PAIRS * len(questions.modalities) * len(ORDERS))):
+            draw = rng(0, "answers", str(k))
+            photo = Photo(f"photo {k:06d}", image, hashlib.sha256(str(k).encode()).hexdigest()[:32])
+            batch = every_question(photo, draw.integers(30, 482, (PAIRS, 2, 2)).astype(np.int16))
+            n = len(batch)
+            writer.add([batch], AnswerBatch(draw.random(n), np.zeros(n, np.int8), draw.random(n)))

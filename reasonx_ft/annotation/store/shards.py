@@ -121,16 +121,15 @@ def read_shard(path: Path) -> Shard | Damaged:
 
 
 def count_rows(paths: Iterable[Path]) -> int:
-    """Rows of shards as their files state them, without reading these; 0 of a file that states none or too many."""
+    """Rows of shards as their ends state them, a hint: what states none counts none, and the limit is the most."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     found = 0
     for path in paths:
         with suppress(pa.ArrowException, OSError):
-            n = pq.read_metadata(path).num_rows
-            found += n if n <= limit("PARQUET_ROWS") else 0
-    return found
+            found += max(0, pq.read_metadata(path).num_rows)
+    return min(found, limit("PARQUET_ROWS"))
 
 
 def _about(stored: Any) -> About:

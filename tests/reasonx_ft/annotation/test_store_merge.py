@@ -117,6 +117,19 @@ def test_joiner_takes_more_rows_than_were_expected() -> None:
     assert rows == [(joined.photos[joined.photo[k]], joined.streams[joined.stream[k]]) for k in range(len(joined))]
 
 
+def test_shards_that_state_too_many_or_no_rows_are_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = _columns(100, 0)
+    path = write_shard(tmp_path, columns, About())
+    for k, content in enumerate((b"", b"PAR1", path.read_bytes()[:-9])):
+        (tmp_path / f"answers-{k:032x}.parquet").write_bytes(content)
+    assert shards.count_rows([*shard_paths(tmp_path), tmp_path / "gone"]) == 100
+    store = Store.open(tmp_path)
+    assert (len(store.shards), len(store.damaged)) == (1, 3)
+    monkeypatch.setenv("REASONX_MAX_PARQUET_ROWS", "99")
+    assert shards.count_rows([path]) == 99
+    assert len(Store.open(tmp_path).damaged) == 4
+
+
 def test_merge_holds_its_answers_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # what is decoded, sorted or written at a time is small beside the whole
     monkeypatch.setattr("reasonx_ft.annotation.judgements.MERGED_ROWS", 10_000)
