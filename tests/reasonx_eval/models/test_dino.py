@@ -16,17 +16,22 @@ import torch
 from numpy.typing import NDArray
 
 from reasonx_eval.errors import DataError, UsageError
-from reasonx_eval.models.embedded.card import TinyCard, write_model
+from reasonx_eval.models.embedded.card import WEIGHTS, TinyCard, read_card, write_model
 from reasonx_eval.models.embedded.dino import Backbone, Dino, load_backbone
 from reasonx_eval.models.embedded.dino_net import DinoHead
 from reasonx_eval.models.embedded.tiny_net import CODES
 from reasonx_eval.models.loading.catalogue import catalogue, list_models
 from reasonx_eval.models.loading.load import load_model
+from reasonx_eval.protocols.protocol import get_protocol
+from reasonx_eval.registry import load_dataset
+from reasonx_eval.scoring import score_sample
 from reasonx_eval.types import TASK_OF_KIND, Sample
+from tests.helpers.shared import SHARED
 from tests.reasonx_eval.models.tiny_hub import as_hub_cache, moved
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+BACKBONE = SHARED / "weights" / "dinov2-small"
 CHANNELS, LAYERS = 16, (2, 3, 4)
 KINDS = ("depth_metric", "depth_affine", "disparity_affine", "normal", "albedo_linear", "irradiance")
 
@@ -247,3 +252,23 @@ def test_a_tuned_head_runs_with_its_backbone(files: tuple[Path, Path], tmp_path:
     (tmp_path / "tuned" / "reasonx.json").write_text(json.dumps(card))
     with pytest.raises(UsageError, match="tiny has no backbone"):
         load_model(str(tmp_path / "tuned"), options={"backbone": str(files[0])})
+
+
+def test_the_shipped_head_is_what_its_card_says() -> None:
+    card = read_card(WEIGHTS / "dino-small.safetensors")
+    assert (card.model, card.base) == ("dino-small", "facebook/dinov2-small")
+    assert card.parameters == 944_442
+    assert {s.protocol for s in card.scores} >= {"depth/scenes-wild@1", "albedo/scenes-wild-whdr@1"}
+
+
+@pytest.mark.skipif(not BACKBONE.is_dir(), reason=f"no backbone at {BACKBONE}: set REASONX_SHARED")
+def test_the_shipped_head_on_its_backbone_beats_tiny_on_furnished_rooms() -> None:
+    dataset, protocol = load_dataset("rooms", SHARED / "rooms", "val"), get_protocol("depth/rooms")
+    errors = []
+    for model in (load_model("dino-small", options={"backbone": str(BACKBONE)}), load_model("tiny")):
+        samples = [dataset.load(i, ("depth",)) for i in list(dataset.ids)[:6]]
+        kind = model.kind_for("depth", protocol.accepts)
+        made = [model.predict([sample], kind, 0)[0] for sample in samples]
+        errors.append(np.mean([score_sample(sample=s, prediction=p, protocol=protocol).metrics["abs_rel"]
+                               for s, p in zip(samples, made, strict=True)]))  # fmt: skip
+    assert errors[0] < errors[1] < 0.2
