@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from reasonx_eval.datasets.base import Dataset
-from reasonx_eval.models.embedded.dino import Backbone
+from reasonx_eval.models.embedded.dino import Backbone, views
 from reasonx_eval.models.loading.runtime import to_tensor
 from reasonx_eval.registry import load_dataset
 
@@ -38,7 +38,7 @@ def tokens_of(
     large = _at_size_of(dataset, ids[0], backbone, tokens)
     found: NDArray[np.float16] | None = None
     for start in range(0, len(ids), _BATCH):
-        photos = [backbone.image(large.load(i, want=()).image, tokens) for i in ids[start : start + _BATCH]]
+        photos = [views(large.load(i, want=()).image, tokens, backbone.patch)[1] for i in ids[start : start + _BATCH]]
         made = backbone(torch.stack([to_tensor(photo, torch.device("cpu")) for photo in photos])).numpy()
         if found is None:
             found = np.empty((len(ids), *made.shape[1:]), np.float16)
@@ -52,6 +52,6 @@ def _at_size_of(dataset: Dataset, sample_id: str, backbone: Backbone, tokens: in
     """The same samples at the size that the backbone sees, where the data set can be asked for one."""
     if "size" not in dataset.info.options:
         return dataset
-    height, width = backbone.image(dataset.load(sample_id, want=()).image, tokens).shape[:2]
+    height, width = views(dataset.load(sample_id, want=()).image, tokens, backbone.patch)[1].shape[:2]
     return load_dataset(dataset.info.name, split=dataset.split, options={**dataset.options, "size":
     f"{height}x{width}"})

@@ -127,8 +127,9 @@ def count_rows(paths: Iterable[Path]) -> int:
 
     found = 0
     for path in paths:
-        with suppress(pa.ArrowException, OSError):
-            found += max(0, pq.read_metadata(path).num_rows)
+        # an open file: pyarrow takes no path that is not UTF-8
+        with suppress(pa.ArrowException, OSError), path.open("rb") as file:
+            found += max(0, pq.read_metadata(file).num_rows)
     return min(found, limit("PARQUET_ROWS"))
 
 
